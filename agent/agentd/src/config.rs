@@ -1,0 +1,684 @@
+//! The configuration file: one struct a section, each of which refuses keys that it does not know.
+//!
+//! Text becomes these structs in [`Config::load`], which also checks ranges across keys; nothing is checked again inside.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use ringmesh_node::health::spec::{Check, ContainerSpec, ServiceSpec};
+use ringmesh_proto::Uplink;
+use serde::{Deserialize, Serialize};
+
+/// The file that is read when none is named.
+pub const DEFAULT_PATH: &str = "/etc/ringmesh/agent.toml";
+
+/// The port of the mesh on both uplinks, unless configured.
+pub const DEFAULT_PORT: u16 = 7400;
+
+/// The most containers of one host.
+pub const MAX_CONTAINERS: usize = 32_000;
+
+/// The whole file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who this host is.
+    pub host: Host,
+    /// Its interfaces for the mesh.
+    pub uplink: Uplinks,
+    /// How the mesh is built.
+    #[serde(default)]
+    pub mesh: Mesh,
+    /// Where the API is served.
+    #[serde(default)]
+    pub api: Api,
+    /// What is logged.
+    #[serde(default)]
+    pub log: Log,
+    /// Bounds of probing.
+    #[serde(default)]
+    pub probe: Probe,
+    /// Containers to run or to watch.
+    #[serde(default, rename = "container", skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<Container>,
+}
+
+/// `[host]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Unique in the cluster: 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit.
+    pub name: String,
+    /// Keys, certificates and what must survive a restart. Default /var/lib/ringmesh.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// The failure domain and gossip pool. Default "default".
+    #[serde(default = "default_zone")]
+    pub zone: String,
+}
+
+/// `[uplink.a]` and `[uplink.b]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uplinks {
+    /// Carries ring A.
+    pub a: UplinkAddress,
+    /// Carries ring B. A host without it works, with a warning: one cable less to lose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub b: Option<UplinkAddress>,
+}
+
+/// One interface for the mesh.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UplinkAddress {
+    /// An address of this host on that interface. The mesh's sockets are bound to it.
+    pub address: IpAddr,
+    /// UDP port, 1 to 65535. Default 7400.
+    #[serde(default = "default_port")]
+    pub port: u16,
+}
+
+impl UplinkAddress {
+    /// Address and port.
+    pub fn socket_addr(&self) -> SocketAddr {
+        (self.address, self.port).into()
+    }
+}
+
+/// `[mesh]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mesh {
+    /// "switched": each uplink is a segment that reaches every host. "cabled": each uplink is a cable to a neighbour.
+    pub mode: Mode,
+    /// Place in the physical cycle, 1 to 65535; only in cabled mode, and required there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<u16>,
+    /// Connections to hosts that are no ring neighbours, kept for reuse. 8 to 4096, default 64.
+    pub connection_cache: usize,
+}
+
+/// How the hosts are wired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Each uplink is a segment.
+    #[default]
+    Switched,
+    /// Each uplink is a cable.
+    Cabled,
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        Self { mode: Mode::Switched, position: None, connection_cache: 64 }
+    }
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// The unix socket of the local API, mode 0600. Default /run/ringmesh/agent.sock.
+    pub socket: PathBuf,
+    /// TCP addresses of the API; clients need a certificate of the cluster. Default none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub listen: Vec<SocketAddr>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { socket: "/run/ringmesh/agent.sock".into(), listen: Vec::new() }
+    }
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// "error", "warn", "info", "debug", "trace", or per module as "info,ringmesh_node=debug". Default "info".
+    pub level: String,
+    /// "text" or "json". Default "text".
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// `[probe]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Probe {
+    /// Probes by socket under way at once. 1 to 65536, default 1024.
+    pub concurrency: usize,
+    /// Exec probes under way at once. 1 to 256, default 8.
+    pub exec_concurrency: usize,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { concurrency: 1024, exec_concurrency: 8 }
+    }
+}
+
+/// `[[container]]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Container {
+    /// Unique on this host; as a host's name.
+    pub name: String,
+    /// Who rents it. Default nobody.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tenant: String,
+    /// For selectors.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The agent runs it. Exactly one of `oci` and `declared` is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oci: Option<Oci>,
+    /// Something else runs it, the agent watches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declared: Option<Declared>,
+    /// Its interface; only with `oci`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// What to probe in it.
+    #[serde(default, rename = "service", skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
+}
+
+/// `[container.oci]`: a container that the agent starts and that survives the agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Oci {
+    /// "libcontainer" (built in), "crun" or "runc" (programs on the path). Default "libcontainer".
+    #[serde(default)]
+    pub runtime: OciRuntime,
+    /// The root file system, shared read-only by all containers that name it.
+    pub rootfs: PathBuf,
+    /// First process and its arguments.
+    pub args: Vec<String>,
+    /// "NAME=VALUE".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// Bytes of memory that it may use; default no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<u64>,
+}
+
+/// Who starts OCI containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OciRuntime {
+    /// The crate libcontainer, in a short-lived single-threaded process.
+    #[default]
+    Libcontainer,
+    /// The program crun.
+    Crun,
+    /// The program runc.
+    Runc,
+}
+
+/// `[container.declared]`: exactly one of the keys is there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Declared {
+    /// Its first process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// A file that holds the pid of its first process, read again when that process ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_file: Option<PathBuf>,
+    /// A network namespace, such as /run/netns/NAME: it runs as long as the file is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<PathBuf>,
+}
+
+/// `[container.network]`: a veth pair from a bridge into the container, there named eth0.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// A bridge in the host's network namespace; made if it is not there.
+    pub bridge: String,
+    /// The container's address and prefix length, such as "10.1.3.2/24".
+    pub address: String,
+    /// The address that the bridge carries and the container's default route points to, with the same prefix length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+}
+
+/// `[[container.service]]`: exactly one of `exec`, `tcp`, `http` and `grpc` is there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Unique in its container; as a host's name.
+    pub name: String,
+    /// Its share in the container's score. 1 to 1000, default 1.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// Between the starts of two probes. 100 ms to 1 h, default 10 s.
+    #[serde(default = "default_interval", with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub interval: Duration,
+    /// Without an answer for so long a probe has failed. 10 ms to `interval`, default 1 s.
+    #[serde(default = "default_timeout", with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub timeout: Duration,
+    /// Successes in a row that make it passing. 1 to 100, default 1.
+    #[serde(default = "one")]
+    pub threshold_up: u32,
+    /// Failures in a row that make it critical. 1 to 100, default 3.
+    #[serde(default = "three")]
+    pub threshold_down: u32,
+    /// Program and arguments, run in the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<Vec<String>>,
+    /// "ADDRESS:PORT" as the container sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<SocketAddr>,
+    /// A GET request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Http>,
+    /// grpc.health.v1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<Grpc>,
+}
+
+/// `http = { address = "127.0.0.1:8080", path = "/", status = [200, 399] }`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// As the container sees it.
+    pub address: SocketAddr,
+    /// Default "/".
+    #[serde(default = "root_path")]
+    pub path: String,
+    /// First and last status that passes. Default 200 to 399.
+    #[serde(default = "default_status")]
+    pub status: (u16, u16),
+}
+
+/// `grpc = { address = "127.0.0.1:9000", service = "" }`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grpc {
+    /// As the container sees it.
+    pub address: SocketAddr,
+    /// Default empty: the server as a whole.
+    #[serde(default)]
+    pub service: String,
+}
+
+/// Why a configuration was refused: a fault of the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read configuration {path}; name another with --config, or make one with `ringmesh init`")]
+    Read {
+        /// Of the file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of a wrong type.
+    #[error("{path}:{line}: {message}")]
+    Syntax {
+        /// Of the file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+    /// A value that is out of its range or contradicts another.
+    #[error("{path}: {key}: {message}")]
+    Value {
+        /// Of the file.
+        path: PathBuf,
+        /// Such as "container.web.service.http.timeout".
+        key: String,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(path, &text)
+    }
+
+    /// Checks `text`; `path` is for messages only.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            let line = text[..at.min(text.len())].bytes().filter(|b| *b == b'\n').count() + 1;
+            ConfigError::Syntax { path: path.to_owned(), line, message: error.message().replace('\n', " ") }
+        })?;
+        config.check().map_err(|(key, message)| ConfigError::Value { path: path.to_owned(), key, message })?;
+        Ok(config)
+    }
+
+    /// The same configuration as text, every default spelled out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("every field is a TOML value")
+    }
+
+    /// The addresses of uplink A and B.
+    pub fn addresses(&self) -> [Option<SocketAddr>; 2] {
+        [Some(self.uplink.a.socket_addr()), self.uplink.b.as_ref().map(UplinkAddress::socket_addr)]
+    }
+
+    /// What `health` needs to know of the containers.
+    pub fn container_specs(&self) -> Vec<ContainerSpec> {
+        self.containers.iter().map(Container::spec).collect()
+    }
+
+    fn check(&self) -> Result<(), (String, String)> {
+        name("host.name", &self.host.name)?;
+        name("host.zone", &self.host.zone)?;
+        for (uplink, address) in Uplink::BOTH.iter().zip(self.addresses()) {
+            let Some(address) = address else { continue };
+            let key = format!("uplink.{uplink}.address");
+            if address.ip().is_unspecified() || address.ip().is_multicast() {
+                return Err((key, format!("{} is no address of one interface", address.ip())));
+            }
+            if address.port() == 0 {
+                return Err((format!("uplink.{uplink}.port"), "0 is no port, 1 to 65535 are".into()));
+            }
+        }
+        if self.uplink.b.is_some_and(|b| b.socket_addr() == self.uplink.a.socket_addr()) {
+            return Err(("uplink.b".into(), "is the same address and port as uplink.a; give each its own".into()));
+        }
+        match (self.mesh.mode, self.mesh.position) {
+            (Mode::Cabled, None) => {
+                return Err(("mesh.position".into(), "is required when mesh.mode is \"cabled\"".into()));
+            }
+            (Mode::Switched, Some(_)) => {
+                return Err(("mesh.position".into(), "has a meaning only when mesh.mode is \"cabled\"".into()));
+            }
+            (Mode::Cabled, Some(0)) => return Err(("mesh.position".into(), "counts from 1".into())),
+            (Mode::Cabled, Some(_)) | (Mode::Switched, None) => {}
+        }
+        range("mesh.connection_cache", self.mesh.connection_cache, 8, 4096)?;
+        range("probe.concurrency", self.probe.concurrency, 1, 65_536)?;
+        range("probe.exec_concurrency", self.probe.exec_concurrency, 1, 256)?;
+        range("container", self.containers.len(), 0, MAX_CONTAINERS)?;
+        let mut names = BTreeSet::new();
+        for container in &self.containers {
+            container.check()?;
+            if !names.insert(&container.name) {
+                return Err((format!("container.{}", container.name), "is there twice".into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Container {
+    fn spec(&self) -> ContainerSpec {
+        ContainerSpec {
+            name: self.name.clone(),
+            driver: if self.oci.is_some() { "oci" } else { "declared" }.into(),
+            tenant: self.tenant.clone(),
+            labels: self.labels.clone(),
+            services: self.services.iter().map(Service::spec).collect(),
+        }
+    }
+
+    fn check(&self) -> Result<(), (String, String)> {
+        let key = format!("container.{}", self.name);
+        name("container.name", &self.name)?;
+        match (&self.oci, &self.declared) {
+            (Some(oci), None) => {
+                if oci.args.is_empty() {
+                    return Err((format!("{key}.oci.args"), "is empty; name the first process".into()));
+                }
+                if !oci.rootfs.is_absolute() {
+                    return Err((format!("{key}.oci.rootfs"), "must be an absolute path".into()));
+                }
+            }
+            (None, Some(declared)) => {
+                let given = [declared.pid.is_some(), declared.pid_file.is_some(), declared.netns.is_some()];
+                if given.into_iter().filter(|given| *given).count() != 1 {
+                    return Err((format!("{key}.declared"), "needs exactly one of pid, pid_file and netns".into()));
+                }
+                if self.network.is_some() {
+                    return Err((format!("{key}.network"), "is only for containers that the agent starts".into()));
+                }
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                return Err((key, "needs exactly one of oci and declared".into()));
+            }
+        }
+        if let Some(network) = &self.network {
+            network.check().map_err(|(field, message)| (format!("{key}.network.{field}"), message))?;
+        }
+        let mut names = BTreeSet::new();
+        for service in &self.services {
+            service.check(&format!("{key}.service.{}", service.name))?;
+            if !names.insert(&service.name) {
+                return Err((format!("{key}.service.{}", service.name), "is there twice".into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Network {
+    /// The container's address and prefix length.
+    pub fn prefix(&self) -> Option<(IpAddr, u8)> {
+        let (address, length) = self.address.split_once('/')?;
+        let address: IpAddr = address.parse().ok()?;
+        let length: u8 = length.parse().ok()?;
+        (length <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, length))
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        // IFNAMSIZ, with its closing zero, is 16.
+        if self.bridge.is_empty() || self.bridge.len() > 15 || self.bridge.contains(['/', ' ']) {
+            return Err(("bridge", "must be 1 to 15 bytes without '/' and spaces".into()));
+        }
+        let Some((address, _)) = self.prefix() else {
+            return Err(("address", format!("\"{}\" is not ADDRESS/LENGTH, such as 10.1.3.2/24", self.address)));
+        };
+        match self.gateway {
+            Some(gateway) if gateway.is_ipv4() != address.is_ipv4() => {
+                Err(("gateway", "is of another address family than address".into()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl Service {
+    fn spec(&self) -> ServiceSpec {
+        let check = match (&self.exec, self.tcp, &self.http, &self.grpc) {
+            (Some(argv), ..) => Check::Exec { argv: argv.clone() },
+            (_, Some(address), ..) => Check::Tcp { address },
+            (_, _, Some(http), _) => {
+                Check::Http { address: http.address, path: http.path.clone(), status: http.status }
+            }
+            (_, _, _, Some(grpc)) => Check::Grpc { address: grpc.address, service: grpc.service.clone() },
+            (None, None, None, None) => unreachable!("check() wants exactly one"),
+        };
+        ServiceSpec {
+            name: self.name.clone(),
+            weight: self.weight,
+            check: Arc::new(check),
+            interval: self.interval,
+            timeout: self.timeout,
+            threshold_up: self.threshold_up,
+            threshold_down: self.threshold_down,
+        }
+    }
+
+    fn check(&self, key: &str) -> Result<(), (String, String)> {
+        name(&format!("{key}.name"), &self.name)?;
+        let given = [self.exec.is_some(), self.tcp.is_some(), self.http.is_some(), self.grpc.is_some()];
+        if given.into_iter().filter(|given| *given).count() != 1 {
+            return Err((key.into(), "needs exactly one of exec, tcp, http and grpc".into()));
+        }
+        range(&format!("{key}.weight"), self.weight, 1, 1000)?;
+        range(&format!("{key}.threshold_up"), self.threshold_up, 1, 100)?;
+        range(&format!("{key}.threshold_down"), self.threshold_down, 1, 100)?;
+        if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&self.interval) {
+            return Err((format!("{key}.interval"), format!("{:?} is not within 100 ms to 1 h", self.interval)));
+        }
+        if !(Duration::from_millis(10)..=self.interval).contains(&self.timeout) {
+            let message = format!("{:?} is not within 10 ms to the interval, {:?}", self.timeout, self.interval);
+            return Err((format!("{key}.timeout"), message));
+        }
+        if self.exec.as_ref().is_some_and(Vec::is_empty) {
+            return Err((format!("{key}.exec"), "is empty; name a program".into()));
+        }
+        if let Some(http) = &self.http {
+            if !http.path.starts_with('/') || http.path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                return Err((format!("{key}.http.path"), "must start with '/' and hold no white space".into()));
+            }
+            let (first, last) = http.status;
+            if first < 100 || last > 599 || first > last {
+                let message = "must be two statuses within 100 to 599, the lower one first";
+                return Err((format!("{key}.http.status"), message.into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `name` can be a host, container or service: a label as in RFC 1123 §2.1, in lower case.
+pub fn is_name(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    (1..=63).contains(&name.len())
+        && name.bytes().all(|b| inner(b) || b == b'-')
+        && name.bytes().next().is_some_and(inner)
+        && name.bytes().last().is_some_and(inner)
+}
+
+fn name(key: &str, value: &str) -> Result<(), (String, String)> {
+    if is_name(value) {
+        return Ok(());
+    }
+    let rule = "use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit";
+    Err((key.into(), format!("\"{}\" is no name; {rule}", value.escape_debug())))
+}
+
+fn range<T: PartialOrd + std::fmt::Display>(key: &str, value: T, min: T, max: T) -> Result<(), (String, String)> {
+    if value < min || value > max {
+        return Err((key.into(), format!("{value} is not within {min} to {max}")));
+    }
+    Ok(())
+}
+
+fn default_state_dir() -> PathBuf {
+    "/var/lib/ringmesh".into()
+}
+
+fn default_zone() -> String {
+    "default".into()
+}
+
+fn default_port() -> u16 {
+    DEFAULT_PORT
+}
+
+fn default_interval() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn default_timeout() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn default_status() -> (u16, u16) {
+    (200, 399)
+}
+
+fn root_path() -> String {
+    "/".into()
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn three() -> u32 {
+    3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+[host]
+name = "h1"
+[uplink.a]
+address = "10.0.0.1"
+[uplink.b]
+address = "10.0.1.1"
+[[container]]
+name = "web"
+oci = { rootfs = "/srv/rootfs", args = ["/bin/httpd"] }
+network = { bridge = "br0", address = "10.1.0.2/24", gateway = "10.1.0.1" }
+[[container.service]]
+name = "http"
+interval = "2s"
+http = { address = "127.0.0.1:8080" }
+"#;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("agent.toml"), text)
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_the_same() {
+        let config = parse(GOOD).expect("the sample is valid");
+        assert_eq!(config.containers[0].services[0].timeout, Duration::from_secs(1));
+        let text = config.to_toml();
+        assert_eq!(parse(&text).expect("our own output is valid").to_toml(), text);
+    }
+
+    #[test]
+    fn every_error_names_the_line_or_the_key() {
+        let cases = [
+            ("name = \"h1\"", "name = \"h1\"\ncolour = 1", "agent.toml:4: unknown field `colour`"),
+            ("name = \"h1\"", "name = \"H 1\"", "agent.toml: host.name: \"H 1\" is no name"),
+            ("10.0.1.1", "10.0.0.1", "agent.toml: uplink.b: is the same address"),
+            ("10.0.1.1", "0.0.0.0", "agent.toml: uplink.b.address: 0.0.0.0 is no address"),
+            ("10.0.1.1", "10.0.1", "agent.toml:7: invalid IP address syntax"),
+            ("interval = \"2s\"", "interval = \"1ms\"", "container.web.service.http.interval: 1ms is not within"),
+            ("interval = \"2s\"", "timeout = \"11s\"", "container.web.service.http.timeout: 11s is not within"),
+            ("interval = \"2s\"", "weight = 0", "container.web.service.http.weight: 0 is not within 1 to 1000"),
+            ("http = {", "tcp = \"127.0.0.1:1\"\nhttp = {", "needs exactly one of exec, tcp, http and grpc"),
+            ("10.1.0.2/24", "10.1.0.2", "container.web.network.address: \"10.1.0.2\" is not ADDRESS/LENGTH"),
+            ("args = [\"/bin/httpd\"]", "args = []", "container.web.oci.args: is empty"),
+            ("[uplink.b]", "[mesh]\nposition = 3\n[uplink.b]", "mesh.position: has a meaning only when"),
+        ];
+        for (from, to, expected) in cases {
+            let error = parse(&GOOD.replacen(from, to, 1)).expect_err(to).to_string();
+            assert!(error.contains(expected), "{to}: {error}");
+            assert!(!error.contains('\n'), "one line: {error}");
+        }
+    }
+}

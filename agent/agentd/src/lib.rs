@@ -1,0 +1,7 @@
+//! The daemon: the only crate that does I/O.
+
+pub mod config;
+pub mod identity;
+pub mod lab;
+pub mod probe;
+pub mod runtime;

@@ -1,0 +1,3 @@
+//! What runs on this host and how well.
+
+pub mod spec;

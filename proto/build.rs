@@ -1,0 +1,42 @@
+//! Compiles the .proto files with protox, so that no protoc needs to be installed.
+
+use std::{env, path::PathBuf};
+
+const FILES: [&str; 7] = [
+    "ringmesh/v1/common.proto",
+    "ringmesh/v1/host.proto",
+    "ringmesh/v1/ring.proto",
+    "ringmesh/v1/container.proto",
+    "ringmesh/v1/service.proto",
+    "ringmesh/v1/event.proto",
+    "ringmesh/v1/agent.proto",
+];
+const PEER_FILES: [&str; 1] = ["ringmesh/peer/v1/peer.proto"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    for file in FILES.iter().chain(&PEER_FILES) {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+
+    // Served by gRPC reflection and used by the command line to print JSON.
+    let mut compiler = protox::Compiler::new(["."])?;
+    compiler.include_imports(true).include_source_info(false).open_files(FILES)?;
+    std::fs::write(out.join("ringmesh.v1.descriptor.bin"), compiler.encode_file_descriptor_set())?;
+
+    let files = protox::compile(FILES.iter().chain(&PEER_FILES), ["."])?;
+    let mut config = prost_build::Config::new();
+    config.btree_map(["."]).bytes(["."]).skip_protoc_run();
+    compile(config, files)?;
+    Ok(())
+}
+
+#[cfg(feature = "grpc")]
+fn compile(config: prost_build::Config, files: prost_types::FileDescriptorSet) -> std::io::Result<()> {
+    tonic_prost_build::configure().compile_fds_with_config(files, config)
+}
+
+#[cfg(not(feature = "grpc"))]
+fn compile(mut config: prost_build::Config, files: prost_types::FileDescriptorSet) -> std::io::Result<()> {
+    config.compile_fds(files)
+}

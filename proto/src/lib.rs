@@ -1,0 +1,36 @@
+//! The words that all of ringmesh shares: the public API `ringmesh.v1`, the messages between hosts, identifiers,
+//! time, and the formats that are not protobuf (datagrams, digests, tokens).
+//!
+//! It owns names and encodings and knows nothing of what they are used for. The gRPC stubs are behind the feature
+//! `grpc`, because they pull in an async runtime that the pure crates must not see.
+
+pub mod datagram;
+pub mod digest;
+pub mod frame;
+pub mod ids;
+pub mod member;
+pub mod time;
+pub mod token;
+
+pub use ids::{ClusterId, Generation, HostId, Uplink};
+pub use time::{Instant, Now, UnixMillis};
+
+/// The public API, package `ringmesh.v1`.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::wildcard_enum_match_arm, unreachable_pub)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/ringmesh.v1.rs"));
+
+    /// The file descriptor set of this package and what it imports: for gRPC reflection and for JSON.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ringmesh.v1.descriptor.bin"));
+}
+
+/// What hosts say to each other, package `ringmesh.peer.v1`.
+pub mod peer {
+    pub use v1::*;
+
+    // Nested as the package is: the generated code counts its way up to `crate::v1`.
+    #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::wildcard_enum_match_arm, unreachable_pub)]
+    mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/ringmesh.peer.v1.rs"));
+    }
+}
