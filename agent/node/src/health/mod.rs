@@ -1,3 +1,385 @@
-//! What runs on this host and how well.
+//! What runs on this host and how well: containers, services, their checks, verdicts and the digest.
+//!
+//! It owns thresholds and the order of probes. It does not know how a probe is made or a container started: it is told
+//! by `agentd`, in the words of [`spec`].
 
+mod check;
 pub mod spec;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use check::CheckState;
+use rand::{Rng, RngExt, rngs::StdRng};
+use ringmesh_proto::{Now, digest::Digest, v1};
+use ringmesh_proto::Instant;
+use spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest, ServiceSpec};
+
+/// Something that the whole cluster should hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A service was judged otherwise than before.
+    Verdict {
+        /// Its container.
+        container: String,
+        /// Its name.
+        service: String,
+        /// Before.
+        old: v1::verdict::Value,
+        /// Now.
+        new: v1::verdict::Value,
+        /// The answer that decided.
+        answer: String,
+    },
+    /// A container stopped, started or vanished.
+    Container {
+        /// Its name.
+        container: String,
+        /// Before.
+        old: ContainerState,
+        /// Now.
+        new: ContainerState,
+        /// Why, if its driver said so.
+        problem: Option<String>,
+    },
+}
+
+/// The longest time to a service's first probe: a start of the agent is no reason to wait a whole interval.
+const FIRST_PROBE: Duration = Duration::from_secs(1);
+
+/// All containers and checks of one host.
+pub struct Health {
+    host: String,
+    containers: BTreeMap<String, Container>,
+    checks: BTreeMap<CheckId, Check>,
+    due: BTreeSet<(Instant, CheckId)>,
+    next_id: u64,
+    rng: StdRng,
+    changes: VecDeque<Change>,
+    /// Counts the changes that a query would show, but for times and latencies.
+    revision: u64,
+    /// Probes that could not be made because too many were under way.
+    postponed: u64,
+}
+
+struct Container {
+    spec: ContainerSpec,
+    status: ContainerStatus,
+    checks: Vec<CheckId>,
+    shown: Option<Arc<v1::Container>>,
+}
+
+struct Check {
+    container: String,
+    spec: ServiceSpec,
+    state: CheckState,
+    due: Instant,
+    under_way: bool,
+    shown: Option<Arc<v1::Service>>,
+}
+
+impl Health {
+    /// A host with these containers, none of which has been seen yet.
+    pub fn new(now: Instant, host: &str, containers: Vec<ContainerSpec>, rng: StdRng) -> Self {
+        let mut health = Self {
+            host: host.to_owned(),
+            containers: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            due: BTreeSet::new(),
+            next_id: 0,
+            rng,
+            changes: VecDeque::new(),
+            revision: 0,
+            postponed: 0,
+        };
+        for container in containers {
+            health.add(now, container);
+        }
+        health
+    }
+
+    fn add(&mut self, now: Instant, spec: ContainerSpec) {
+        let mut checks = Vec::with_capacity(spec.services.len());
+        for service in &spec.services {
+            self.next_id += 1;
+            let id = CheckId(self.next_id);
+            let due = now + self.draw(service.interval.min(FIRST_PROBE));
+            let check = Check {
+                container: spec.name.clone(),
+                spec: service.clone(),
+                state: CheckState::default(),
+                due,
+                under_way: false,
+                shown: None,
+            };
+            self.due.insert((due, id));
+            self.checks.insert(id, check);
+            checks.push(id);
+        }
+        let status = ContainerStatus { name: spec.name.clone(), ..ContainerStatus::default() };
+        self.containers.insert(spec.name.clone(), Container { spec, status, checks, shown: None });
+        self.revision += 1;
+    }
+
+    /// Counts the changes that a query would show, other than times and latencies.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Probes that could not be made because too many were under way.
+    pub fn postponed(&self) -> u64 {
+        self.postponed
+    }
+
+    /// Takes what a runtime says of a container. One that is not declared is none of ours.
+    pub fn handle_status(&mut self, now: Now, status: ContainerStatus) {
+        let Some(container) = self.containers.get_mut(&status.name) else { return };
+        if container.status == status {
+            return;
+        }
+        let old = std::mem::replace(&mut container.status, status);
+        let status = &container.status;
+        container.shown = None;
+        self.revision += 1;
+        // That a container is found running when the agent starts, or is started then, is no news.
+        let settles = matches!(old.state, ContainerState::Unknown | ContainerState::Absent | ContainerState::Created)
+            && status.state == ContainerState::Running;
+        if old.state != status.state && old.state != ContainerState::Unknown && !settles {
+            self.changes.push_back(Change::Container {
+                container: status.name.clone(),
+                old: old.state,
+                new: status.state,
+                problem: status.problem.clone(),
+            });
+        }
+        let why = match status.state {
+            ContainerState::Stopped => Some("the container has stopped"),
+            ContainerState::Unknown
+            | ContainerState::Absent
+            | ContainerState::Created
+            | ContainerState::Running
+            | ContainerState::Paused => None,
+        };
+        let checks = container.checks.clone();
+        for id in checks {
+            if let Some(why) = why {
+                self.conclude(now, id, |state, now| state.fail_at_once(now, why));
+            } else if self.containers_running(id) && old.state != ContainerState::Running {
+                // It just started: look at once.
+                let due = now.instant + self.draw(FIRST_PROBE / 2);
+                self.reschedule(id, due);
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is next wanted.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// The probes that are due, at most `max` of them.
+    pub fn handle_timeout(&mut self, now: Instant, max: usize) -> Vec<ProbeRequest> {
+        let mut requests = Vec::new();
+        while requests.len() < max {
+            let Some((due, id)) = self.due.first().copied().filter(|(due, _)| *due <= now) else { break };
+            self.due.remove(&(due, id));
+            let Some(check) = self.checks.get(&id) else { continue };
+            let interval = check.spec.interval;
+            let next = due.max(now - interval) + interval - self.draw(interval / 20);
+            self.reschedule(id, next);
+            requests.extend(self.request(id));
+        }
+        requests
+    }
+
+    /// Takes the outcome of a probe.
+    pub fn handle_reply(&mut self, now: Now, reply: ProbeReply) {
+        let Some(check) = self.checks.get_mut(&reply.id) else { return };
+        if !std::mem::take(&mut check.under_way) || !self.containers_running(reply.id) {
+            return;
+        }
+        self.conclude(now, reply.id, |state, now| state.reply(now, reply));
+    }
+
+    /// A probe could not be made: too many are under way. It has not failed, it is made later.
+    pub fn handle_busy(&mut self, id: CheckId) {
+        self.postponed += 1;
+        if let Some(check) = self.checks.get_mut(&id) {
+            check.under_way = false;
+        }
+    }
+
+    /// What is new.
+    pub fn poll_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    /// The summary of everything.
+    pub fn digest(&self) -> Digest {
+        let mut digest = Digest { fingerprint: self.revision, ..Digest::default() };
+        let mut scores = 0u64;
+        for container in self.containers.values() {
+            let (verdict, score) = self.judge(container);
+            digest.containers += 1;
+            digest.running += u32::from(container.status.state == ContainerState::Running);
+            digest.worst = digest.worst.max(verdict as u8);
+            scores += u64::from(score);
+        }
+        for check in self.checks.values() {
+            digest.services += 1;
+            match check.state.verdict {
+                v1::verdict::Value::Unknown => {}
+                v1::verdict::Value::Passing => digest.passing += 1,
+                v1::verdict::Value::Warning => digest.warning += 1,
+                v1::verdict::Value::Critical => digest.critical += 1,
+            }
+        }
+        digest.score = scores.checked_div(u64::from(digest.containers)).map_or(100, |mean| mean as u8);
+        digest
+    }
+
+    /// All containers as a query shows them. Unchanged ones are shared with the answer before.
+    pub fn containers(&mut self) -> Vec<Arc<v1::Container>> {
+        let stale: Vec<String> =
+            self.containers.iter().filter(|(_, c)| c.shown.is_none()).map(|(name, _)| name.clone()).collect();
+        for name in stale {
+            let Some(container) = self.containers.get(&name) else { continue };
+            let shown = Arc::new(self.show_container(container));
+            if let Some(container) = self.containers.get_mut(&name) {
+                container.shown = Some(shown);
+            }
+        }
+        self.containers.values().filter_map(|container| container.shown.clone()).collect()
+    }
+
+    /// All services as a query shows them.
+    pub fn services(&mut self) -> Vec<Arc<v1::Service>> {
+        let (host, containers) = (&self.host, &self.containers);
+        let shown = self.checks.values_mut().map(|check| {
+            let spec = containers.get(&check.container).map(|container| &container.spec);
+            let make = || Arc::new(check::show(host, &check.container, spec, &check.spec, &check.state));
+            Arc::clone(check.shown.get_or_insert_with(make))
+        });
+        shown.collect()
+    }
+
+    fn request(&mut self, id: CheckId) -> Option<ProbeRequest> {
+        if !self.containers_running(id) {
+            return None;
+        }
+        let check = self.checks.get_mut(&id)?;
+        if std::mem::replace(&mut check.under_way, true) {
+            // Its time-out is at most its interval, so the answer is on its way; count the turn as taken.
+            return None;
+        }
+        let status = &self.containers.get(&check.container)?.status;
+        Some(ProbeRequest {
+            id,
+            check: Arc::clone(&check.spec.check),
+            pid: status.pid,
+            netns: status.netns.clone(),
+            timeout: check.spec.timeout,
+        })
+    }
+
+    fn containers_running(&self, id: CheckId) -> bool {
+        let container = self.checks.get(&id).and_then(|check| self.containers.get(&check.container));
+        container.is_some_and(|c| matches!(c.status.state, ContainerState::Running | ContainerState::Paused))
+    }
+
+    fn reschedule(&mut self, id: CheckId, due: Instant) {
+        if let Some(check) = self.checks.get_mut(&id) {
+            self.due.remove(&(check.due, id));
+            check.due = due;
+            self.due.insert((due, id));
+        }
+    }
+
+    fn conclude(&mut self, now: Now, id: CheckId, outcome: impl FnOnce(&mut CheckState, check::At<'_>)) {
+        let Some(check) = self.checks.get_mut(&id) else { return };
+        let old = check.state.verdict;
+        outcome(&mut check.state, check::At { now, spec: &check.spec });
+        check.shown = None;
+        let new = check.state.verdict;
+        if old == new {
+            return;
+        }
+        self.revision += 1;
+        let container = check.container.clone();
+        // The first answer after a start is no change.
+        if old != v1::verdict::Value::Unknown || new != v1::verdict::Value::Passing {
+            let (service, answer) = (check.spec.name.clone(), check.state.answer.clone());
+            self.changes.push_back(Change::Verdict { container: container.clone(), service, old, new, answer });
+        }
+        if let Some(container) = self.containers.get_mut(&container) {
+            container.shown = None;
+        }
+    }
+
+    /// A container's verdict is the worst of its services'; its score is the share of passing ones by weight.
+    fn judge(&self, container: &Container) -> (v1::verdict::Value, u32) {
+        use v1::verdict::Value;
+        match container.status.state {
+            ContainerState::Unknown | ContainerState::Created => return (Value::Unknown, 0),
+            ContainerState::Stopped | ContainerState::Absent => return (Value::Critical, 0),
+            ContainerState::Running | ContainerState::Paused => {}
+        }
+        let (mut total, mut passing) = (0, 0);
+        let mut worst = Value::Passing;
+        let mut unverified = false;
+        for check in container.checks.iter().filter_map(|id| self.checks.get(id)) {
+            total += check.spec.weight;
+            match check.state.verdict {
+                Value::Passing => passing += check.spec.weight,
+                Value::Unknown => unverified = true,
+                bad @ (Value::Warning | Value::Critical) => worst = worst.max(bad),
+            }
+        }
+        let verdict = if worst == Value::Passing && unverified { Value::Unknown } else { worst };
+        (verdict, (passing * 100).checked_div(total).unwrap_or(100))
+    }
+
+    fn show_container(&self, container: &Container) -> v1::Container {
+        let (verdict, score) = self.judge(container);
+        let status = &container.status;
+        let state = match status.state {
+            ContainerState::Unknown => v1::container::State::Unknown,
+            ContainerState::Created => v1::container::State::Created,
+            ContainerState::Running => v1::container::State::Running,
+            ContainerState::Paused => v1::container::State::Paused,
+            ContainerState::Stopped => v1::container::State::Stopped,
+            ContainerState::Absent => v1::container::State::Absent,
+        };
+        v1::Container {
+            name: container.spec.name.clone(),
+            host: self.host.clone(),
+            tenant: container.spec.tenant.clone(),
+            state: state as i32,
+            score,
+            verdict: verdict as i32,
+            frozen: false,
+            driver: container.spec.driver.clone(),
+            pid: status.pid.unwrap_or(0),
+            addresses: status.addresses.clone(),
+            labels: container.spec.labels.clone(),
+            started_at: status.started_at.map(Into::into),
+            problem: status.problem.clone().unwrap_or_default(),
+            services: container.checks.len() as u32,
+        }
+    }
+
+    fn draw(&mut self, below: Duration) -> Duration {
+        random_below(&mut self.rng, below)
+    }
+}
+
+/// A uniformly drawn duration below `bound`.
+pub(crate) fn random_below(rng: &mut impl Rng, bound: Duration) -> Duration {
+    let nanos = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
+    if nanos == 0 { Duration::ZERO } else { Duration::from_nanos(rng.random_range(0..nanos)) }
+}

@@ -1,0 +1,106 @@
+use ringmesh_proto::{
+    HostId, Now,
+    peer::{AccusationRecord, EventRecord, Gossip, HostRecord, SyncRequest},
+};
+
+use super::{EVENT_CAPACITY, Store};
+
+fn record(host: u32, generation: u32, seq: u32) -> HostRecord {
+    HostRecord { host, generation, seq, name: format!("h{host}"), ..HostRecord::default() }
+}
+
+fn event(origin: u32, generation: u32, seq: u32) -> EventRecord {
+    EventRecord { origin, generation, seq, kind: "service-verdict".into(), ..EventRecord::default() }
+}
+
+fn hosts(records: Vec<HostRecord>) -> Gossip {
+    Gossip { hosts: records, ..Gossip::default() }
+}
+
+fn events(records: Vec<EventRecord>) -> Gossip {
+    Gossip { events: records, ..Gossip::default() }
+}
+
+#[test]
+fn the_newest_record_wins_in_any_order_and_only_news_is_passed_on() {
+    let mut store = Store::default();
+    let now = Now::default();
+    let new = store.accept(now, hosts(vec![record(1, 1, 5), record(1, 1, 4), record(1, 2, 1), record(1, 2, 1)]));
+    assert_eq!(new.hosts.iter().map(|r| (r.generation, r.seq)).collect::<Vec<_>>(), [(1, 5), (2, 1)]);
+    let newest = store.host(HostId::new(1)).expect("accepted");
+    assert_eq!((newest.record.generation, newest.record.seq), (2, 1));
+}
+
+#[test]
+fn each_event_is_kept_once_and_a_sync_fills_the_gap() {
+    let now = Now::default();
+    let (mut full, mut holed) = (Store::default(), Store::default());
+    for store in [&mut full, &mut holed] {
+        store.accept(now, hosts(vec![record(1, 1, 1)]));
+    }
+    full.accept(now, events((1..=5).map(|seq| event(1, 1, seq)).collect()));
+    let new = holed.accept(now, events([1, 2, 5, 5, 2].map(|seq| event(1, 1, seq)).to_vec()));
+    assert_eq!(new.events.len(), 3);
+    assert_eq!(holed.events().contiguous(HostId::new(1)), (1, 2));
+
+    let (missing, lack) = full.compare(&SyncRequest { have: holed.versions() });
+    assert!(lack.is_empty());
+    let filled = holed.accept(now, missing);
+    assert_eq!(filled.events.iter().map(|e| e.seq).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(holed.events().contiguous(HostId::new(1)), (1, 5));
+    let (missing, lack) = full.compare(&SyncRequest { have: holed.versions() });
+    assert!(missing.events.is_empty() && missing.hosts.is_empty() && lack.is_empty());
+}
+
+#[test]
+fn what_the_asker_has_and_the_answerer_lacks_is_named() {
+    let now = Now::default();
+    let (mut asker, answerer) = (Store::default(), Store::default());
+    asker.accept(now, hosts(vec![record(7, 1, 1)]));
+    let (missing, lack) = answerer.compare(&SyncRequest { have: asker.versions() });
+    assert!(missing.hosts.is_empty());
+    assert_eq!(lack.iter().map(|v| v.host).collect::<Vec<_>>(), [7]);
+}
+
+#[test]
+fn a_restarted_origin_counts_from_one_again_and_its_old_events_come_no_more() {
+    let mut store = Store::default();
+    assert_eq!(store.accept(Now::default(), events(vec![event(1, 1, 9), event(1, 2, 1), event(1, 1, 10)])).events.len(), 2);
+    assert_eq!(store.events().contiguous(HostId::new(1)), (2, 1));
+}
+
+#[test]
+fn an_accusation_counts_until_it_is_withdrawn_or_the_accused_lives_anew() {
+    let mut store = Store::default();
+    let accuse = |seq, withdrawn| AccusationRecord {
+        accuser: 2,
+        accuser_generation: 1,
+        seq,
+        accused: 3,
+        accused_generation: 4,
+        withdrawn,
+        ..AccusationRecord::default()
+    };
+    let accepted = |store: &mut Store, record| {
+        store.accept(Now::default(), Gossip { accusations: vec![record], ..Gossip::default() }).accusations.len()
+    };
+    assert_eq!(accepted(&mut store, accuse(1, false)), 1);
+    assert_eq!(accepted(&mut store, accuse(1, false)), 0, "a copy");
+    assert_eq!(store.accusations(HostId::new(3), 4).len(), 1);
+    assert_eq!(store.accusations(HostId::new(3), 5).len(), 0, "another life");
+    assert_eq!(accepted(&mut store, accuse(2, true)), 1);
+    assert_eq!(store.accusations(HostId::new(3), 4).len(), 0);
+}
+
+#[test]
+fn nothing_grows_without_bound() {
+    let mut store = Store::default();
+    let now = Now::default();
+    store.accept(now, hosts((0..2000).map(|host| record(host, 1, 1)).collect()));
+    assert_eq!(store.versions().len(), super::MAX_HOSTS);
+    store.accept(now, events((1..=10_000).map(|seq| event(1, 1, seq * 2)).collect()));
+    assert_eq!(store.events().iter().count(), EVENT_CAPACITY);
+    let long = HostRecord { name: "x".repeat(10_000), ..record(1, 9, 9) };
+    assert!(store.accept(now, hosts(vec![long])).hosts.is_empty());
+    assert!(store.refused() > 0);
+}

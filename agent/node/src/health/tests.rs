@@ -1,0 +1,156 @@
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use rand::{SeedableRng, rngs::StdRng};
+use ringmesh_proto::{Instant, Now, UnixMillis, v1::verdict::Value};
+
+use super::{
+    Change, Health,
+    spec::{Check, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ServiceSpec},
+};
+
+const INTERVAL: Duration = Duration::from_secs(2);
+
+fn spec(name: &str, services: &[(&str, u32)]) -> ContainerSpec {
+    let service = |(name, weight): &(&str, u32)| ServiceSpec {
+        name: (*name).to_owned(),
+        weight: *weight,
+        check: Arc::new(Check::Tcp { address: ([127, 0, 0, 1], 80).into() }),
+        interval: INTERVAL,
+        timeout: Duration::from_secs(1),
+        threshold_up: 2,
+        threshold_down: 3,
+    };
+    ContainerSpec {
+        name: name.to_owned(),
+        driver: "oci".to_owned(),
+        tenant: String::new(),
+        labels: BTreeMap::new(),
+        services: services.iter().map(service).collect(),
+    }
+}
+
+fn at(instant: Instant) -> Now {
+    Now { instant, unix: UnixMillis(instant.as_nanos() / 1_000_000) }
+}
+
+struct Bench {
+    health: Health,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(containers: Vec<ContainerSpec>) -> Self {
+        let health = Health::new(Instant::ZERO, "h1", containers, StdRng::seed_from_u64(1));
+        Self { health, now: Instant::ZERO }
+    }
+
+    fn status(&mut self, name: &str, state: ContainerState) {
+        let status = ContainerStatus { name: name.to_owned(), state, ..ContainerStatus::default() };
+        self.health.handle_status(at(self.now), status);
+    }
+
+    /// Makes the next probe and answers it.
+    fn probe(&mut self, success: bool) -> Duration {
+        loop {
+            let before = self.now;
+            self.now = self.health.poll_timeout().expect("there are checks");
+            if let Some(request) = self.health.handle_timeout(self.now, 1).pop() {
+                let (id, answer) = (request.id, "told".to_owned());
+                self.health.handle_reply(at(self.now), ProbeReply { id, success, answer, latency: Duration::ZERO });
+                return self.now.since(before);
+            }
+        }
+    }
+
+    fn verdicts(&mut self) -> Vec<(Value, Value)> {
+        let mut found = Vec::new();
+        while let Some(change) = self.health.poll_change() {
+            if let Change::Verdict { old, new, .. } = change {
+                found.push((old, new));
+            }
+        }
+        found
+    }
+}
+
+#[test]
+fn thresholds_decide_and_only_changes_are_told() {
+    let mut bench = Bench::new(vec![spec("c1", &[("web", 1)])]);
+    bench.status("c1", ContainerState::Running);
+    let told = |bench: &mut Bench, outcomes: &str| {
+        for outcome in outcomes.chars() {
+            bench.probe(outcome == '1');
+        }
+        bench.verdicts()
+    };
+    assert_eq!(told(&mut bench, "11"), [], "the first verdict is no change when it is good");
+    assert_eq!(told(&mut bench, "0010010"), [], "no three failures in a row");
+    assert_eq!(told(&mut bench, "00"), [(Value::Passing, Value::Critical)]);
+    assert_eq!(told(&mut bench, "0101"), [], "no two successes in a row");
+    assert_eq!(told(&mut bench, "1"), [(Value::Critical, Value::Passing)]);
+    let service = &bench.health.services()[0];
+    assert_eq!((service.verdict(), service.last_answer.as_str()), (Value::Passing, "told"));
+}
+
+#[test]
+fn probes_come_never_later_than_their_interval() {
+    let mut bench = Bench::new(vec![spec("c1", &[("web", 1)])]);
+    bench.status("c1", ContainerState::Running);
+    bench.probe(true);
+    for _ in 0..200 {
+        let gap = bench.probe(true);
+        assert!(gap <= INTERVAL && gap >= INTERVAL * 9 / 10, "{gap:?}");
+    }
+}
+
+#[test]
+fn a_stopped_container_is_critical_at_once_and_not_probed() {
+    let mut bench = Bench::new(vec![spec("c1", &[("web", 1)])]);
+    bench.status("c1", ContainerState::Running);
+    bench.probe(true);
+    bench.probe(true);
+    bench.status("c1", ContainerState::Stopped);
+    assert_eq!(bench.verdicts(), [(Value::Passing, Value::Critical)]);
+    assert!(bench.health.handle_timeout(bench.now + INTERVAL * 3, 10).is_empty());
+    assert_eq!(bench.health.containers()[0].verdict(), Value::Critical);
+}
+
+#[test]
+fn scores_follow_the_weights_and_the_digest_counts() {
+    let mut bench = Bench::new(vec![spec("c1", &[("web", 3), ("log", 1)]), spec("c2", &[])]);
+    bench.status("c1", ContainerState::Running);
+    bench.status("c2", ContainerState::Running);
+    let before = bench.health.revision();
+    for _ in 0..10 {
+        bench.now = bench.health.poll_timeout().expect("there are checks");
+        for request in bench.health.handle_timeout(bench.now, 10) {
+            // The first check is the web service's.
+            let reply =
+                ProbeReply { id: request.id, success: request.id.0 == 1, answer: String::new(), latency: INTERVAL };
+            bench.health.handle_reply(at(bench.now), reply);
+        }
+    }
+    let container = &bench.health.containers()[0];
+    assert_eq!((container.score, container.verdict()), (75, Value::Critical));
+    let digest = bench.health.digest();
+    assert_eq!((digest.containers, digest.running, digest.services), (2, 2, 2));
+    assert_eq!((digest.passing, digest.critical, digest.score, digest.worst), (1, 1, 87, Value::Critical as u8));
+    assert!(bench.health.revision() > before);
+}
+
+#[test]
+fn a_busy_prober_delays_and_does_not_condemn() {
+    let mut bench = Bench::new(vec![spec("c1", &[("web", 1)])]);
+    bench.status("c1", ContainerState::Running);
+    for _ in 0..5 {
+        bench.now = bench.health.poll_timeout().expect("there are checks");
+        for request in bench.health.handle_timeout(bench.now, 1) {
+            bench.health.handle_busy(request.id);
+        }
+    }
+    assert_eq!(bench.verdicts(), []);
+    assert!(bench.health.postponed() >= 4);
+    bench.probe(true);
+    bench.probe(true);
+    assert_eq!(bench.health.services()[0].verdict(), Value::Passing);
+}

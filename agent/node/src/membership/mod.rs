@@ -1,0 +1,354 @@
+//! Who is in the cluster: SWIM (Das, Gupta, Motivala 2002) by foca, in virtual time.
+//!
+//! It owns foca, its timers, and the list of hosts that were ever members. It does not know rings, links or containers.
+//! Every datagram of it is sent over both uplinks by its caller, so that the loss of one is no loss to SWIM.
+
+mod seen;
+mod swim;
+#[cfg(test)]
+mod tests;
+
+pub use seen::SeenWindow;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU32,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use foca::{Codec, Foca, NoCustomBroadcast, PostcardCodec, State};
+use rand::rngs::StdRng;
+use ringmesh_proto::{Generation, HostId, Instant, datagram, member::Member, peer::MemberRecord};
+use swim::{SwimMember, Wheel};
+
+/// SWIM's view of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwimState {
+    /// It answers, or nobody says otherwise.
+    Alive,
+    /// A probe failed and it has not refuted yet.
+    Suspect,
+    /// Declared down: this life of it is over.
+    Down,
+}
+
+/// What happened to the membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A host is there, or there again, or its suspicion was refuted.
+    Alive(Member),
+    /// Someone suspects it.
+    Suspect(Member),
+    /// It was declared down or has left.
+    Down(Member),
+    /// It began another life before anybody thought it down.
+    Renamed(Member),
+    /// This host itself was thought down and began another life; to be persisted.
+    Renewed(Generation),
+    /// This host got no answer from it, neither directly nor through others.
+    ProbeFailed(HostId),
+    /// This host knows at least one live other host: it has joined.
+    Active,
+}
+
+/// Why a SWIM datagram was refused. Each reason has a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Not a SWIM message.
+    Malformed,
+    /// It claims another sender than the one whose certificate came with the connection.
+    Spoofed,
+}
+
+/// A pause of the process longer than this is no passage of time for SWIM: a host that was stopped or starved
+/// accuses nobody on what it did not hear meanwhile.
+const PAUSE_MIN: Duration = Duration::from_millis(750);
+
+/// Between two looks at the hosts that were members once and are not now.
+const REJOIN_TICK: Duration = Duration::from_millis(500);
+
+/// How many of them are called at one look.
+const REJOIN_FANOUT: usize = 3;
+
+/// The longest time between two calls to the same one.
+const REJOIN_MAX: Duration = Duration::from_secs(8);
+
+/// The pool of hosts, seen from one of them.
+pub struct Membership {
+    foca: Foca<SwimMember, PostcardCodec, StdRng, NoCustomBroadcast>,
+    wheel: Wheel,
+    /// How long the process was not running, in all; SWIM's clock is behind by it.
+    paused: Duration,
+    /// What `changes` was told of each host, to find what is new.
+    told: BTreeMap<HostId, (Member, SwimState)>,
+    /// Hosts that were members once.
+    known: BTreeMap<HostId, Known>,
+    changes: VecDeque<Change>,
+    next_rejoin: Instant,
+    pool_size: usize,
+    left: bool,
+}
+
+struct Known {
+    member: Member,
+    next_call: Instant,
+    wait: Duration,
+    /// It left on purpose, or is forgotten: do not call it.
+    gone: bool,
+}
+
+impl Membership {
+    /// A host that is alone until it hears of one of `known`.
+    pub fn new(now: Instant, me: Member, known: &[Member], rng: StdRng) -> Self {
+        let foca = Foca::new(SwimMember(me), config(1), rng, PostcardCodec);
+        let known = known
+            .iter()
+            .filter(|member| member.id != me.id)
+            .map(|member| (member.id, Known { member: *member, next_call: now, wait: REJOIN_TICK, gone: false }))
+            .collect();
+        Self {
+            foca,
+            wheel: Wheel::default(),
+            paused: Duration::ZERO,
+            told: BTreeMap::new(),
+            known,
+            changes: VecDeque::new(),
+            next_rejoin: now,
+            pool_size: 1,
+            left: false,
+        }
+    }
+
+    /// This host, in its current life.
+    pub fn me(&self) -> Member {
+        self.foca.identity().0
+    }
+
+    /// All other hosts that SWIM knows of, down ones too.
+    pub fn states(&self) -> impl Iterator<Item = (Member, SwimState)> {
+        self.told.values().copied()
+    }
+
+    /// What SWIM says of a host.
+    pub fn state(&self, host: HostId) -> Option<(Member, SwimState)> {
+        self.told.get(&host).copied()
+    }
+
+    /// Hosts that were ever members, the newest life of each: what a restart needs.
+    pub fn known(&self) -> impl Iterator<Item = Member> {
+        self.known.values().filter(|known| !known.gone).map(|known| known.member)
+    }
+
+    /// Takes a SWIM message that came from the host with this certificate.
+    pub fn handle_message(&mut self, now: Instant, from: HostId, payload: &[u8]) -> Result<(), Refused> {
+        let header: foca::Header<SwimMember> =
+            PostcardCodec.decode_header(payload).map_err(|_| Refused::Malformed)?;
+        if header.src.0.id != from {
+            return Err(Refused::Spoofed);
+        }
+        self.wheel.now = self.swim_time(now);
+        match self.foca.handle_data(payload, &mut self.wheel) {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::debug!(%error, %from, "swim message refused");
+                return Err(Refused::Malformed);
+            }
+        }
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Runs what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(due) = self.wheel.next() {
+            let late = self.swim_time(now).since(due);
+            if late >= PAUSE_MIN {
+                tracing::warn!(late_ms = late.as_millis() as u64, "this process was paused; nobody is accused for it");
+                self.paused += late;
+            }
+        }
+        let swim_now = self.swim_time(now);
+        while let Some(timer) = self.wheel.pop_due(swim_now) {
+            self.wheel.now = swim_now;
+            if let Err(error) = self.foca.handle_timer(timer, &mut self.wheel) {
+                tracing::debug!(%error, "swim timer");
+            }
+        }
+        if now >= self.next_rejoin {
+            self.next_rejoin = now + REJOIN_TICK;
+            self.call_absent(now);
+        }
+        self.settle(now);
+    }
+
+    /// When [`Self::handle_timeout`] is next wanted.
+    pub fn poll_timeout(&self) -> Instant {
+        let rejoin = self.next_rejoin;
+        self.wheel.next().map_or(rejoin, |swim| rejoin.min(swim + self.paused))
+    }
+
+    /// A SWIM message to send, at most [`datagram::MAX_PAYLOAD`] bytes.
+    pub fn poll_transmit(&mut self) -> Option<(Member, Bytes)> {
+        self.wheel.transmits.pop_front()
+    }
+
+    /// What is new.
+    pub fn poll_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    /// Takes what another host says of all members, as a joining or healed host needs it.
+    ///
+    /// Only news of life counts: that the other side of a healed partition thought our hosts down does not make
+    /// them so.
+    pub fn handle_members(&mut self, now: Instant, records: &[MemberRecord]) {
+        let alive = records.iter().filter(|record| record.state < 2).filter_map(|record| {
+            let member = Member::try_from(record).ok()?;
+            (member.id != self.foca.identity().0.id).then(|| {
+                foca::Member::new(SwimMember(member), u16::try_from(record.incarnation).unwrap_or(0), State::Alive)
+            })
+        });
+        let alive: Vec<_> = alive.collect();
+        self.wheel.now = self.swim_time(now);
+        if let Err(error) = self.foca.apply_many(alive.into_iter(), true, &mut self.wheel) {
+            tracing::debug!(%error, "members from a snapshot");
+        }
+        self.settle(now);
+    }
+
+    /// All that SWIM knows, this host included: for another host's [`Self::handle_members`].
+    pub fn records(&self) -> Vec<MemberRecord> {
+        let me = self.me().to_record(0, 0);
+        let others = self.foca.iter_membership_state().map(|member| {
+            member.id().0.to_record(
+                u32::from(member.incarnation()),
+                match member.state() {
+                    State::Alive => 0,
+                    State::Suspect => 1,
+                    State::Down => 2,
+                },
+            )
+        });
+        std::iter::once(me).chain(others).collect()
+    }
+
+    /// Stops calling a host that left for good.
+    pub fn forget(&mut self, host: HostId) {
+        if let Some(known) = self.known.get_mut(&host) {
+            known.gone = true;
+        }
+    }
+
+    /// Calls a host that seems to be back without waiting for its turn.
+    pub fn call(&mut self, now: Instant, host: HostId) {
+        if let Some(known) = self.known.get_mut(&host).filter(|known| !known.gone) {
+            known.next_call = now;
+            known.wait = REJOIN_TICK;
+        }
+    }
+
+    /// Tells the others that this life ends on purpose. Nothing is sent after its messages are drained.
+    pub fn leave(&mut self, now: Instant) {
+        self.wheel.now = self.swim_time(now);
+        self.left = true;
+        if let Err(error) = self.foca.leave_cluster(&mut self.wheel) {
+            tracing::debug!(%error, "leave");
+        }
+        self.settle(now);
+    }
+
+    fn swim_time(&self, now: Instant) -> Instant {
+        now - self.paused
+    }
+
+    fn call_absent(&mut self, now: Instant) {
+        if self.left {
+            return;
+        }
+        let absent = self.known.iter_mut().filter(|(id, known)| {
+            !known.gone && known.next_call <= now && !matches!(self.told.get(id), Some((_, state)) if *state != SwimState::Down)
+        });
+        let mut absent: Vec<&mut Known> = absent.map(|(_, known)| known).collect();
+        absent.sort_by_key(|known| known.next_call);
+        for known in absent.into_iter().take(REJOIN_FANOUT) {
+            known.next_call = now + known.wait;
+            known.wait = (known.wait * 2).min(REJOIN_MAX);
+            self.wheel.now = now - self.paused;
+            if let Err(error) = self.foca.announce(SwimMember(known.member), &mut self.wheel) {
+                tracing::debug!(%error, "announce");
+            }
+        }
+    }
+
+    /// Turns what foca said and what its state became into changes.
+    fn settle(&mut self, now: Instant) {
+        while let Some(note) = self.wheel.notes.pop_front() {
+            match note {
+                swim::Note::Active => self.changes.push_back(Change::Active),
+                swim::Note::Rejoin(member) => self.changes.push_back(Change::Renewed(member.generation)),
+                swim::Note::ProbeFailed(host) => self.changes.push_back(Change::ProbeFailed(host)),
+            }
+        }
+        for entry in self.foca.iter_membership_state() {
+            let member = entry.id().0;
+            let state = match entry.state() {
+                State::Alive => SwimState::Alive,
+                State::Suspect => SwimState::Suspect,
+                State::Down => SwimState::Down,
+            };
+            let before = self.told.insert(member.id, (member, state));
+            if before == Some((member, state)) {
+                continue;
+            }
+            match (before, state) {
+                (Some((old, SwimState::Alive | SwimState::Suspect)), SwimState::Alive) if old != member => {
+                    self.changes.push_back(Change::Renamed(member));
+                }
+                // A host that was never seen alive is no news when it is down.
+                (None, SwimState::Down) | (Some((_, SwimState::Down)), SwimState::Down) => {}
+                (_, SwimState::Alive) => self.changes.push_back(Change::Alive(member)),
+                (_, SwimState::Suspect) => self.changes.push_back(Change::Suspect(member)),
+                (_, SwimState::Down) => self.changes.push_back(Change::Down(member)),
+            }
+            let known = self.known.entry(member.id).or_insert(Known {
+                member,
+                next_call: now,
+                wait: REJOIN_TICK,
+                gone: false,
+            });
+            if member.generation >= known.member.generation {
+                known.member = member;
+            }
+            if state == SwimState::Alive {
+                known.gone = false;
+                known.wait = REJOIN_TICK;
+            } else {
+                known.next_call = now + REJOIN_TICK;
+            }
+        }
+        self.resize();
+    }
+
+    /// Suspicion times and retransmissions grow with the logarithm of the pool.
+    fn resize(&mut self) {
+        let size = self.foca.num_members() + 1;
+        if size != self.pool_size {
+            self.pool_size = size;
+            if let Err(error) = self.foca.set_config(config(size)) {
+                tracing::warn!(%error, "swim settings");
+            }
+        }
+    }
+}
+
+/// foca's preset for a local network, with what ringmesh does itself switched off.
+fn config(size: usize) -> foca::Config {
+    let size = u32::try_from(size).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+    let mut config = foca::Config::new_lan(size);
+    config.max_packet_size =
+        std::num::NonZeroUsize::new(datagram::MAX_PAYLOAD).expect("a datagram has room for a payload");
+    // We call absent hosts ourselves, with back-off: `call_absent`.
+    config.periodic_announce_to_down_members = None;
+    config
+}

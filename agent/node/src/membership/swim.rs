@@ -1,0 +1,98 @@
+//! What foca asks of its surroundings: an identity, and a place for its timers, messages and notes.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use foca::{Identity, Notification, Runtime, Timer};
+use ringmesh_proto::{HostId, Instant, member::Member};
+use serde::{Deserialize, Serialize};
+
+/// A member as foca's identity: the host is the address, the generation decides between two lives of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct SwimMember(pub(super) Member);
+
+impl Identity for SwimMember {
+    type Addr = HostId;
+
+    fn renew(&self) -> Option<Self> {
+        Some(Self(Member { generation: self.0.generation.checked_add(1)?, ..self.0 }))
+    }
+
+    fn addr(&self) -> HostId {
+        self.0.id
+    }
+
+    fn win_addr_conflict(&self, adversary: &Self) -> bool {
+        // The addresses break a tie of two lives that took the same generation after a lost write of it.
+        (self.0.generation, self.0.addresses) > (adversary.0.generation, adversary.0.addresses)
+    }
+}
+
+/// What foca notes that its state does not show.
+pub(super) enum Note {
+    Active,
+    Rejoin(Member),
+    ProbeFailed(HostId),
+}
+
+/// foca's timers in order, and what it wants sent. None is ever dropped: foca stops if a timer is lost.
+#[derive(Default)]
+pub(super) struct Wheel {
+    pub(super) now: Instant,
+    /// By deadline, then in foca's own order of simultaneous timers, then as submitted.
+    timers: BTreeMap<(Instant, u8, u64), Timer<SwimMember>>,
+    submitted: u64,
+    pub(super) transmits: VecDeque<(Member, Bytes)>,
+    pub(super) notes: VecDeque<Note>,
+}
+
+impl Wheel {
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.timers.first_key_value().map(|((at, ..), _)| *at)
+    }
+
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Timer<SwimMember>> {
+        let entry = self.timers.first_entry()?;
+        (entry.key().0 <= now).then(|| entry.remove())
+    }
+}
+
+impl Runtime<SwimMember> for Wheel {
+    fn notify(&mut self, notification: Notification<'_, SwimMember>) {
+        match notification {
+            Notification::Active => self.notes.push_back(Note::Active),
+            Notification::Rejoin(member) => self.notes.push_back(Note::Rejoin(member.0)),
+            Notification::ProbeFailed(_, member) => self.notes.push_back(Note::ProbeFailed(member.0.id)),
+            // The state of the members is read after each call instead, because it also shows suspicion.
+            Notification::MemberUp(_)
+            | Notification::MemberDown(_)
+            | Notification::Rename(..)
+            | Notification::Idle
+            | Notification::Defunct
+            | Notification::DataReceived(_)
+            | Notification::DataSent(_) => {}
+        }
+    }
+
+    fn send_to(&mut self, to: SwimMember, data: &[u8]) {
+        self.transmits.push_back((to.0, Bytes::copy_from_slice(data)));
+    }
+
+    fn submit_after(&mut self, event: Timer<SwimMember>, after: Duration) {
+        let rank = match event {
+            Timer::SendIndirectProbe { .. } => 0,
+            Timer::ProbeRandomMember(_) => 1,
+            Timer::ChangeSuspectToDown { .. } => 2,
+            Timer::PeriodicAnnounce(_) => 3,
+            Timer::PeriodicGossip(_) => 4,
+            Timer::RemoveDown(_) => 5,
+            Timer::PeriodicAnnounceDown(_) => 6,
+        };
+        self.submitted += 1;
+        self.timers.insert((self.now + after, rank, self.submitted), event);
+    }
+}

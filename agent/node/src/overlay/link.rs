@@ -1,0 +1,159 @@
+//! One link: a probe every half second, and what its answers say.
+
+use std::time::Duration;
+
+use ringmesh_proto::Instant;
+
+/// Between two probes of a link.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Probes in a row without an answer after which a link is down: 1.5 s.
+const DOWN_AFTER: u32 = 3;
+
+/// Answers in a row after which a link that was down is up again.
+const UP_AFTER: u32 = 2;
+
+/// The probes whose loss counts.
+const WINDOW: u32 = 16;
+
+/// Lost probes of the window, of which a link is degraded.
+const DEGRADED_AT: u32 = 4;
+
+/// A probe that is sent so late shows that this process was paused: what it missed meanwhile is not held against the link.
+const PAUSED: Duration = Duration::from_millis(750);
+
+/// How a link does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinkState {
+    /// No answer yet, and not long enough to judge.
+    #[default]
+    Unknown,
+    /// Answers arrive.
+    Up,
+    /// Many are lost.
+    Degraded,
+    /// None arrives.
+    Down,
+}
+
+/// The history of one link.
+#[derive(Clone, Debug)]
+pub struct LinkMonitor {
+    state: LinkState,
+    next_probe: Instant,
+    /// Number of the newest probe; 0 before the first.
+    newest: u64,
+    newest_sent: Instant,
+    /// Bit 0 is the newest probe: 1 answered.
+    answered: u32,
+    /// Probes that the history holds, at most 32.
+    sent: u32,
+    failing_since: Option<Instant>,
+    rtt: Option<Duration>,
+}
+
+impl LinkMonitor {
+    /// A link that is first probed after `phase`.
+    pub fn new(now: Instant, phase: Duration) -> Self {
+        Self {
+            state: LinkState::Unknown,
+            next_probe: now + phase,
+            newest: 0,
+            newest_sent: now,
+            answered: 0,
+            sent: 0,
+            failing_since: None,
+            rtt: None,
+        }
+    }
+
+    /// How it does.
+    pub fn state(&self) -> LinkState {
+        self.state
+    }
+
+    /// When the first of the unanswered probes in a row was sent, if there is one that should have been answered.
+    pub fn failing_since(&self) -> Option<Instant> {
+        self.failing_since.filter(|_| self.state >= LinkState::Degraded)
+    }
+
+    /// Smoothed round trip (RFC 6298's 1/8).
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// Of the last probes that should have been answered, in percent.
+    pub fn loss_percent(&self) -> u32 {
+        let judged = self.sent.saturating_sub(1).min(WINDOW);
+        if judged == 0 { 0 } else { self.lost() * 100 / judged }
+    }
+
+    /// When [`Self::probe`] is next wanted.
+    pub fn next_probe(&self) -> Instant {
+        self.next_probe
+    }
+
+    /// Judges the probe before and returns the number of the next, to be sent now.
+    pub fn probe(&mut self, now: Instant) -> u64 {
+        let paused = self.newest > 0 && now.since(self.next_probe) >= PAUSED;
+        if paused {
+            // As if all had been answered.
+            self.answered = u32::MAX;
+        }
+        if self.newest > 0 && self.answered & 1 == 0 {
+            self.failing_since.get_or_insert(self.newest_sent);
+        }
+        self.newest += 1;
+        self.newest_sent = now;
+        self.answered <<= 1;
+        self.sent = (self.sent + 1).min(32);
+        self.next_probe = now + PROBE_INTERVAL;
+        self.judge();
+        self.newest
+    }
+
+    /// Marks probe `number` as answered.
+    pub fn ack(&mut self, now: Instant, number: u64) {
+        let age = self.newest.saturating_sub(number);
+        if number == 0 || number > self.newest || age >= u64::from(self.sent) {
+            return;
+        }
+        self.answered |= 1 << age;
+        if age == 0 {
+            let sample = now.since(self.newest_sent);
+            self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+        }
+        self.judge();
+    }
+
+    fn judge(&mut self) {
+        // The newest probe may still be answered; it counts once it is, or once the next is sent.
+        let newest_answered = self.answered & 1;
+        let settled = if newest_answered == 1 { self.answered } else { self.answered >> 1 };
+        let count = self.sent - u32::from(newest_answered == 0).min(self.sent);
+        let misses = settled.trailing_zeros().min(count);
+        let hits = settled.trailing_ones().min(count);
+        self.state = match self.state {
+            LinkState::Down if hits < UP_AFTER => LinkState::Down,
+            LinkState::Down => {
+                // What was lost while it was down is told already.
+                self.answered |= !1;
+                LinkState::Up
+            }
+            LinkState::Unknown | LinkState::Up | LinkState::Degraded => match (misses, hits) {
+                (DOWN_AFTER.., _) => LinkState::Down,
+                _ if self.lost() >= DEGRADED_AT => LinkState::Degraded,
+                (_, 0) => self.state,
+                _ => LinkState::Up,
+            },
+        };
+        if hits > 0 && self.state != LinkState::Down && self.state != LinkState::Degraded {
+            self.failing_since = None;
+        }
+    }
+
+    fn lost(&self) -> u32 {
+        let judged = self.sent.saturating_sub(1).min(WINDOW);
+        judged - (self.answered >> 1 & ((1 << judged) - 1)).count_ones()
+    }
+}

@@ -1,0 +1,189 @@
+//! The links of this host: its neighbours on both rings and its chords, each watched by a probe every half second.
+//!
+//! It owns who is a neighbour (from `ringmesh-topology`) and how each link does. It does not know how bytes are
+//! carried, and it judges links and uplinks only: whether a host lives is SWIM's question.
+
+mod link;
+#[cfg(test)]
+mod tests;
+
+pub use link::{LinkMonitor, LinkState, PROBE_INTERVAL};
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ringmesh_proto::{HostId, Instant, Uplink, member::Member};
+use ringmesh_topology::{DualRing, Link, Role, default_chords};
+
+/// How the hosts are wired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wiring {
+    /// Each uplink is a segment; the seed orders the rings.
+    Switched {
+        /// From the cluster's creation.
+        seed: u64,
+    },
+    /// Each uplink is a cable; the hosts' positions order the rings.
+    Cabled,
+}
+
+/// How an uplink of this host does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UplinkState {
+    /// The host has no such uplink.
+    #[default]
+    None,
+    /// No link over it fails, or nothing is known yet.
+    Up,
+    /// Some links over it fail although the other ends are well.
+    Degraded,
+    /// All links over it fail although the other ends are well.
+    Down,
+}
+
+/// Neighbours and their links.
+pub struct Overlay {
+    me: HostId,
+    wiring: Wiring,
+    rings: DualRing,
+    links: BTreeMap<(HostId, Uplink), OwnLink>,
+    uplinks: [UplinkState; 2],
+    /// Since when an uplink has looked worse than `uplinks` says.
+    worse_since: [Option<Instant>; 2],
+}
+
+/// A link as this end sees it.
+#[derive(Clone, Debug)]
+pub struct OwnLink {
+    /// The other end.
+    pub peer: Member,
+    /// What the link is for: the ring, if it is a ring's and a chord.
+    pub role: Role,
+    /// How it does.
+    pub monitor: LinkMonitor,
+}
+
+/// An uplink that looks degraded for a shorter time is not called so: a neighbour may be about to be found down.
+const HOLD_OFF: Duration = Duration::from_secs(3);
+
+impl Overlay {
+    /// A host without neighbours.
+    pub fn new(me: HostId, wiring: Wiring, has_uplink: [bool; 2]) -> Self {
+        let uplinks = has_uplink.map(|has| if has { UplinkState::Up } else { UplinkState::None });
+        let rings = DualRing::switched(0, [me]);
+        Self { me, wiring, rings, links: BTreeMap::new(), uplinks, worse_since: [None; 2] }
+    }
+
+    /// The current orders.
+    pub fn rings(&self) -> &DualRing {
+        &self.rings
+    }
+
+    /// This host's links.
+    pub fn links(&self) -> impl Iterator<Item = (Uplink, &OwnLink)> {
+        self.links.iter().map(|((_, uplink), link)| (*uplink, link))
+    }
+
+    /// How this host's uplinks do.
+    pub fn uplinks(&self) -> [UplinkState; 2] {
+        self.uplinks
+    }
+
+    /// Rebuilds the rings over the hosts that are not down, this one included. Links that stay keep their history.
+    ///
+    /// `position` is a host's place in cabled mode. Returns true if a link came or went or moved to a new address.
+    pub fn rebuild(&mut self, now: Instant, hosts: &[Member], position: impl Fn(HostId) -> u16) -> bool {
+        let ids = hosts.iter().map(|member| member.id);
+        self.rings = match self.wiring {
+            Wiring::Switched { seed } => DualRing::switched(seed, ids),
+            Wiring::Cabled => DualRing::cabled(ids.map(|id| (position(id), id))),
+        };
+        let mut wanted = self.rings.neighbours(self.me);
+        wanted.extend(self.rings.chord_links(self.me, default_chords(hosts.len())));
+        self.relink(now, hosts, &wanted)
+    }
+
+    fn relink(&mut self, now: Instant, hosts: &[Member], wanted: &[Link]) -> bool {
+        let mut links = BTreeMap::new();
+        let mut changed = false;
+        for link in wanted {
+            let Some(peer) = hosts.iter().find(|member| member.id == link.peer) else { continue };
+            let here = self.uplinks[link.uplink.index()] != UplinkState::None;
+            if !here || peer.address(link.uplink).is_none() || links.contains_key(&(link.peer, link.uplink)) {
+                continue;
+            }
+            let kept = self.links.remove(&(link.peer, link.uplink));
+            changed |= kept.as_ref().is_none_or(|kept| kept.peer.addresses != peer.addresses);
+            // A restarted host starts with a clean history: what was lost before says nothing of it.
+            let monitor = kept.filter(|kept| kept.peer == *peer).map(|kept| kept.monitor);
+            let monitor = monitor.unwrap_or_else(|| LinkMonitor::new(now, phase(self.me, link)));
+            links.insert((link.peer, link.uplink), OwnLink { peer: *peer, role: link.role, monitor });
+        }
+        changed |= !self.links.is_empty();
+        self.links = links;
+        changed
+    }
+
+    /// When [`Self::handle_timeout`] is next wanted.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.links.values().map(|link| link.monitor.next_probe()).min()
+    }
+
+    /// The probes that are due: to whom, over which uplink, and the number to be echoed.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<(Member, Uplink, u64)> {
+        let due = self.links.iter_mut().filter(|(_, link)| link.monitor.next_probe() <= now);
+        due.map(|((_, uplink), link)| (link.peer, *uplink, link.monitor.probe(now))).collect()
+    }
+
+    /// A neighbour echoed this number. Returns true if its link just came up.
+    pub fn handle_ack(&mut self, now: Instant, from: HostId, uplink: Uplink, number: u64) -> bool {
+        let Some(link) = self.links.get_mut(&(from, uplink)) else { return false };
+        let before = link.monitor.state();
+        link.monitor.ack(now, number);
+        before != LinkState::Up && link.monitor.state() == LinkState::Up
+    }
+
+    /// Judges the uplinks anew. `well` says whether the other end of a link is known to live, its own uplink in
+    /// order, since the given instant. Returns true if an uplink changed.
+    pub fn judge_uplinks(&mut self, now: Instant, well: impl Fn(HostId, Uplink, Instant) -> bool) -> bool {
+        let mut changed = false;
+        for uplink in Uplink::BOTH {
+            let place = uplink.index();
+            if self.uplinks[place] == UplinkState::None {
+                continue;
+            }
+            let (mut links, mut down, mut ours) = (0, 0, 0);
+            for ((peer, _), link) in self.links.iter().filter(|((_, over), _)| *over == uplink) {
+                links += 1;
+                let failing_since = link.monitor.failing_since();
+                down += usize::from(link.monitor.state() == LinkState::Down);
+                ours += usize::from(failing_since.is_some_and(|since| well(*peer, uplink, since)));
+            }
+            let looks = match (links, down, ours) {
+                (_, _, 0) => UplinkState::Up,
+                (links, down, _) if links == down => UplinkState::Down,
+                _ => UplinkState::Degraded,
+            };
+            changed |= self.settle_uplink(now, place, looks);
+        }
+        changed
+    }
+
+    /// Good and bad news are believed at once, a mere degradation only when it lasts.
+    fn settle_uplink(&mut self, now: Instant, place: usize, looks: UplinkState) -> bool {
+        if looks != UplinkState::Degraded || self.uplinks[place] == UplinkState::Degraded {
+            self.worse_since[place] = None;
+        } else {
+            let since = *self.worse_since[place].get_or_insert(now);
+            if now.since(since) < HOLD_OFF {
+                return false;
+            }
+        }
+        std::mem::replace(&mut self.uplinks[place], looks) != looks
+    }
+}
+
+/// Spreads the probes of a host's links over the interval, without a draw of randomness.
+fn phase(me: HostId, link: &Link) -> Duration {
+    let mix = me.raw() ^ link.peer.raw().rotate_left(13) ^ (link.uplink.index() as u32) << 7;
+    PROBE_INTERVAL * (mix.wrapping_mul(0x9e37_79b9) >> 24) / 256
+}

@@ -1,0 +1,131 @@
+use std::time::Duration;
+
+use ringmesh_proto::{HostId, Instant, Uplink, member::Member};
+
+use super::{LinkMonitor, LinkState, Overlay, PROBE_INTERVAL, UplinkState, Wiring};
+
+/// Feeds one outcome per probe: '1' answered at once, '0' lost. Returns the state after each.
+fn states(outcomes: &str) -> Vec<LinkState> {
+    let mut now = Instant::ZERO;
+    let mut link = LinkMonitor::new(now, Duration::ZERO);
+    let mut states = Vec::new();
+    for outcome in outcomes.chars() {
+        let number = link.probe(now);
+        if outcome == '1' {
+            link.ack(now + Duration::from_micros(300), number);
+        }
+        states.push(link.state());
+        now += PROBE_INTERVAL;
+    }
+    states
+}
+
+#[test]
+fn a_link_falls_after_three_losses_and_rises_after_two_answers() {
+    use LinkState::{Down, Unknown, Up};
+    assert_eq!(states("1111"), [Up, Up, Up, Up]);
+    assert_eq!(states("110001"), [Up, Up, Up, Up, Up, Down], "the third loss shows when the fourth probe is sent");
+    assert_eq!(states("0000"), [Unknown, Unknown, Unknown, Down]);
+    assert_eq!(states("1000011"), [Up, Up, Up, Up, Down, Down, Up]);
+}
+
+#[test]
+fn scattered_loss_degrades_and_heals() {
+    let lossy = states("1110110110110111");
+    assert_eq!(lossy.last(), Some(&LinkState::Degraded));
+    let healed = states(&format!("1110110110110111{}", "1".repeat(16)));
+    assert_eq!(healed.last(), Some(&LinkState::Up));
+}
+
+#[test]
+fn a_pause_of_this_process_is_not_held_against_the_link() {
+    let mut link = LinkMonitor::new(Instant::ZERO, Duration::ZERO);
+    let number = link.probe(Instant::ZERO);
+    link.ack(Instant::ZERO, number);
+    let mut now = Instant::ZERO;
+    for _ in 0..5 {
+        now += Duration::from_secs(3);
+        link.probe(now);
+        assert_eq!(link.state(), LinkState::Up);
+    }
+}
+
+#[test]
+fn answers_that_were_never_asked_for_change_nothing() {
+    let mut link = LinkMonitor::new(Instant::ZERO, Duration::ZERO);
+    for number in [0, 1, u64::MAX] {
+        link.ack(Instant::ZERO, number);
+    }
+    assert_eq!((link.state(), link.rtt()), (LinkState::Unknown, None));
+}
+
+fn member(id: u32) -> Member {
+    let address = |net: u8| Some(([10, net, 0, id as u8], 7400).into());
+    Member { id: HostId::new(id), generation: 1, addresses: [address(0), address(1)] }
+}
+
+fn overlay(hosts: u32) -> Overlay {
+    let mut overlay = Overlay::new(HostId::new(1), Wiring::Switched { seed: 7 }, [true, true]);
+    let members: Vec<_> = (1..=hosts).map(member).collect();
+    overlay.rebuild(Instant::ZERO, &members, |_| 0);
+    overlay
+}
+
+/// Runs for so many seconds; `answers` says whether a probe over this uplink is answered.
+fn run(overlay: &mut Overlay, now: &mut Instant, seconds: u64, answers: impl Fn(Uplink) -> bool) {
+    let end = *now + Duration::from_secs(seconds);
+    while *now < end {
+        *now = overlay.poll_timeout().expect("there are links");
+        for (peer, uplink, number) in overlay.handle_timeout(*now) {
+            if answers(uplink) {
+                overlay.handle_ack(*now, peer.id, uplink, number);
+            }
+        }
+        overlay.judge_uplinks(*now, |_, _, _| true);
+    }
+}
+
+#[test]
+fn a_cut_uplink_is_down_and_the_other_is_up_until_it_heals() {
+    let mut overlay = overlay(5);
+    assert_eq!(overlay.links().count(), 4, "two neighbours on each ring");
+    let mut now = Instant::ZERO;
+    run(&mut overlay, &mut now, 3, |_| true);
+    assert_eq!(overlay.uplinks(), [UplinkState::Up, UplinkState::Up]);
+    run(&mut overlay, &mut now, 3, |uplink| uplink == Uplink::B);
+    assert_eq!(overlay.uplinks(), [UplinkState::Down, UplinkState::Up]);
+    run(&mut overlay, &mut now, 3, |_| true);
+    assert_eq!(overlay.uplinks(), [UplinkState::Up, UplinkState::Up]);
+}
+
+#[test]
+fn a_dead_neighbour_is_no_fault_of_the_uplink() {
+    let mut overlay = overlay(5);
+    let mut now = Instant::ZERO;
+    let end = now + Duration::from_secs(10);
+    let dead = overlay.links().next().map(|(_, link)| link.peer.id).expect("there are links");
+    while now < end {
+        now = overlay.poll_timeout().expect("there are links");
+        for (peer, uplink, number) in overlay.handle_timeout(now) {
+            if peer.id != dead {
+                overlay.handle_ack(now, peer.id, uplink, number);
+            }
+        }
+        overlay.judge_uplinks(now, |peer, _, _| peer != dead);
+        assert_eq!(overlay.uplinks(), [UplinkState::Up, UplinkState::Up]);
+    }
+}
+
+#[test]
+fn rebuilding_keeps_the_history_of_links_that_stay() {
+    let mut overlay = overlay(3);
+    let mut now = Instant::ZERO;
+    run(&mut overlay, &mut now, 3, |_| true);
+    let members: Vec<_> = (1..=3).map(member).collect();
+    assert!(!overlay.rebuild(now, &members, |_| 0), "nothing changed");
+    assert!(overlay.links().all(|(_, link)| link.monitor.state() == LinkState::Up));
+    let mut moved = members.clone();
+    moved[1] = Member { generation: 2, addresses: [None, Some(([10, 1, 0, 99], 7400).into())], ..moved[1] };
+    assert!(overlay.rebuild(now, &moved, |_| 0), "an address changed");
+    assert!(overlay.links().all(|(uplink, link)| link.peer.id != moved[1].id || uplink == Uplink::B));
+}
