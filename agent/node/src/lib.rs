@@ -18,4 +18,4 @@ pub mod overlay;
 mod view;
 
 pub use node::{Class, Config, Node, Output, Persistent};
-pub use view::View;
+pub use view::{Peer, View};

@@ -65,7 +65,10 @@ fn what_the_asker_has_and_the_answerer_lacks_is_named() {
 #[test]
 fn a_restarted_origin_counts_from_one_again_and_its_old_events_come_no_more() {
     let mut store = Store::default();
-    assert_eq!(store.accept(Now::default(), events(vec![event(1, 1, 9), event(1, 2, 1), event(1, 1, 10)])).events.len(), 2);
+    assert_eq!(
+        store.accept(Now::default(), events(vec![event(1, 1, 9), event(1, 2, 1), event(1, 1, 10)])).events.len(),
+        2
+    );
     assert_eq!(store.events().contiguous(HostId::new(1)), (2, 1));
 }
 

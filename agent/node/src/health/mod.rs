@@ -16,8 +16,8 @@ use std::{
 
 use check::CheckState;
 use rand::{Rng, RngExt, rngs::StdRng};
-use ringmesh_proto::{Now, digest::Digest, v1};
 use ringmesh_proto::Instant;
+use ringmesh_proto::{Now, digest::Digest, v1};
 use spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest, ServiceSpec};
 
 /// Something that the whole cluster should hear of.

@@ -142,8 +142,7 @@ impl Membership {
 
     /// Takes a SWIM message that came from the host with this certificate.
     pub fn handle_message(&mut self, now: Instant, from: HostId, payload: &[u8]) -> Result<(), Refused> {
-        let header: foca::Header<SwimMember> =
-            PostcardCodec.decode_header(payload).map_err(|_| Refused::Malformed)?;
+        let header: foca::Header<SwimMember> = PostcardCodec.decode_header(payload).map_err(|_| Refused::Malformed)?;
         if header.src.0.id != from {
             return Err(Refused::Spoofed);
         }
@@ -233,6 +232,20 @@ impl Membership {
         std::iter::once(me).chain(others).collect()
     }
 
+    /// Others remember a later life of this host than it does itself (its disk was set back): live one beyond that.
+    pub fn outlive(&mut self, now: Instant, generation: Generation) {
+        let me = self.me();
+        let Some(generation) = generation.checked_add(1).filter(|generation| *generation > me.generation) else {
+            return;
+        };
+        self.wheel.now = self.swim_time(now);
+        if let Err(error) = self.foca.change_identity(SwimMember(Member { generation, ..me }), &mut self.wheel) {
+            tracing::debug!(%error, "change of identity");
+        }
+        self.changes.push_back(Change::Renewed(generation));
+        self.settle(now);
+    }
+
     /// Stops calling a host that left for good.
     pub fn forget(&mut self, host: HostId) {
         if let Some(known) = self.known.get_mut(&host) {
@@ -267,7 +280,9 @@ impl Membership {
             return;
         }
         let absent = self.known.iter_mut().filter(|(id, known)| {
-            !known.gone && known.next_call <= now && !matches!(self.told.get(id), Some((_, state)) if *state != SwimState::Down)
+            !known.gone
+                && known.next_call <= now
+                && !matches!(self.told.get(id), Some((_, state)) if *state != SwimState::Down)
         });
         let mut absent: Vec<&mut Known> = absent.map(|(_, known)| known).collect();
         absent.sort_by_key(|known| known.next_call);
@@ -311,12 +326,8 @@ impl Membership {
                 (_, SwimState::Suspect) => self.changes.push_back(Change::Suspect(member)),
                 (_, SwimState::Down) => self.changes.push_back(Change::Down(member)),
             }
-            let known = self.known.entry(member.id).or_insert(Known {
-                member,
-                next_call: now,
-                wait: REJOIN_TICK,
-                gone: false,
-            });
+            let known =
+                self.known.entry(member.id).or_insert(Known { member, next_call: now, wait: REJOIN_TICK, gone: false });
             if member.generation >= known.member.generation {
                 known.member = member;
             }

@@ -85,7 +85,7 @@ impl LinkMonitor {
     /// Of the last probes that should have been answered, in percent.
     pub fn loss_percent(&self) -> u32 {
         let judged = self.sent.saturating_sub(1).min(WINDOW);
-        if judged == 0 { 0 } else { self.lost() * 100 / judged }
+        (self.lost() * 100).checked_div(judged).unwrap_or(0)
     }
 
     /// When [`Self::probe`] is next wanted.

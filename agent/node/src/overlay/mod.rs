@@ -49,6 +49,7 @@ pub struct Overlay {
     uplinks: [UplinkState; 2],
     /// Since when an uplink has looked worse than `uplinks` says.
     worse_since: [Option<Instant>; 2],
+    revision: u64,
 }
 
 /// A link as this end sees it.
@@ -70,7 +71,7 @@ impl Overlay {
     pub fn new(me: HostId, wiring: Wiring, has_uplink: [bool; 2]) -> Self {
         let uplinks = has_uplink.map(|has| if has { UplinkState::Up } else { UplinkState::None });
         let rings = DualRing::switched(0, [me]);
-        Self { me, wiring, rings, links: BTreeMap::new(), uplinks, worse_since: [None; 2] }
+        Self { me, wiring, rings, links: BTreeMap::new(), uplinks, worse_since: [None; 2], revision: 0 }
     }
 
     /// The current orders.
@@ -81,6 +82,11 @@ impl Overlay {
     /// This host's links.
     pub fn links(&self) -> impl Iterator<Item = (Uplink, &OwnLink)> {
         self.links.iter().map(|((_, uplink), link)| (*uplink, link))
+    }
+
+    /// Counts the changes of links and uplinks, other than of round trips and loss.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// How this host's uplinks do.
@@ -120,6 +126,7 @@ impl Overlay {
         }
         changed |= !self.links.is_empty();
         self.links = links;
+        self.revision += 1;
         changed
     }
 
@@ -131,7 +138,13 @@ impl Overlay {
     /// The probes that are due: to whom, over which uplink, and the number to be echoed.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<(Member, Uplink, u64)> {
         let due = self.links.iter_mut().filter(|(_, link)| link.monitor.next_probe() <= now);
-        due.map(|((_, uplink), link)| (link.peer, *uplink, link.monitor.probe(now))).collect()
+        let mut probes = Vec::new();
+        for ((_, uplink), link) in due {
+            let before = link.monitor.state();
+            probes.push((link.peer, *uplink, link.monitor.probe(now)));
+            self.revision += u64::from(before != link.monitor.state());
+        }
+        probes
     }
 
     /// A neighbour echoed this number. Returns true if its link just came up.
@@ -139,6 +152,7 @@ impl Overlay {
         let Some(link) = self.links.get_mut(&(from, uplink)) else { return false };
         let before = link.monitor.state();
         link.monitor.ack(now, number);
+        self.revision += u64::from(before != link.monitor.state());
         before != LinkState::Up && link.monitor.state() == LinkState::Up
     }
 
@@ -178,7 +192,9 @@ impl Overlay {
                 return false;
             }
         }
-        std::mem::replace(&mut self.uplinks[place], looks) != looks
+        let changed = std::mem::replace(&mut self.uplinks[place], looks) != looks;
+        self.revision += u64::from(changed);
+        changed
     }
 }
 

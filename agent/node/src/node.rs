@@ -1,0 +1,678 @@
+//! The host as a whole: membership, gossip, overlay and health, wired to each other.
+//!
+//! It is the only place where these meet. It decides what is sent to whom and when; it neither sends nor waits.
+
+mod accuse;
+mod leave;
+mod record;
+mod show;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use ringmesh_proto::{
+    ClusterId, Generation, HostId, Instant, Now, Uplink,
+    datagram::{Datagram, DatagramError, Kind},
+    frame,
+    member::Member,
+    peer::{EventRecord, Gossip, GossipFrame, SyncRequest, SyncResponse},
+    v1,
+};
+
+use crate::{
+    View,
+    gossip::Store,
+    health::{
+        self, Health, random_below,
+        spec::{CheckId, ContainerSpec, ContainerStatus, ProbeReply, ProbeRequest},
+    },
+    membership::{self, Membership, Refused, SeenWindow, SwimState},
+    overlay::{Overlay, UplinkState, Wiring},
+};
+use leave::Leave;
+use record::OwnRecord;
+use show::Shown;
+
+/// Who a host is and what it should run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster that it belongs to.
+    pub cluster: ClusterId,
+    /// Who it is; its generation is the one before this start's.
+    pub me: Member,
+    /// Unique in the cluster.
+    pub name: String,
+    /// Its failure domain.
+    pub zone: String,
+    /// Of this build.
+    pub version: String,
+    /// How the hosts are wired.
+    pub wiring: Wiring,
+    /// Place in the physical cycle; 0 in switched mode.
+    pub position: u16,
+    /// Hosts that were members when it last ran, or that its token named.
+    pub known: Vec<Member>,
+    /// What should run on it.
+    pub containers: Vec<ContainerSpec>,
+    /// For all its draws.
+    pub seed: u64,
+}
+
+/// What a node wants done. None of it is awaited.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send this datagram over this uplink, if it can be sent at once.
+    Datagram {
+        /// To whom.
+        to: Member,
+        /// Over which uplink.
+        uplink: Uplink,
+        /// Header and payload.
+        bytes: Bytes,
+    },
+    /// Send this gossip frame, with its prefix, on the stream of its class.
+    Gossip {
+        /// To whom.
+        to: Member,
+        /// Preferably over this uplink.
+        uplink: Uplink,
+        /// Which queue it waits in.
+        class: Class,
+        /// The frame.
+        bytes: Bytes,
+    },
+    /// Ask this host for what this one lacks; its answer goes to [`Node::handle_sync_response`].
+    Sync {
+        /// Whom.
+        to: Member,
+        /// Preferably over this uplink.
+        uplink: Uplink,
+        /// What this host has.
+        request: SyncRequest,
+    },
+    /// These are all connections to keep open.
+    Pin(Vec<(Member, Uplink)>),
+    /// Make this probe.
+    Probe(ProbeRequest),
+    /// Write this to disk.
+    Persist(Persistent),
+    /// This host has left; the agent may end.
+    Left,
+}
+
+/// Classes of traffic, each with a queue of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Events and accusations: small and urgent.
+    Event,
+    /// Records and digests: the next one replaces a lost one.
+    Digest,
+}
+
+/// What a node must find again after a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Persistent {
+    /// The generation in use.
+    pub generation: Generation,
+    /// All hosts that were ever members.
+    pub known: Vec<Member>,
+}
+
+/// What is next due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimerKind {
+    /// SWIM's probes, gossip and suspicions.
+    Membership,
+    /// Probes of links.
+    Overlay,
+    /// Probes of services.
+    Health,
+    /// The own record is to be spread.
+    Record,
+    /// A neighbour is to be asked for what was missed.
+    Sync,
+    /// Latencies are to be shown.
+    View,
+    /// The next step of leaving.
+    Leave,
+}
+
+/// Between two syncs with a neighbour, less up to a fifth.
+const SYNC_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The most probes that one turn starts; the rest follows in the next.
+const MAX_PROBES: usize = 64;
+
+/// One host.
+pub struct Node {
+    config: Config,
+    membership: Membership,
+    overlay: Overlay,
+    store: Store,
+    health: Health,
+    rng: StdRng,
+    outputs: VecDeque<Output>,
+    sequence: u32,
+    seen: BTreeMap<HostId, SeenWindow>,
+    /// When a host was last heard of by SWIM.
+    heard: BTreeMap<HostId, Instant>,
+    /// When SWIM's present opinion of a host began.
+    since: BTreeMap<HostId, Now>,
+    own: OwnRecord,
+    accusations: u32,
+    next_sync: Instant,
+    leave: Leave,
+    shown: Shown,
+    counters: BTreeMap<&'static str, u64>,
+}
+
+impl Node {
+    /// Starts another life of this host. The first output is the generation to persist.
+    pub fn new(now: Now, mut config: Config) -> Self {
+        config.me.generation += 1;
+        let mut rng = StdRng::seed_from_u64(config.seed);
+        let me = config.me;
+        let known = std::mem::take(&mut config.known);
+        let containers = std::mem::take(&mut config.containers);
+        let membership = Membership::new(now.instant, me, &known, fork(&mut rng));
+        let health = Health::new(now.instant, &config.name, containers, fork(&mut rng));
+        let overlay = Overlay::new(me.id, config.wiring, me.addresses.map(|address| address.is_some()));
+        let mut node = Self {
+            sequence: rng.random(),
+            config,
+            membership,
+            overlay,
+            store: Store::default(),
+            health,
+            rng,
+            outputs: VecDeque::new(),
+            seen: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            since: BTreeMap::new(),
+            own: OwnRecord::default(),
+            accusations: 0,
+            next_sync: now.instant + SYNC_INTERVAL,
+            leave: Leave::default(),
+            shown: Shown::default(),
+            counters: BTreeMap::new(),
+        };
+        node.since.insert(me.id, now);
+        node.persist();
+        node.rebuild_rings(now);
+        node.write_record(now);
+        node
+    }
+
+    /// This host, in its current life.
+    pub fn me(&self) -> Member {
+        self.membership.me()
+    }
+
+    /// A datagram came over this uplink from the host whose certificate this is.
+    pub fn handle_datagram(&mut self, now: Now, from: HostId, uplink: Uplink, bytes: Bytes) {
+        let datagram = match Datagram::decode(bytes, self.config.cluster) {
+            Ok(datagram) => datagram,
+            Err(error) => return self.count(datagram_counter(error)),
+        };
+        self.heard.insert(from, now.instant);
+        match datagram.kind {
+            Kind::Swim => {
+                if !self.seen.entry(from).or_default().insert(datagram.sequence) {
+                    return;
+                }
+                match self.membership.handle_message(now.instant, from, &datagram.payload) {
+                    Ok(()) => {}
+                    Err(Refused::Malformed) => self.count("datagram_malformed"),
+                    Err(Refused::Spoofed) => self.count("datagram_spoofed"),
+                }
+            }
+            Kind::LinkProbe => self.answer_link_probe(from, uplink, datagram.payload),
+            Kind::LinkAck => {
+                let mut payload = datagram.payload;
+                let Ok(number) = payload.try_get_u64() else { return self.count("datagram_malformed") };
+                let before = self.overlay.uplinks();
+                if self.overlay.handle_ack(now.instant, from, uplink, number) {
+                    self.link_came_up(now, from);
+                }
+                self.shown.links_stale(before != self.overlay.uplinks());
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Gossip came from this host.
+    pub fn handle_gossip(&mut self, now: Now, from: HostId, gossip: Gossip) {
+        self.learn(now, from, gossip);
+        self.settle(now);
+    }
+
+    /// Another host asks for what it lacks.
+    pub fn handle_sync_request(&mut self, request: &SyncRequest) -> SyncResponse {
+        let (missing, lack) = self.store.compare(request);
+        SyncResponse { missing: Some(missing), members: self.membership.records(), lack }
+    }
+
+    /// A host answered an [`Output::Sync`].
+    pub fn handle_sync_response(&mut self, now: Now, from: HostId, response: SyncResponse) {
+        self.membership.handle_members(now.instant, &response.members);
+        self.learn(now, from, response.missing.unwrap_or_default());
+        self.store.close_gaps();
+        if let Some((to, _)) = self.membership.state(from).filter(|_| !response.lack.is_empty()) {
+            let (gossip, _) = self.store.compare(&SyncRequest { have: response.lack });
+            let uplink = self.best_uplink(to);
+            self.send_gossip(to, uplink, &gossip);
+        }
+        self.settle(now);
+    }
+
+    /// What a runtime says of a container.
+    pub fn handle_status(&mut self, now: Now, status: ContainerStatus) {
+        self.health.handle_status(now, status);
+        self.settle(now);
+    }
+
+    /// The outcome of an [`Output::Probe`].
+    pub fn handle_probe_reply(&mut self, now: Now, reply: ProbeReply) {
+        self.health.handle_reply(now, reply);
+        self.shown.details_stale();
+        self.settle(now);
+    }
+
+    /// An [`Output::Probe`] could not be made: too many are under way.
+    pub fn handle_probe_busy(&mut self, id: CheckId) {
+        self.health.handle_busy(id);
+    }
+
+    /// Leaves the cluster on purpose. [`Output::Left`] follows when the others were told.
+    pub fn handle_leave(&mut self, now: Now) {
+        self.begin_leave(now);
+        self.settle(now);
+    }
+
+    /// Something was dropped or refused outside; counted under this name.
+    pub fn count(&mut self, name: &'static str) {
+        *self.counters.entry(name).or_default() += 1;
+    }
+
+    /// Runs what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.membership.poll_timeout() <= now.instant {
+            self.membership.handle_timeout(now.instant);
+        }
+        self.probe_links(now);
+        for request in self.health.handle_timeout(now.instant, MAX_PROBES) {
+            self.outputs.push_back(Output::Probe(request));
+        }
+        if self.next_sync <= now.instant {
+            self.next_sync = now.instant + SYNC_INTERVAL - random_below(&mut self.rng, SYNC_INTERVAL / 5);
+            self.sync_with_any();
+        }
+        self.continue_leave(now);
+        self.settle(now);
+    }
+
+    /// When [`Self::handle_timeout`] is next wanted, and what for.
+    pub fn poll_timeout(&self) -> (Instant, TimerKind) {
+        let timers = [
+            (Some(self.membership.poll_timeout()), TimerKind::Membership),
+            (self.overlay.poll_timeout(), TimerKind::Overlay),
+            (self.health.poll_timeout(), TimerKind::Health),
+            (self.own.poll_timeout(), TimerKind::Record),
+            (Some(self.next_sync), TimerKind::Sync),
+            (self.shown.poll_timeout(), TimerKind::View),
+            (self.leave.poll_timeout(), TimerKind::Leave),
+        ];
+        let due = timers.into_iter().filter_map(|(at, kind)| Some((at?, kind)));
+        due.min_by_key(|(at, _)| *at).expect("two of the timers are always there")
+    }
+
+    /// What the node wants done next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// A new snapshot, if there is something new to see.
+    pub fn poll_view(&mut self, now: Now) -> Option<View> {
+        self.show(now)
+    }
+
+    fn probe_links(&mut self, now: Now) {
+        let probes = self.overlay.handle_timeout(now.instant);
+        if probes.is_empty() {
+            return;
+        }
+        for (to, uplink, number) in probes {
+            let mut payload = BytesMut::with_capacity(8);
+            payload.put_u64(number);
+            self.send_datagram(to, uplink, Kind::LinkProbe, payload.freeze(), 0);
+        }
+        let before = self.overlay.uplinks();
+        let (store, heard, membership) = (&self.store, &self.heard, &self.membership);
+        // A failing link is held against our own uplink only if its other end was heard of since, is suspected by
+        // nobody, and does not report that its own uplink is the one that fails.
+        let well = |peer: HostId, uplink: Uplink, since: Instant| {
+            let record = store.host(peer);
+            let last = heard.get(&peer).copied().max(record.map(|heard| heard.heard.instant));
+            let states = record.map_or([0; 2], |heard| [heard.record.uplink_a, heard.record.uplink_b]);
+            last.is_some_and(|last| last > since)
+                && states[uplink.index()] != v1::uplink::State::Down as u32
+                && matches!(membership.state(peer), Some((_, SwimState::Alive)))
+        };
+        let changed = self.overlay.judge_uplinks(now.instant, well);
+        if changed {
+            self.tell_uplinks(now, before);
+        }
+        self.shown.links_stale(changed);
+        self.accuse_silent(now);
+    }
+
+    fn answer_link_probe(&mut self, from: HostId, uplink: Uplink, payload: Bytes) {
+        match self.membership.state(from) {
+            Some((to, _)) if payload.len() == 8 => self.send_datagram(to, uplink, Kind::LinkAck, payload, 0),
+            Some(_) => self.count("datagram_malformed"),
+            // A host that we do not know yet; it will be introduced.
+            None => {}
+        }
+    }
+
+    fn link_came_up(&mut self, now: Now, peer: HostId) {
+        self.shown.links_stale(true);
+        self.withdraw(now, peer);
+        if let Some((to, _)) = self.membership.state(peer) {
+            self.sync_with(to);
+        }
+    }
+
+    fn learn(&mut self, now: Now, from: HostId, mut gossip: Gossip) {
+        let me = self.me();
+        // What others have of ourselves is never newer, unless our disk was set back.
+        let own_past = gossip.hosts.iter().filter(|record| record.host == me.id.raw()).map(|r| r.generation).max();
+        if let Some(generation) = own_past.filter(|generation| *generation > me.generation) {
+            self.membership.outlive(now.instant, generation);
+        }
+        gossip.hosts.retain(|record| record.host != me.id.raw());
+        let new = self.store.accept(now, gossip);
+        for record in &new.hosts {
+            if record.leaving {
+                self.host_leaves(now, HostId::new(record.host));
+            }
+        }
+        if !new.hosts.is_empty() {
+            self.shown.hosts_stale();
+            if self.config.wiring == Wiring::Cabled {
+                self.rebuild_rings(now);
+            }
+        }
+        for event in &new.events {
+            self.shown_event(event, false);
+        }
+        if !new.accusations.is_empty() {
+            self.shown.hosts_stale();
+        }
+        self.flood(&new, Some(from));
+    }
+
+    /// Handles what the machines concluded, until nothing is new.
+    fn settle(&mut self, now: Now) {
+        while let Some(change) = self.membership.poll_change() {
+            self.member_changed(now, change);
+        }
+        while let Some(change) = self.health.poll_change() {
+            self.health_changed(now, change);
+        }
+        self.spread_record(now);
+        while let Some((to, payload)) = self.membership.poll_transmit() {
+            self.sequence = self.sequence.wrapping_add(1);
+            // Over both: the loss of one uplink must not look like the loss of a host.
+            for uplink in Uplink::BOTH {
+                self.send_datagram(to, uplink, Kind::Swim, payload.clone(), self.sequence);
+            }
+        }
+    }
+
+    fn member_changed(&mut self, now: Now, change: membership::Change) {
+        use membership::Change;
+        match change {
+            Change::Alive(member) | Change::Renamed(member) => {
+                let before = self.since.insert(member.id, now);
+                self.withdraw(now, member.id);
+                self.rebuild_rings(now);
+                self.persist();
+                let renamed = matches!(change, Change::Renamed(_)) || before.is_some();
+                let text = if renamed { "answers again" } else { "joined" };
+                self.tell_host(now, "host-alive", member.id, v1::event::Severity::Info, text);
+            }
+            Change::Suspect(member) => {
+                self.since.insert(member.id, now);
+                let text = "does not answer a probe";
+                self.tell_host(now, "host-suspect", member.id, v1::event::Severity::Warning, text);
+            }
+            Change::Down(member) => {
+                if !self.has_left(member.id) {
+                    self.since.insert(member.id, now);
+                    self.accuse_silent(now);
+                    self.tell_host(now, "host-down", member.id, v1::event::Severity::Critical, "is down");
+                }
+                self.rebuild_rings(now);
+            }
+            Change::Renewed(generation) => {
+                tracing::info!(generation, "this host was thought down and begins another life");
+                self.config.me.generation = generation;
+                self.store.events_mut().begin_generation();
+                self.own.renew();
+                self.persist();
+                self.write_record(now);
+            }
+            Change::ProbeFailed(host) => {
+                self.accuse(
+                    now,
+                    host,
+                    "no answer to a SWIM probe over any uplink, neither directly nor through others",
+                );
+            }
+            Change::Active => self.sync_with_any(),
+        }
+        self.shown.hosts_stale();
+    }
+
+    fn health_changed(&mut self, now: Now, change: health::Change) {
+        use v1::{event::Severity, verdict::Value};
+        let mut event = match change {
+            health::Change::Verdict { container, service, old, new, answer } => EventRecord {
+                kind: "service-verdict".into(),
+                severity: match new {
+                    Value::Critical => Severity::Critical,
+                    Value::Warning => Severity::Warning,
+                    Value::Passing | Value::Unknown => Severity::Info,
+                } as u32,
+                text: format!("{service} in {container} is {}, was {}: {answer}", show::word(new), show::word(old)),
+                container,
+                service,
+                ..EventRecord::default()
+            },
+            health::Change::Container { container, old, new, problem } => EventRecord {
+                kind: "container-state".into(),
+                severity: match new {
+                    health::spec::ContainerState::Stopped | health::spec::ContainerState::Absent => Severity::Critical,
+                    health::spec::ContainerState::Unknown
+                    | health::spec::ContainerState::Created
+                    | health::spec::ContainerState::Running
+                    | health::spec::ContainerState::Paused => Severity::Info,
+                } as u32,
+                text: format!(
+                    "{container} is {}, was {}{}",
+                    show::state_word(new),
+                    show::state_word(old),
+                    problem.map(|problem| format!(": {problem}")).unwrap_or_default()
+                ),
+                container,
+                ..EventRecord::default()
+            },
+        };
+        event.host = self.me().id.raw();
+        self.tell(now, event, false);
+    }
+
+    /// Puts an event into the log, and sends it to all unless every host concludes it for itself.
+    fn tell(&mut self, now: Now, event: EventRecord, local: bool) {
+        let me = self.me();
+        let event = EventRecord { origin: me.id.raw(), generation: me.generation, unix_ms: now.unix.0, ..event };
+        let logged = self.store.events_mut().append(event, local);
+        self.shown_event(&logged.record, local);
+        if !local {
+            self.flood(&Gossip { events: vec![logged.record.clone()], ..Gossip::default() }, None);
+        }
+    }
+
+    fn tell_host(&mut self, now: Now, kind: &str, host: HostId, severity: v1::event::Severity, text: &str) {
+        let generation = self.membership.state(host).map_or(0, |(member, _)| member.generation);
+        let accusers = match severity {
+            v1::event::Severity::Info => Vec::new(),
+            v1::event::Severity::Warning | v1::event::Severity::Critical => {
+                self.store.accusations(host, generation).iter().map(|record| record.accuser).collect()
+            }
+        };
+        let text = format!("{} {text}", self.name_of(host));
+        let event = EventRecord {
+            kind: kind.into(),
+            host: host.raw(),
+            severity: severity as u32,
+            accusers,
+            text,
+            ..EventRecord::default()
+        };
+        self.tell(now, event, true);
+    }
+
+    fn tell_uplinks(&mut self, now: Now, before: [UplinkState; 2]) {
+        for (uplink, (old, new)) in Uplink::BOTH.iter().zip(before.iter().zip(self.overlay.uplinks())) {
+            if *old == new {
+                continue;
+            }
+            let severity =
+                if new == UplinkState::Up { v1::event::Severity::Info } else { v1::event::Severity::Warning };
+            let text = format!("{} uplink {uplink} is {}", self.config.name, show::uplink_word(new));
+            let event = EventRecord {
+                kind: "uplink-changed".into(),
+                host: self.me().id.raw(),
+                severity: severity as u32,
+                text,
+                ..EventRecord::default()
+            };
+            self.tell(now, event, false);
+        }
+        self.shown.hosts_stale();
+    }
+
+    fn rebuild_rings(&mut self, now: Now) {
+        let mut hosts: Vec<Member> = vec![self.me()];
+        let others = self.membership.states().filter(|(_, state)| *state != SwimState::Down).map(|(member, _)| member);
+        hosts.extend(others.filter(|member| !self.has_left(member.id)));
+        let (store, own) = (&self.store, self.config.position);
+        let position = |id: HostId| store.host(id).map_or(own, |heard| heard.record.position as u16);
+        if self.overlay.rebuild(now.instant, &hosts, position) {
+            let pins = self.overlay.links().map(|(uplink, link)| (link.peer, uplink)).collect();
+            self.outputs.push_back(Output::Pin(pins));
+        }
+        self.shown.links_stale(true);
+    }
+
+    fn sync_with_any(&mut self) {
+        let alive: Vec<Member> = self
+            .membership
+            .states()
+            .filter(|(member, state)| *state == SwimState::Alive && !self.has_left(member.id))
+            .map(|(member, _)| member)
+            .collect();
+        let neighbours: Vec<Member> = self.overlay.links().map(|(_, link)| link.peer).collect();
+        let pool = if neighbours.is_empty() { alive } else { neighbours };
+        if !pool.is_empty() {
+            let to = pool[self.rng.random_range(0..pool.len())];
+            self.sync_with(to);
+        }
+    }
+
+    fn sync_with(&mut self, to: Member) {
+        let request = SyncRequest { have: self.store.versions() };
+        let uplink = self.best_uplink(to);
+        self.outputs.push_back(Output::Sync { to, uplink, request });
+    }
+
+    /// Sends to all neighbours but the one that it came from.
+    fn flood(&mut self, gossip: &Gossip, from: Option<HostId>) {
+        if *gossip == Gossip::default() {
+            return;
+        }
+        let mut peers: Vec<Member> = self.overlay.links().map(|(_, link)| link.peer).collect();
+        peers.dedup_by_key(|peer| peer.id);
+        for to in peers.into_iter().filter(|peer| Some(peer.id) != from) {
+            let uplink = self.best_uplink(to);
+            self.send_gossip(to, uplink, gossip);
+        }
+    }
+
+    /// The uplink of the best link to a host, or of no link the one that is in order.
+    fn best_uplink(&self, to: Member) -> Uplink {
+        let usable = Uplink::BOTH.into_iter().filter(|uplink| {
+            to.address(*uplink).is_some() && self.overlay.uplinks()[uplink.index()] != UplinkState::None
+        });
+        let badness = |uplink: &Uplink| {
+            let link = self.overlay.links().find(|(over, link)| over == uplink && link.peer.id == to.id);
+            let state = link.map(|(_, link)| link.monitor.state() as u8);
+            (self.overlay.uplinks()[uplink.index()], state.unwrap_or(0))
+        };
+        usable.min_by_key(badness).unwrap_or(Uplink::A)
+    }
+
+    fn send_gossip(&mut self, to: Member, uplink: Uplink, gossip: &Gossip) {
+        let class =
+            if gossip.events.is_empty() && gossip.accusations.is_empty() { Class::Digest } else { Class::Event };
+        let frame =
+            GossipFrame { version: frame::VERSION, cluster: self.config.cluster.raw(), gossip: Some(gossip.clone()) };
+        self.outputs.push_back(Output::Gossip { to, uplink, class, bytes: frame::encode(&frame) });
+    }
+
+    fn send_datagram(&mut self, to: Member, uplink: Uplink, kind: Kind, payload: Bytes, sequence: u32) {
+        if to.address(uplink).is_none() || self.config.me.address(uplink).is_none() {
+            return;
+        }
+        let bytes = Datagram { kind, cell: 0, sequence, payload }.encode(self.config.cluster);
+        self.outputs.push_back(Output::Datagram { to, uplink, bytes });
+    }
+
+    fn persist(&mut self) {
+        let known = self.membership.known().collect();
+        self.outputs.push_back(Output::Persist(Persistent { generation: self.me().generation, known }));
+    }
+
+    fn name_of(&self, host: HostId) -> String {
+        if host == self.config.me.id {
+            return self.config.name.clone();
+        }
+        self.store.host(host).map_or_else(|| host.to_string(), |heard| heard.record.name.clone())
+    }
+}
+
+fn fork(rng: &mut StdRng) -> StdRng {
+    StdRng::seed_from_u64(rng.random())
+}
+
+fn datagram_counter(error: DatagramError) -> &'static str {
+    match error {
+        DatagramError::Truncated => "datagram_truncated",
+        DatagramError::Oversized => "datagram_oversized",
+        DatagramError::Version(_) => "datagram_version",
+        DatagramError::Kind(_) => "datagram_malformed",
+        DatagramError::Cluster => "datagram_cluster",
+    }
+}
+
+/// Shares a snapshot's part.
+fn share<T>(items: Vec<T>) -> Arc<Vec<T>> {
+    Arc::new(items)
+}

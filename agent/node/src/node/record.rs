@@ -1,0 +1,91 @@
+//! This host's own record: written when what it says changes, at most once a second, and now and then anyway.
+
+use std::time::Duration;
+
+use ringmesh_proto::{
+    Instant, Now, Uplink,
+    peer::{Gossip, HostRecord, LinkRecord},
+};
+
+use super::{Node, show};
+
+/// The least time between two versions of the record.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The time after which an unchanged record is written anew, so that others see that it is fresh.
+const REFRESH: Duration = Duration::from_secs(10);
+
+/// What was written last.
+#[derive(Default)]
+pub(super) struct OwnRecord {
+    seq: u32,
+    written: Option<Instant>,
+    /// The revisions of health and overlay that it shows.
+    shows: (u64, u64),
+    stale: bool,
+    pub(super) leaving: bool,
+}
+
+impl OwnRecord {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let written = self.written?;
+        Some(written + if self.stale { MIN_INTERVAL } else { REFRESH })
+    }
+
+    /// Another life counts its versions from 1 again.
+    pub(super) fn renew(&mut self) {
+        self.seq = 0;
+    }
+}
+
+impl Node {
+    /// Writes and spreads the record if it says something new, or has not for long.
+    pub(super) fn spread_record(&mut self, now: Now) {
+        self.own.stale = self.own.shows != (self.health.revision(), self.overlay.revision());
+        if self.own.poll_timeout().is_some_and(|due| due <= now.instant) {
+            self.write_record(now);
+        }
+    }
+
+    /// Writes and spreads the record now.
+    pub(super) fn write_record(&mut self, now: Now) {
+        self.own.seq += 1;
+        self.own.written = Some(now.instant);
+        self.own.shows = (self.health.revision(), self.overlay.revision());
+        self.own.stale = false;
+        let record = self.make_record();
+        self.store.put_own(now, record.clone());
+        self.flood(&Gossip { hosts: vec![record], ..Gossip::default() }, None);
+        self.shown.hosts_stale();
+    }
+
+    fn make_record(&self) -> HostRecord {
+        let me = self.me();
+        let uplink = |uplink: Uplink| show::uplink_state(self.overlay.uplinks()[uplink.index()]) as u32;
+        HostRecord {
+            host: me.id.raw(),
+            generation: me.generation,
+            seq: self.own.seq,
+            name: self.config.name.clone(),
+            zone: self.config.zone.clone(),
+            version: self.config.version.clone(),
+            position: u32::from(self.config.position),
+            uplink_a: uplink(Uplink::A),
+            uplink_b: uplink(Uplink::B),
+            links: self
+                .overlay
+                .links()
+                .map(|(uplink, link)| LinkRecord {
+                    peer: link.peer.id.raw(),
+                    uplink: uplink.index() as u32,
+                    state: show::link_state(link.monitor.state()) as u32,
+                    rtt_us: link.monitor.rtt().map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX)),
+                    loss_percent: link.monitor.loss_percent(),
+                    role: show::role_number(link.role),
+                })
+                .collect(),
+            digest: self.health.digest().encode(),
+            leaving: self.own.leaving,
+        }
+    }
+}

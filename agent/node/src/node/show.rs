@@ -1,0 +1,364 @@
+//! The snapshot that queries are answered from, made from the machines' state.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use ringmesh_proto::{
+    HostId, Instant, Now, UnixMillis, Uplink,
+    digest::Digest,
+    peer::{AccusationRecord, EventRecord, HostRecord},
+    v1,
+};
+use ringmesh_topology::{Mode, Ring, Role};
+
+use super::{Node, share};
+use crate::{
+    View,
+    gossip::{EVENT_CAPACITY, HeardRecord, event_id},
+    health::spec::ContainerState,
+    membership::SwimState,
+    overlay::{LinkState, UplinkState},
+    view::Peer,
+};
+
+/// Between two snapshots that differ in latencies only.
+const QUIET_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What of the last snapshot is out of date.
+#[derive(Default)]
+pub(super) struct Shown {
+    view: View,
+    hosts: bool,
+    events: bool,
+    log: VecDeque<Arc<v1::Event>>,
+    /// The health revision that the snapshot shows.
+    revision: Option<u64>,
+    /// Round trips, latencies: when they are next worth a snapshot.
+    quiet: Option<Instant>,
+    shown_at: Instant,
+}
+
+impl Shown {
+    pub(super) fn hosts_stale(&mut self) {
+        self.hosts = true;
+    }
+
+    /// `important`: more than a round trip changed.
+    pub(super) fn links_stale(&mut self, important: bool) {
+        self.hosts |= important;
+        self.details_stale();
+    }
+
+    pub(super) fn details_stale(&mut self) {
+        let due = self.shown_at + QUIET_INTERVAL;
+        self.quiet.get_or_insert(due);
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.quiet
+    }
+}
+
+impl Node {
+    pub(super) fn shown_event(&mut self, event: &EventRecord, local: bool) {
+        let severity = v1::event::Severity::try_from(event.severity as i32).unwrap_or_default();
+        let shown = v1::Event {
+            time: Some(UnixMillis(event.unix_ms).into()),
+            kind: event.kind.clone(),
+            host: self.name_of(HostId::new(event.host)),
+            container: event.container.clone(),
+            service: event.service.clone(),
+            severity: severity as i32,
+            accusers: event.accusers.iter().map(|id| self.name_of(HostId::new(*id))).collect(),
+            text: event.text.clone(),
+            id: event_id(event, local),
+        };
+        if self.shown.log.len() == EVENT_CAPACITY {
+            self.shown.log.pop_front();
+        }
+        self.shown.log.push_back(Arc::new(shown));
+        self.shown.events = true;
+    }
+
+    pub(super) fn show(&mut self, now: Now) -> Option<View> {
+        let quiet = self.shown.quiet.is_some_and(|due| due <= now.instant);
+        let details = self.shown.revision != Some(self.health.revision());
+        if !(self.shown.hosts || self.shown.events || details || quiet) {
+            return None;
+        }
+        let mut view = self.shown.view.clone();
+        view.taken = now;
+        view.name.clone_from(&self.config.name);
+        if self.shown.hosts || quiet {
+            view.hosts = share(self.show_hosts());
+            view.rings = share(self.show_rings());
+            view.links = share(self.show_links(now));
+            view.peers = Arc::new(self.show_peers());
+        }
+        if self.shown.events {
+            view.events = share(self.shown.log.iter().cloned().collect());
+        }
+        if details || quiet {
+            view.containers = share(self.health.containers());
+            view.services = share(self.health.services());
+        }
+        let mut counters = self.counters.clone();
+        counters.insert("gossip_refused", self.store.refused());
+        counters.insert("probes_postponed", self.health.postponed());
+        view.counters = Arc::new(counters);
+        self.shown.hosts = false;
+        self.shown.events = false;
+        self.shown.quiet = None;
+        self.shown.revision = Some(self.health.revision());
+        self.shown.shown_at = now.instant;
+        self.shown.view = view.clone();
+        Some(view)
+    }
+
+    fn show_hosts(&self) -> Vec<v1::Host> {
+        let me = self.me();
+        let own = std::iter::once((me, Some(SwimState::Alive)));
+        let others = self.membership.states().map(|(member, state)| (member, Some(state)));
+        let mut hosts: Vec<v1::Host> = own
+            .chain(others)
+            .map(|(member, state)| {
+                let state = match state {
+                    _ if self.has_left(member.id) => v1::host::State::Left,
+                    Some(SwimState::Alive) => v1::host::State::Alive,
+                    Some(SwimState::Suspect) => v1::host::State::Suspect,
+                    Some(SwimState::Down) => v1::host::State::Down,
+                    None => v1::host::State::Unknown,
+                };
+                let heard = self.store.host(member.id);
+                let empty = HostRecord::default();
+                let record = heard.map_or(&empty, |heard| &heard.record);
+                let address =
+                    |uplink: Uplink| member.address(uplink).map(|address| address.to_string()).unwrap_or_default();
+                let accusations = self.store.accusations(member.id, member.generation);
+                let uplink = |raw: u32| {
+                    // What a host that is down said of its uplinks is no longer so.
+                    if state == v1::host::State::Down && raw != 0 { v1::uplink::State::Down as i32 } else { raw as i32 }
+                };
+                v1::Host {
+                    name: self.name_of(member.id),
+                    id: member.id.to_string(),
+                    state: state as i32,
+                    uplinks: Some(v1::Uplinks { a: uplink(record.uplink_a), b: uplink(record.uplink_b) }),
+                    zone: record.zone.clone(),
+                    address: address(Uplink::A),
+                    address_b: address(Uplink::B),
+                    generation: member.generation,
+                    version: record.version.clone(),
+                    since: self.since.get(&member.id).map(|now| now.unix.into()),
+                    heard_at: heard.map(|heard| heard.heard.unix.into()),
+                    digest: heard.map(show_digest),
+                    accusations: accusations.iter().map(|record| self.show_accusation(record)).collect(),
+                    local: member.id == me.id,
+                }
+            })
+            .collect();
+        hosts.sort_by_cached_key(|host| natural(&host.name));
+        hosts
+    }
+
+    fn show_accusation(&self, record: &AccusationRecord) -> v1::Accusation {
+        v1::Accusation {
+            accuser: self.name_of(HostId::new(record.accuser)),
+            accused: self.name_of(HostId::new(record.accused)),
+            generation: record.accused_generation,
+            evidence: record.evidence.clone(),
+            time: Some(UnixMillis(record.unix_ms).into()),
+        }
+    }
+
+    fn show_rings(&self) -> Vec<v1::Ring> {
+        let rings = self.overlay.rings();
+        let mode = match rings.mode() {
+            Mode::Switched => "switched",
+            Mode::Cabled => "cabled",
+        };
+        let show = |ring: Ring| {
+            let mut hosts: Vec<String> = rings.order(ring).iter().map(|id| self.name_of(*id)).collect();
+            let first = (0..hosts.len()).min_by_key(|place| natural(&hosts[*place]));
+            hosts.rotate_left(first.unwrap_or(0));
+            v1::Ring { name: ring.as_str().into(), mode: mode.into(), hosts }
+        };
+        Ring::BOTH.map(show).to_vec()
+    }
+
+    /// Our own links as we see them now, those of other live hosts as their records say.
+    fn show_links(&self, now: Now) -> Vec<v1::Link> {
+        let me = self.me().id;
+        let own = self.make_own_links(now);
+        let live = |id: HostId| {
+            id != me
+                && matches!(self.membership.state(id), Some((_, SwimState::Alive | SwimState::Suspect)))
+                && !self.has_left(id)
+        };
+        let others = self.store.hosts().filter(|(id, _)| live(*id)).flat_map(|(id, heard)| {
+            heard.record.links.iter().map(move |link| {
+                self.show_link(
+                    id,
+                    HostId::new(link.peer),
+                    link.uplink,
+                    link.role,
+                    link.state as i32,
+                    link.rtt_us,
+                    link.loss_percent,
+                    heard.heard.unix,
+                )
+            })
+        });
+        let mut links: Vec<v1::Link> = own.into_iter().chain(others).collect();
+        links.sort_by_cached_key(|link| natural(&link.name));
+        links
+    }
+
+    fn make_own_links(&self, now: Now) -> Vec<v1::Link> {
+        let me = self.me().id;
+        let show = |(uplink, link): (Uplink, &crate::overlay::OwnLink)| {
+            let monitor = &link.monitor;
+            let rtt_us = monitor.rtt().map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
+            let state = link_state(monitor.state()) as i32;
+            let role = role_number(link.role);
+            self.show_link(
+                me,
+                link.peer.id,
+                uplink.index() as u32,
+                role,
+                state,
+                rtt_us,
+                monitor.loss_percent(),
+                now.unix,
+            )
+        };
+        self.overlay.links().map(show).collect()
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn show_link(
+        &self,
+        from: HostId,
+        to: HostId,
+        uplink: u32,
+        role: u32,
+        state: i32,
+        rtt_us: u32,
+        loss_percent: u32,
+        observed: UnixMillis,
+    ) -> v1::Link {
+        let (from, to) = (self.name_of(from), self.name_of(to));
+        let uplink = Uplink::from_index(uplink).unwrap_or(Uplink::A);
+        v1::Link {
+            name: format!("{from}/{to}/{uplink}"),
+            from,
+            to,
+            uplink: uplink.as_str().into(),
+            role: match role {
+                0 => "ring-a",
+                1 => "ring-b",
+                _ => "chord",
+            }
+            .into(),
+            state,
+            rtt_us,
+            loss_percent,
+            observed_at: Some(observed.into()),
+        }
+    }
+
+    fn show_peers(&self) -> std::collections::BTreeMap<HostId, Peer> {
+        let peers = self.membership.states().map(|(member, state)| {
+            let fingerprint = self.store.host(member.id).map_or(0, |heard| heard.digest.fingerprint.wrapping_add(1));
+            let askable = state != SwimState::Down && !self.has_left(member.id);
+            (member.id, Peer { member, name: self.name_of(member.id), askable, fingerprint })
+        });
+        peers.collect()
+    }
+}
+
+/// A name in an order that people expect: h2 before h10.
+fn natural(name: &str) -> Vec<(u64, String)> {
+    let mut parts = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let text = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (word, tail) = rest.split_at(text);
+        let digits = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
+        let (number, tail) = tail.split_at(digits);
+        parts.push((0, word.to_owned()));
+        parts.push((number.parse().unwrap_or(0), String::new()));
+        rest = tail;
+    }
+    parts
+}
+
+fn show_digest(heard: &HeardRecord) -> v1::Digest {
+    let Digest { containers, running, services, passing, warning, critical, score, worst, .. } = heard.digest;
+    v1::Digest {
+        containers,
+        running,
+        services,
+        passing,
+        warning,
+        critical,
+        unverified: heard.digest.unverified(),
+        score: u32::from(score),
+        worst: i32::from(worst),
+    }
+}
+
+pub(super) fn uplink_state(state: UplinkState) -> v1::uplink::State {
+    match state {
+        UplinkState::None => v1::uplink::State::None,
+        UplinkState::Up => v1::uplink::State::Up,
+        UplinkState::Degraded => v1::uplink::State::Degraded,
+        UplinkState::Down => v1::uplink::State::Down,
+    }
+}
+
+pub(super) fn link_state(state: LinkState) -> v1::link::State {
+    match state {
+        LinkState::Unknown => v1::link::State::Unknown,
+        LinkState::Up => v1::link::State::Up,
+        LinkState::Degraded => v1::link::State::Degraded,
+        LinkState::Down => v1::link::State::Down,
+    }
+}
+
+/// As in a link's record.
+pub(super) fn role_number(role: Role) -> u32 {
+    match role {
+        Role::RingA => 0,
+        Role::RingB => 1,
+        Role::Chord => 2,
+    }
+}
+
+pub(super) fn word(verdict: v1::verdict::Value) -> &'static str {
+    match verdict {
+        v1::verdict::Value::Unknown => "unknown",
+        v1::verdict::Value::Passing => "passing",
+        v1::verdict::Value::Warning => "warning",
+        v1::verdict::Value::Critical => "critical",
+    }
+}
+
+pub(super) fn state_word(state: ContainerState) -> &'static str {
+    match state {
+        ContainerState::Unknown => "unknown",
+        ContainerState::Created => "created",
+        ContainerState::Running => "running",
+        ContainerState::Paused => "paused",
+        ContainerState::Stopped => "stopped",
+        ContainerState::Absent => "absent",
+    }
+}
+
+pub(super) fn uplink_word(state: UplinkState) -> &'static str {
+    match state {
+        UplinkState::None => "not there",
+        UplinkState::Up => "up",
+        UplinkState::Degraded => "degraded",
+        UplinkState::Down => "down",
+    }
+}

@@ -1,0 +1,43 @@
+//! What a host knows, at one moment and in the words of the API: every query is answered from it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ringmesh_proto::{HostId, Now, member::Member, v1};
+
+/// An immutable snapshot. Cloning it is cheap: its parts are shared with the snapshot before where nothing changed.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// When it was taken.
+    pub taken: Now,
+    /// This host's name.
+    pub name: String,
+    /// All hosts by name, this one included.
+    pub hosts: Arc<Vec<v1::Host>>,
+    /// Ring A and ring B.
+    pub rings: Arc<Vec<v1::Ring>>,
+    /// All links that any host measures.
+    pub links: Arc<Vec<v1::Link>>,
+    /// This host's containers, by name.
+    pub containers: Arc<Vec<Arc<v1::Container>>>,
+    /// This host's services, in the order of its configuration.
+    pub services: Arc<Vec<Arc<v1::Service>>>,
+    /// The newest events, oldest first.
+    pub events: Arc<Vec<Arc<v1::Event>>>,
+    /// The other hosts that can be asked for their details.
+    pub peers: Arc<BTreeMap<HostId, Peer>>,
+    /// What was dropped or refused since the start.
+    pub counters: Arc<BTreeMap<&'static str, u64>>,
+}
+
+/// Another host, as one who wants to ask it needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it is.
+    pub member: Member,
+    /// Its name.
+    pub name: String,
+    /// False for a host that is down or has left: asking it would only cost time.
+    pub askable: bool,
+    /// Changes when its details do; 0 before the first digest.
+    pub fingerprint: u64,
+}
