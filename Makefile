@@ -20,7 +20,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # What the lab and its tests need besides cargo: Debian's package names.
 # busybox-static is the root file system of the lab's containers, g++ builds libFuzzer.
-PACKAGES := busybox-static iproute2 g++ git
+PACKAGES := busybox-static iproute2 g++
 
 CARGO_DENY_VERSION := 0.20.2
 
@@ -51,11 +51,11 @@ lab: install-deps release ## a cluster of HOSTS=5 hosts with CONTAINERS=4 contai
 	@echo "Try next:"
 	@echo "  alias ringmesh='$(if $(ROOT),$(ROOT) )$(RINGMESH)'"
 	@echo "  ringmesh event watch                  # in a second terminal"
-	@echo "  ringmesh lab fault kill h3            # an agent dies: the others say down, and who accused it"
-	@echo "  ringmesh host why h3"
-	@echo "  ringmesh lab fault heal h3"
 	@echo "  ringmesh lab fault cut-uplink h2 a    # degraded, never down"
 	@echo "  ringmesh ring show"
+	@echo "  ringmesh lab fault heal h2"
+	@echo "  ringmesh lab fault kill h3            # an agent dies, its containers run on"
+	@echo "  ringmesh host why h3                  # who says that it is down, and on what evidence"
 	@echo "  make lab-down                         # leaves nothing behind"
 
 .PHONY: lab-down
@@ -77,6 +77,7 @@ fmt: need-cargo ## formats all code
 
 .PHONY: lint
 lint: need-cargo ## format and clippy, warnings denied
+	@{ $(CARGO) fmt --version && $(CARGO) clippy --version; } >/dev/null 2>&1 || rustup component add rustfmt clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path agent/fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
@@ -93,7 +94,8 @@ test-root: need-cargo ## tests of namespaces, containers and the lab, one at a t
 		$(if $(ROOT),--config "target.'cfg(unix)'.runner='$(ROOT) -E'") -- --ignored --test-threads=1
 
 .PHONY: deny
-deny: need-cargo cargo-deny ## licences, bans and sources of all dependencies; no network
+deny: need-cargo cargo-deny ## licences, bans and sources of all dependencies
+	$(CARGO) fetch --locked --target x86_64-unknown-linux-gnu
 	$(CARGO) deny --offline --locked check --hide-inclusion-graph licenses bans sources
 
 .PHONY: advisories
