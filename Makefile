@@ -1,0 +1,147 @@
+# What people and CI type. `make` alone lists the targets.
+#
+# Tests use the dev profile, so that CI builds the workspace once; only the lab and the bench use release.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
+RINGMESH := $(TARGET)/release/ringmesh
+
+HOSTS ?= 5
+CONTAINERS ?= 4
+FUZZ_SECONDS ?= 20
+
+# Root for namespaces, mounts and packages; empty when we are root already.
+ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+# What the lab and its tests need besides cargo: Debian's package names.
+# busybox-static is the root file system of the lab's containers, g++ builds libFuzzer.
+PACKAGES := busybox-static iproute2 g++
+
+CARGO_DENY_VERSION := 0.20.2
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
+		|| sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile
+
+# --- build ---
+
+.PHONY: build
+build: need-cargo ## all crates, dev profile
+	$(CARGO) build --workspace --all-targets
+
+.PHONY: release
+release: need-cargo ## the binary ringmesh, release profile
+	$(CARGO) build --release --workspace --bins
+
+# --- lab ---
+
+.PHONY: lab
+lab: install-deps release ## a cluster of HOSTS=5 hosts with CONTAINERS=4 containers each, on this machine
+	$(ROOT) $(RINGMESH) lab up --hosts $(HOSTS) --containers $(CONTAINERS)
+	@echo; $(ROOT) $(RINGMESH) host list
+	@echo; $(ROOT) $(RINGMESH) ring show
+	@echo; $(ROOT) $(RINGMESH) service list
+	@echo
+	@echo "Try next:"
+	@echo "  alias ringmesh='$(if $(ROOT),$(ROOT) )$(RINGMESH)'"
+	@echo "  ringmesh event watch                  # in a second terminal"
+	@echo "  ringmesh lab fault cut-uplink h2 a    # degraded, never down"
+	@echo "  ringmesh ring show"
+	@echo "  ringmesh lab fault heal h2"
+	@echo "  ringmesh lab fault kill h3            # an agent dies, its containers run on"
+	@echo "  ringmesh host why h3                  # who says that it is down, and on what evidence"
+	@echo "  make lab-down                         # leaves nothing behind"
+
+.PHONY: lab-down
+lab-down: ## tears down all that make lab made
+	@[ -x $(RINGMESH) ] || { echo "make: $(RINGMESH) is not built, so there is no lab of this tree" >&2; exit 1; }
+	$(ROOT) $(RINGMESH) lab down
+
+# --- tests ---
+
+.PHONY: test
+test: ## everything that CI runs
+	@for step in install-deps lint test-unit test-root deny fuzz; do \
+		started=$$SECONDS; $(MAKE) $$step; echo "make: $$step passed in $$((SECONDS - started)) s"; done
+
+.PHONY: fmt
+fmt: need-cargo ## formats all code
+	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path agent/fuzz/Cargo.toml
+
+.PHONY: lint
+lint: need-cargo ## format and clippy, warnings denied
+	@{ $(CARGO) fmt --version && $(CARGO) clippy --version; } >/dev/null 2>&1 || rustup component add rustfmt clippy
+	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path agent/fuzz/Cargo.toml --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: test-unit
+test-unit: need-cargo ## unit, property and architecture tests; no privilege needed
+	$(CARGO) test --locked --workspace
+
+# Root through the runner, not around cargo: nothing in the target directory comes to belong to root. No doctests:
+# there an `ignore` means that it is not to be compiled.
+.PHONY: test-root
+test-root: need-cargo ## tests of namespaces, containers and the lab, one at a time; needs root
+	$(CARGO) test --locked --workspace --lib --bins --tests \
+		$(if $(ROOT),--config "target.'cfg(unix)'.runner='$(ROOT) -E'") -- --ignored --test-threads=1
+
+.PHONY: deny
+deny: need-cargo cargo-deny ## licences, bans and sources of all dependencies
+	$(CARGO) fetch --locked --target x86_64-unknown-linux-gnu
+	$(CARGO) deny --offline --locked check --hide-inclusion-graph licenses bans sources
+
+.PHONY: advisories
+advisories: need-cargo cargo-deny ## known vulnerabilities of dependencies; fetches the advisory database
+	$(CARGO) deny --locked check --hide-inclusion-graph advisories
+
+.PHONY: fuzz
+fuzz: need-cargo ## each fuzz target for FUZZ_SECONDS=20
+	FUZZ_SECONDS=$(FUZZ_SECONDS) agent/fuzz/run
+
+.PHONY: bench-agent
+bench-agent: install-deps release ## figures of the agent in the lab, as in docs/benchmarks.md; needs root
+	$(CARGO) build --release --workspace --example bench-agent
+	$(ROOT) $(TARGET)/release/examples/bench-agent
+
+# --- housekeeping ---
+
+.PHONY: clean
+clean: ## removes what was built
+	$(CARGO) clean
+	rm -rf agent/fuzz/target agent/fuzz/artifacts
+
+.PHONY: install-deps
+install-deps: ## installs the Debian packages that are lacking
+	@lacking=(); \
+	for package in $(PACKAGES); do \
+		[ "$$(dpkg-query -W -f='$${db:Status-Status}' "$$package" 2>/dev/null)" = installed ] || lacking+=("$$package"); \
+	done; \
+	[ "$${#lacking[@]}" -eq 0 ] && exit 0; \
+	command -v apt-get >/dev/null || { \
+		echo "make: cannot see or install $${lacking[*]}: this is not Debian; install what corresponds by hand," \
+			"then run the other targets" >&2; exit 1; }; \
+	echo "make: installing $${lacking[*]}"; \
+	$(ROOT) apt-get update -qq; \
+	$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${lacking[@]}"
+
+.PHONY: need-cargo
+need-cargo:
+	@command -v $(CARGO) >/dev/null || { \
+		echo "make: no $(CARGO) in PATH; install Rust $$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)" \
+			"or later with rustup, then open a new shell" >&2; exit 1; }
+
+# Unoptimised: builds in a minute rather than ten, and the check takes two seconds either way.
+.PHONY: cargo-deny
+cargo-deny:
+	@$(CARGO) deny --version 2>/dev/null | grep -q ' $(CARGO_DENY_VERSION)$$' || { \
+		echo "make: installing cargo-deny $(CARGO_DENY_VERSION)"; \
+		env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 \
+			$(CARGO) install cargo-deny --version $(CARGO_DENY_VERSION) --locked --debug --force; }
