@@ -56,6 +56,14 @@ fn told(world: &World, kind: &str, of: &str) -> bool {
     world.hosts().any(|host| world.view(host).events.iter().any(|event| event.kind == kind && event.host == of))
 }
 
+fn texts(world: &World, at: usize) -> Vec<String> {
+    let text = |event: &Arc<v1::Event>| {
+        let time = event.time.unwrap_or_default();
+        format!("{}.{:03} {}", time.seconds % 1000, time.nanos / 1_000_000, event.text)
+    };
+    world.view(at).events.iter().map(text).collect()
+}
+
 fn converged(seed: u64, hosts: usize) -> World {
     let mut world = World::new(seed);
     for host in 0..hosts {
@@ -104,7 +112,8 @@ fn a_pause_of_three_seconds_takes_nobody_down() {
             world.run_for(SECOND * 20);
         }
         for host in world.hosts() {
-            assert!(!told(&world, "host-down", &format!("h{}", host + 1)), "seed {seed}: h{}", host + 1);
+            let log = || world.hosts().map(|at| format!("h{}: {:#?}", at + 1, texts(&world, at))).collect::<Vec<_>>();
+            assert!(!told(&world, "host-down", &format!("h{}", host + 1)), "seed {seed}: {}", log().join("\n"));
         }
         assert!(all_alive(&world, 5), "seed {seed}");
     }

@@ -391,8 +391,9 @@ impl Node {
     fn learn(&mut self, now: Now, from: HostId, mut gossip: Gossip) {
         let me = self.me();
         // What others have of ourselves is never newer, unless our disk was set back.
-        let own_past = gossip.hosts.iter().filter(|record| record.host == me.id.raw()).map(|r| r.generation).max();
-        if let Some(generation) = own_past.filter(|generation| *generation > me.generation) {
+        let own_past = gossip.hosts.iter().filter(|record| record.host == me.id.raw());
+        let own_past = own_past.map(|record| (record.generation, record.seq)).max();
+        if let Some((generation, _)) = own_past.filter(|past| *past > (me.generation, self.own.seq())) {
             self.membership.outlive(now.instant, generation);
         }
         gossip.hosts.retain(|record| record.host != me.id.raw());

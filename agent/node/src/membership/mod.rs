@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use foca::{Codec, Foca, NoCustomBroadcast, PostcardCodec, State};
 use rand::rngs::StdRng;
 use ringmesh_proto::{Generation, HostId, Instant, datagram, member::Member, peer::MemberRecord};
@@ -146,7 +146,7 @@ impl Membership {
         if header.src.0.id != from {
             return Err(Refused::Spoofed);
         }
-        self.wheel.now = self.swim_time(now);
+        self.wheel.now = self.wake(now);
         match self.foca.handle_data(payload, &mut self.wheel) {
             Ok(()) => {}
             Err(error) => {
@@ -155,21 +155,16 @@ impl Membership {
             }
         }
         self.settle(now);
+        if matches!(self.told.get(&from), Some((_, SwimState::Suspect))) {
+            self.warn(from);
+        }
         Ok(())
     }
 
     /// Runs what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if let Some(due) = self.wheel.next() {
-            let late = self.swim_time(now).since(due);
-            if late >= PAUSE_MIN {
-                tracing::warn!(late_ms = late.as_millis() as u64, "this process was paused; nobody is accused for it");
-                self.paused += late;
-            }
-        }
-        let swim_now = self.swim_time(now);
-        while let Some(timer) = self.wheel.pop_due(swim_now) {
-            self.wheel.now = swim_now;
+        self.wheel.now = self.wake(now);
+        while let Some(timer) = self.wheel.pop_due(self.wheel.now) {
             if let Err(error) = self.foca.handle_timer(timer, &mut self.wheel) {
                 tracing::debug!(%error, "swim timer");
             }
@@ -209,7 +204,7 @@ impl Membership {
             })
         });
         let alive: Vec<_> = alive.collect();
-        self.wheel.now = self.swim_time(now);
+        self.wheel.now = self.wake(now);
         if let Err(error) = self.foca.apply_many(alive.into_iter(), true, &mut self.wheel) {
             tracing::debug!(%error, "members from a snapshot");
         }
@@ -238,7 +233,7 @@ impl Membership {
         let Some(generation) = generation.checked_add(1).filter(|generation| *generation > me.generation) else {
             return;
         };
-        self.wheel.now = self.swim_time(now);
+        self.wheel.now = self.wake(now);
         if let Err(error) = self.foca.change_identity(SwimMember(Member { generation, ..me }), &mut self.wheel) {
             tracing::debug!(%error, "change of identity");
         }
@@ -263,7 +258,7 @@ impl Membership {
 
     /// Tells the others that this life ends on purpose. Nothing is sent after its messages are drained.
     pub fn leave(&mut self, now: Instant) {
-        self.wheel.now = self.swim_time(now);
+        self.wheel.now = self.wake(now);
         self.left = true;
         if let Err(error) = self.foca.leave_cluster(&mut self.wheel) {
             tracing::debug!(%error, "leave");
@@ -271,7 +266,13 @@ impl Membership {
         self.settle(now);
     }
 
-    fn swim_time(&self, now: Instant) -> Instant {
+    /// SWIM's time, which stands still while this process does not run.
+    fn wake(&mut self, now: Instant) -> Instant {
+        let late = self.wheel.next().map_or(Duration::ZERO, |due| (now - self.paused).since(due));
+        if late >= PAUSE_MIN {
+            tracing::warn!(late_ms = late.as_millis() as u64, "this process was paused; nobody is accused for it");
+            self.paused += late;
+        }
         now - self.paused
     }
 
@@ -296,6 +297,31 @@ impl Membership {
         }
     }
 
+    /// Tells a suspect that it is suspected, so that it refutes: Lifeguard's buddy system (arXiv 1707.00788 §IV-C).
+    ///
+    /// Without it, in a small pool the suspicion may never be sent to the one whom it concerns.
+    fn warn(&mut self, host: HostId) {
+        let Some(suspect) = self.foca.iter_membership_state().find(|member| member.id().0.id == host).cloned() else {
+            return;
+        };
+        let header = foca::Header {
+            src: self.foca.identity().clone(),
+            // The lowest says nothing that the receiver does not know.
+            src_incarnation: 0,
+            dst: suspect.id().clone(),
+            message: foca::Message::Gossip,
+        };
+        let mut message = BytesMut::new();
+        let encoded = PostcardCodec.encode_header(&header, &mut message).and_then(|()| {
+            message.put_u16(1);
+            PostcardCodec.encode_member(&suspect, &mut message)
+        });
+        match encoded {
+            Ok(()) => self.wheel.transmits.push_back((suspect.id().0, message.freeze())),
+            Err(error) => tracing::debug!(%error, "warning to a suspect"),
+        }
+    }
+
     /// Turns what foca said and what its state became into changes.
     fn settle(&mut self, now: Instant) {
         while let Some(note) = self.wheel.notes.pop_front() {
@@ -305,6 +331,7 @@ impl Membership {
                 swim::Note::ProbeFailed(host) => self.changes.push_back(Change::ProbeFailed(host)),
             }
         }
+        let mut suspects = Vec::new();
         for entry in self.foca.iter_membership_state() {
             let member = entry.id().0;
             let state = match entry.state() {
@@ -323,7 +350,10 @@ impl Membership {
                 // A host that was never seen alive is no news when it is down.
                 (None, SwimState::Down) | (Some((_, SwimState::Down)), SwimState::Down) => {}
                 (_, SwimState::Alive) => self.changes.push_back(Change::Alive(member)),
-                (_, SwimState::Suspect) => self.changes.push_back(Change::Suspect(member)),
+                (_, SwimState::Suspect) => {
+                    suspects.push(member.id);
+                    self.changes.push_back(Change::Suspect(member));
+                }
                 (_, SwimState::Down) => self.changes.push_back(Change::Down(member)),
             }
             let known =
@@ -338,6 +368,7 @@ impl Membership {
                 known.next_call = now + REJOIN_TICK;
             }
         }
+        suspects.into_iter().for_each(|host| self.warn(host));
         self.resize();
     }
 

@@ -32,6 +32,11 @@ impl OwnRecord {
         Some(written + if self.stale { MIN_INTERVAL } else { REFRESH })
     }
 
+    /// The version last written.
+    pub(super) fn seq(&self) -> u32 {
+        self.seq
+    }
+
     /// Another life counts its versions from 1 again.
     pub(super) fn renew(&mut self) {
         self.seq = 0;
