@@ -1,0 +1,35 @@
+//! `ringmesh agent`
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{
+    agentd::{self, config::DEFAULT_PATH},
+    error::CliError,
+    output::note,
+};
+
+/// Runs the daemon in the foreground until SIGTERM or SIGINT. Its containers survive it.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  ringmesh agent --config /etc/ringmesh/agent.toml --check
+  ringmesh agent --config /etc/ringmesh/agent.toml")]
+pub(crate) struct AgentArgs {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// Only check the file; status 1 and one line if it is wrong.
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(args: &AgentArgs) -> Result<(), CliError> {
+    if args.check {
+        agentd::agent::check(&args.config).map_err(|error| CliError::failed(&error))?;
+        note(&format!("{}: no mistakes found", args.config.display()));
+        return Ok(());
+    }
+    agentd::agent::run(&args.config).map_err(|error| CliError::failed(&error))
+}

@@ -1,0 +1,27 @@
+//! `ringmesh leave`
+
+use clap::Args;
+use ringmesh_proto::v1::{GetStatusRequest, LeaveRequest, agent_client::AgentClient};
+
+use crate::{
+    context::{Context, client},
+    error::CliError,
+    output::note,
+};
+
+/// Takes the agent's host out of the cluster for good: the others say that it has left, not that it is down, and the
+/// agent ends. To come back, the host joins with a new token.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  ringmesh leave               the host of the local agent
+  ringmesh --host h5 leave     a host of the newest lab")]
+pub(crate) struct LeaveArgs {}
+
+pub(crate) async fn run(context: &Context, LeaveArgs {}: &LeaveArgs) -> Result<(), CliError> {
+    let mut client = client!(context, AgentClient);
+    let status = context.call(client.get_status(GetStatusRequest {})).await?;
+    context.call(client.leave(LeaveRequest {})).await?;
+    note(&format!("{} has left the cluster; its agent ends", status.name));
+    Ok(())
+}
