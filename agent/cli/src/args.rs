@@ -18,7 +18,7 @@ use crate::{commands, output::Format};
     name = "ringmesh",
     version,
     max_term_width = 100,
-    infer_subcommands = false,
+    bin_name = "ringmesh",
     after_long_help = "\
 Examples:
   ringmesh lab up                      five hosts with four containers each, on this machine
@@ -44,7 +44,7 @@ pub(crate) struct Cli {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Agent to ask: unix:/PATH, /PATH, ADDRESS:PORT, or a host of the newest lab.
+    /// Agent to ask: unix:/PATH, /PATH, ADDRESS:PORT, or a host of the newest lab
     #[arg(
         id = "global-host",
         long = "host",
@@ -55,14 +55,15 @@ pub(crate) struct Global {
     )]
     pub(crate) address: Option<String>,
 
-    /// How to print.
+    /// How to print: table, wide, json or yaml.
     #[arg(
         id = "global-output",
         short = 'o',
         long = "output",
         value_name = "FORMAT",
         global = true,
-        default_value = "table"
+        default_value = "table",
+        hide_possible_values = true
     )]
     pub(crate) output: Format,
 

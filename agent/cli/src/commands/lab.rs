@@ -104,8 +104,9 @@ pub(crate) struct ExecArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct FaultArgs {
-    #[command(flatten)]
-    lab: LabArg,
+    /// Which lab [default: the newest].
+    #[arg(long, global = true)]
+    name: Option<String>,
     #[command(subcommand)]
     fault: FaultCommand,
 }
@@ -183,7 +184,7 @@ pub(crate) fn run(printer: &Printer, command: LabCommand) -> Result<(), CliError
             let status = lab::exec(name.as_deref(), &host, &command).map_err(|error| CliError::failed(&error))?;
             ended(status)
         }
-        LabCommand::Fault(FaultArgs { lab: LabArg { name }, fault }) => {
+        LabCommand::Fault(FaultArgs { name, fault }) => {
             exists(name.as_deref())?;
             lab::fault(name.as_deref(), &fault.into()).map_err(|error| CliError::failed(&error))
         }

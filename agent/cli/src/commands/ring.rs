@@ -7,7 +7,7 @@ use ringmesh_proto::v1::{
     Link, ListRingsRequest, ListRingsResponse, Ring, WatchLinksRequest, WatchLinksResponse, WatchRingsRequest,
     WatchRingsResponse, change::Kind, links_client::LinksClient, rings_client::RingsClient,
 };
-use tokio::time::{Duration, MissedTickBehavior};
+use tokio::time::{Duration, Instant, MissedTickBehavior};
 
 use crate::{
     args,
@@ -24,6 +24,8 @@ use crate::{
 const DEFAULT_WIDTH: usize = 100;
 /// Changes within this time are drawn together.
 const REDRAW: Duration = Duration::from_millis(100);
+/// On a terminal round trips move even when nothing else changes.
+const REFRESH: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RingCommand {
@@ -71,6 +73,7 @@ async fn show_on(context: &Context) -> Result<(), CliError> {
     let documents = matches!(printer.format, Format::Json | Format::Yaml);
     let mut picture = Picture::default();
     let mut screen = Screen::default();
+    let mut drawn = Instant::now();
     let mut tick = tokio::time::interval(REDRAW);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -83,7 +86,8 @@ async fn show_on(context: &Context) -> Result<(), CliError> {
                 let message = message?.ok_or_else(|| context.stream_ended())?;
                 if documents { printer.stream_document(&message)? } else { picture.link(message) }
             }
-            _ = tick.tick() => if let Some(answer) = picture.news() {
+            _ = tick.tick() => if let Some(answer) = picture.news(printer.terminal && drawn.elapsed() >= REFRESH) {
+                drawn = Instant::now();
                 let text = draw(&answer, canvas(printer));
                 let text = if printer.terminal { screen.redraw(&text, printer.height()) } else { text + "\n" };
                 printer.write(&text)?;
@@ -100,8 +104,11 @@ struct Picture {
     rings_synced: bool,
     links_synced: bool,
     /// As it was drawn last: round trips alone are no news.
-    drawn: Option<(Vec<Ring>, Vec<(String, i32)>)>,
+    drawn: Option<Shape>,
 }
+
+/// The rings, and each link with its state.
+type Shape = (Vec<Ring>, Vec<(String, i32)>);
 
 impl Picture {
     fn ring(&mut self, message: WatchRingsResponse) {
@@ -120,15 +127,15 @@ impl Picture {
         }
     }
 
-    /// What to draw, if it differs from the last time.
-    fn news(&mut self) -> Option<ListRingsResponse> {
+    /// What to draw, if it differs from the last time or is to be drawn anyhow.
+    fn news(&mut self, anyhow: bool) -> Option<ListRingsResponse> {
         if !self.rings_synced || !self.links_synced {
             return None;
         }
         let rings: Vec<Ring> = self.rings.values().cloned().collect();
         let states = self.links.iter().map(|(name, link)| (name.clone(), link.state)).collect();
         let now = Some((rings, states));
-        if now == self.drawn {
+        if now == self.drawn && !anyhow {
             return None;
         }
         self.drawn = now;

@@ -91,7 +91,7 @@ mod tests {
     fn names_are_those_of_the_proto_files_and_defaults_are_printed() {
         let link = v1::Link { rtt_us: 7, state: v1::link::State::Degraded.into(), ..Default::default() };
         assert_eq!(
-            json_line(&Canonical::of(&link)).unwrap(),
+            json_line(&Canonical::of(&link)).expect("serializes"),
             "{\"name\":\"\",\"from\":\"\",\"to\":\"\",\"uplink\":\"\",\"role\":\"\",\"state\":\"degraded\",\
              \"rtt_us\":7,\"loss_percent\":0}\n"
         );
@@ -100,7 +100,7 @@ mod tests {
             last_latency: Some(prost_types::Duration { seconds: 0, nanos: 1_500_000 }),
             ..Default::default()
         };
-        let text = yaml(&Canonical::of(&service)).unwrap();
+        let text = yaml(&Canonical::of(&service)).expect("serializes");
         assert!(text.contains("last_change: 2025-06-15T15:06:40Z"), "{text}");
         assert!(text.contains("last_latency: 0.001500s") || text.contains("last_latency: 0.0015s"), "{text}");
     }
@@ -108,6 +108,6 @@ mod tests {
     #[test]
     fn an_unknown_enum_value_is_a_number() {
         let link = v1::Link { state: 99, ..Default::default() };
-        assert!(json_line(&Canonical::of(&link)).unwrap().contains("\"state\":99"));
+        assert!(json_line(&Canonical::of(&link)).expect("serializes").contains("\"state\":99"));
     }
 }

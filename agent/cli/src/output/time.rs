@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn ages() {
-        let now = Timestamp::from_second(1_000_000).unwrap();
+        let now = Timestamp::from_second(1_000_000).expect("a valid time");
         for (seconds, expected) in
             [(0, "0s"), (59, "59s"), (60, "1m"), (3599, "59m"), (7200, "2h"), (200_000, "2d"), (-5, "0s")]
         {
