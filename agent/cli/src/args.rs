@@ -10,16 +10,22 @@ use clap::{Args, Parser, Subcommand};
 use crate::{commands, output::Format};
 
 /// Watches hosts and containers in a dual ring.
-///
-/// Every host runs `ringmesh agent`. Ask any of them and you get the answer of the whole cluster: by default the agent of
-/// this host, over its socket; without one, the first host of the newest lab.
 #[derive(Debug, Parser)]
 #[command(
     name = "ringmesh",
     version,
-    max_term_width = 100,
+    max_term_width = 110,
+    // One help, compact: -h and --help say the same.
+    disable_help_flag = true,
+    disable_help_subcommand = true,
     bin_name = "ringmesh",
-    after_long_help = "\
+    after_help = "\
+Every host runs `ringmesh agent`. Ask any of them and you get the answer of the whole cluster: by default the agent of \
+this host, over its socket; without one, the first host of the newest lab. Over TCP both sides show certificates: \
+--ca, --cert and --key are ca.pem, operator.pem and operator.key in /var/lib/ringmesh/identity if they are not given.
+
+`ringmesh NOUN VERB --help` says more of each command.
+
 Examples:
   ringmesh lab up                      five hosts with four containers each, on this machine
   ringmesh host list                   who is alive
@@ -78,61 +84,58 @@ pub(crate) struct Global {
         value_name = "TIME",
         global = true,
         default_value = "30s",
-        hide_short_help = true,
         value_parser = duration
     )]
     pub(crate) timeout: Duration,
 
-    /// Certificate of the cluster's CA, for TCP [default: /var/lib/ringmesh/identity/ca.pem].
+    /// Certificate of the cluster's CA, for TCP.
     #[arg(
         id = "global-ca",
         long = "ca",
         value_name = "FILE",
         env = "RINGMESH_CA",
         global = true,
-        hide_short_help = true,
         hide_env_values = true
     )]
     pub(crate) ca: Option<PathBuf>,
 
-    /// Our certificate, for TCP [default: /var/lib/ringmesh/identity/operator.pem].
+    /// Our certificate, for TCP.
     #[arg(
         id = "global-cert",
         long = "cert",
         value_name = "FILE",
         env = "RINGMESH_CERT",
         global = true,
-        hide_short_help = true,
         hide_env_values = true
     )]
     pub(crate) cert: Option<PathBuf>,
 
-    /// Our certificate's key, for TCP [default: /var/lib/ringmesh/identity/operator.key].
+    /// Our certificate's key, for TCP.
     #[arg(
         id = "global-key",
         long = "key",
         value_name = "FILE",
         env = "RINGMESH_KEY",
         global = true,
-        hide_short_help = true,
         hide_env_values = true
     )]
     pub(crate) key: Option<PathBuf>,
+
+    /// Print help.
+    #[arg(short, long, action = clap::ArgAction::HelpShort, global = true)]
+    #[allow(dead_code)] // clap acts on it.
+    help: Option<bool>,
 }
 
 /// The nouns and the few verbs that need none.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the daemon in the foreground.
     Agent(commands::agent::AgentArgs),
-    /// Make a new cluster, with this host as its first.
     Init(commands::init::InitArgs),
-    /// Join this host to a cluster.
     Join(commands::join::JoinArgs),
     /// Tokens with which hosts join.
     #[command(subcommand)]
     Token(commands::token::TokenCommand),
-    /// Take the agent's host out of the cluster for good.
     Leave(commands::leave::LeaveArgs),
     /// The hosts of the cluster.
     #[command(subcommand)]
@@ -160,7 +163,6 @@ pub(crate) enum Command {
     Config(commands::config::ConfigCommand),
     /// Versions of this program and of the agent.
     Version,
-    /// Print a completion script for a shell.
     Completion(commands::completion::CompletionArgs),
 }
 
@@ -213,6 +215,7 @@ impl Global {
             ca: None,
             cert: None,
             key: None,
+            help: None,
         }
     }
 }

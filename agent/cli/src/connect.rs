@@ -8,7 +8,10 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, ServerName,
+    pem::{self, PemObject},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -18,7 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::{
     agentd::{identity::tls::api_client_config, lab},
     args::Global,
-    error::{CliError, chain, reason},
+    error::{CliError, chain, is_tls_alert, reason},
 };
 
 const DEFAULT_SOCKET: &str = "/run/ringmesh/agent.sock";
@@ -98,6 +101,32 @@ impl fmt::Display for Target {
     }
 }
 
+impl TlsFiles {
+    fn client_config(&self) -> Result<rustls::ClientConfig, CliError> {
+        let authorities = certificates(&self.ca, "--ca")?;
+        let chain = certificates(&self.cert, "--cert")?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| unreadable(&self.key, "--key", &error))?;
+        let mut config = api_client_config(&authorities, chain, key).map_err(|error| CliError::failed(&error))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
+    }
+}
+
+fn certificates(path: &Path, option: &str) -> Result<Vec<CertificateDer<'static>>, CliError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    match found {
+        Ok(found) if found.is_empty() => Err(unreadable(path, option, &pem::Error::NoItemsFound)),
+        Ok(found) => Ok(found),
+        Err(error) => Err(unreadable(path, option, &error)),
+    }
+}
+
+fn unreadable(path: &Path, option: &str, error: &pem::Error) -> CliError {
+    // Its message has the system's own in brackets, which say enough.
+    let why = if let pem::Error::Io(error) = error { reason(error) } else { error.to_string() };
+    CliError::Failed(format!("cannot read {} ({why}): name another file with {option}", path.display()))
+}
+
 /// The API of a host of the newest lab, if `name` is one.
 fn lab_host(name: &str) -> Option<String> {
     if name.contains(['/', ':', '.']) {
@@ -146,10 +175,12 @@ where
         std::future::ready(stream)
     });
     // The name is not looked up: the stream exists.
-    Endpoint::from_static("http://ringmesh")
-        .connect_with_connector(connector)
-        .await
-        .map_err(|error| CliError::Unreachable(format!("{target} does not speak gRPC: {}", chain(&error))))
+    Endpoint::from_static("http://ringmesh").connect_with_connector(connector).await.map_err(|error| {
+        if is_tls_alert(&error) {
+            return CliError::distrust(&target.to_string(), &error);
+        }
+        CliError::Unreachable(format!("{target} does not speak gRPC ({}): is it an agent's API?", chain(&error)))
+    })
 }
 
 async fn tls_stream(
@@ -158,17 +189,14 @@ async fn tls_stream(
     port: u16,
     files: &TlsFiles,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, CliError> {
-    let mut config = api_client_config(&files.ca, &files.cert, &files.key).map_err(|error| CliError::failed(&error))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    let config = files.client_config()?;
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| CliError::Usage(format!("--host: \"{}\" is no host name or address", host.escape_debug())))?;
     let stream = TcpStream::connect((host, port)).await.map_err(|error| no_agent(target, &error))?;
-    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| {
-        CliError::Refused(format!(
-            "{target} and this program do not trust each other ({}): check --ca, --cert and --key",
-            reason(&error)
-        ))
-    })
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .map_err(|error| CliError::distrust(&target.to_string(), &error))
 }
 
 fn no_agent(target: &Target, error: &io::Error) -> CliError {

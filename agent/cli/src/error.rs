@@ -39,6 +39,19 @@ impl CliError {
         Self::Failed(chain(error))
     }
 
+    /// Of something below that knows the contract's exit statuses.
+    pub(crate) fn with_status(status: u8, error: &(dyn Error + 'static)) -> Self {
+        let message = chain(error);
+        match status {
+            2 => Self::Usage(message),
+            3 => Self::Unreachable(message),
+            4 => Self::NotFound(message),
+            5 => Self::Refused(message),
+            6 => Self::TimedOut(message),
+            _ => Self::Failed(message),
+        }
+    }
+
     /// Says where to look for the name that was not found.
     pub(crate) fn or_see(self, command: &str) -> Self {
         match self {
@@ -62,6 +75,9 @@ impl CliError {
         };
         // Not the agent's words: the connection broke under the call.
         let broken = status.source().is_some();
+        if broken && is_tls_alert(status) {
+            return Self::distrust(address, status);
+        }
         match status.code() {
             Code::NotFound => Self::NotFound(message),
             Code::InvalidArgument | Code::OutOfRange => Self::Usage(message),
@@ -93,6 +109,14 @@ impl CliError {
         }
     }
 
+    /// The connection to `address` was made, and one side does not accept the other's certificate.
+    pub(crate) fn distrust(address: &str, error: &(dyn Error + 'static)) -> Self {
+        Self::Refused(format!(
+            "{address} and this program do not trust each other ({}): check --ca, --cert and --key",
+            chain(error)
+        ))
+    }
+
     /// The status to end with.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
@@ -121,6 +145,12 @@ impl From<io::Error> for CliError {
         }
         Self::Failed(format!("cannot write the output ({}): is the disk full?", reason(&error)))
     }
+}
+
+/// Whether the other side ended the TLS session. With TLS 1.3 a client learns only after its own handshake that its
+/// certificate was refused, from whatever reads next, and by then the error has been wrapped beyond its type.
+pub(crate) fn is_tls_alert(error: &(dyn Error + 'static)) -> bool {
+    chain(error).contains("received fatal alert")
 }
 
 /// An error of the system in words, without its number.

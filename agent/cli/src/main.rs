@@ -35,9 +35,12 @@ fn main() -> ExitCode {
 /// are no part of the command line that people see.
 fn hidden(arguments: &[OsString]) -> Option<ExitCode> {
     match arguments.get(1)?.to_str()? {
-        "oci-shim" => Some(agentd::runtime::shim::main(arguments)),
+        "oci-shim" => {
+            let rest = arguments.iter().skip(2).map(|argument| argument.to_string_lossy().into_owned()).collect();
+            Some(agentd::runtime::shim::main(rest))
+        }
         "exec-runner" => Some(agentd::probe::runner::main()),
-        "exec-child" => Some(agentd::probe::runner::child()),
+        "exec-child" => Some(agentd::probe::child::main()),
         _ => None,
     }
 }

@@ -6,6 +6,12 @@ pub(crate) use ringmesh_agentd::config;
 #[error("this build has no {0}")]
 pub(crate) struct Missing(&'static str);
 
+impl Missing {
+    pub(crate) fn exit_status(&self) -> u8 {
+        1
+    }
+}
+
 pub(crate) mod agent {
     use std::path::Path;
 
@@ -57,14 +63,14 @@ pub(crate) mod identity {
     }
 
     pub(crate) mod tls {
-        use std::path::Path;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
         use super::super::Missing;
 
         pub(crate) fn api_client_config(
-            _ca: &Path,
-            _cert: &Path,
-            _key: &Path,
+            _authorities: &[CertificateDer<'static>],
+            _chain: Vec<CertificateDer<'static>>,
+            _key: PrivateKeyDer<'static>,
         ) -> Result<rustls::ClientConfig, Missing> {
             Err(Missing("TLS"))
         }
@@ -77,6 +83,7 @@ pub(crate) mod lab {
     use ringmesh_proto::Uplink;
     use serde::Serialize;
 
+    pub(crate) use super::Missing as LabError;
     use super::{Missing, config::Mode};
 
     #[allow(dead_code)]
@@ -145,9 +152,9 @@ pub(crate) mod lab {
 
 pub(crate) mod runtime {
     pub(crate) mod shim {
-        use std::{ffi::OsString, process::ExitCode};
+        use std::process::ExitCode;
 
-        pub(crate) fn main(_arguments: &[OsString]) -> ExitCode {
+        pub(crate) fn main(_args: Vec<String>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
@@ -160,8 +167,12 @@ pub(crate) mod probe {
         pub(crate) fn main() -> ExitCode {
             ExitCode::FAILURE
         }
+    }
 
-        pub(crate) fn child() -> ExitCode {
+    pub(crate) mod child {
+        use std::process::ExitCode;
+
+        pub(crate) fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }

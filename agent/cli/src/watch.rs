@@ -64,6 +64,8 @@ async fn lines<W: Watched>(context: &Context, mut stream: Streaming<W>) -> Resul
     let printer = &context.printer;
     let columns: Vec<Column> = [column("CHANGE")].into_iter().chain(W::Item::COLUMNS.iter().copied()).collect();
     let mut table = Table::new(&columns, printer.format == Format::Wide);
+    // States to come must not move the columns.
+    ["STATE", "VERDICT"].iter().for_each(|name| table.reserve(name, "critical".len()));
     let mut first = Some(BTreeMap::new());
     while let Some(message) = next(context, &mut stream).await? {
         let (kind, item, source) = message.split();

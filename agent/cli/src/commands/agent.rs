@@ -10,9 +10,11 @@ use crate::{
     output::note,
 };
 
-/// Runs the daemon in the foreground until SIGTERM or SIGINT. Its containers survive it.
+/// Run the daemon in the foreground.
 #[derive(Args, Debug)]
-#[command(after_long_help = "\
+#[command(after_help = "\
+It ends on SIGTERM and SIGINT; its containers run on.
+
 Examples:
   ringmesh agent --config /etc/ringmesh/agent.toml --check
   ringmesh agent --config /etc/ringmesh/agent.toml")]

@@ -5,9 +5,9 @@ use clap_complete::Shell;
 
 use crate::{args::Cli, error::CliError, output::Printer};
 
-/// Prints a completion script.
+/// Print a completion script for a shell.
 #[derive(Args, Debug)]
-#[command(after_long_help = "\
+#[command(after_help = "\
 Examples:
   ringmesh completion bash > /usr/share/bash-completion/completions/ringmesh
   ringmesh completion zsh > \"${fpath[1]}/_ringmesh\"

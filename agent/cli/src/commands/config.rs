@@ -11,7 +11,7 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print the configuration that the agent runs, every default spelled out, without secrets.
-    #[command(after_long_help = "\
+    #[command(after_help = "\
 Examples:
   ringmesh config show
   ringmesh --host h2 config show > h2.toml")]

@@ -29,7 +29,7 @@ pub(crate) enum ContainerCommand {
     /// List the containers of all hosts.
     #[command(
         visible_alias = "ls",
-        after_long_help = "\
+        after_help = "\
 Examples:
   ringmesh container list --on h3
   ringmesh container list -l tier=web --watch
@@ -37,7 +37,7 @@ Examples:
     )]
     List(ListArgs),
     /// Show all that is known of a container.
-    #[command(after_long_help = "\
+    #[command(after_help = "\
 Examples:
   ringmesh container show web
   ringmesh container show h3/web    if several hosts have one of that name")]

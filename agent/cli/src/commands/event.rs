@@ -23,7 +23,7 @@ pub(crate) enum EventCommand {
     /// List the newest events, oldest first.
     #[command(
         visible_alias = "ls",
-        after_long_help = "\
+        after_help = "\
 Examples:
   ringmesh event list --limit 20
   ringmesh event list --on h3 -o wide
@@ -31,7 +31,7 @@ Examples:
     )]
     List(ListArgs),
     /// Print events as they happen, until ^C.
-    #[command(after_long_help = "\
+    #[command(after_help = "\
 Examples:
   ringmesh event watch
   ringmesh event watch --backlog 0 -o json | jq --unbuffered .text")]
@@ -90,8 +90,11 @@ async fn stream(context: &Context, backlog: u32, Filter { on, kind }: Filter) ->
     if matches!(printer.format, Format::Json | Format::Yaml) {
         return watch::documents(context, stream).await;
     }
-    // A stamp, "critical", "service-verdict" and host/container/service of a usual length.
-    let mut table = printer.table::<Event>().at_least(&[24, 8, 15, 16]);
+    // "critical", "service-verdict" and host/container/service of a usual length.
+    let mut table = printer.table::<Event>();
+    for (name, width) in [("TIME", 24), ("SEVERITY", 8), ("KIND", 15), ("ABOUT", 16)] {
+        table.reserve(name, width);
+    }
     printer.write(&table.render_header(printer.color))?;
     while let Some(event) = watch::next(context, &mut stream).await? {
         printer.write(&table.render_row(event.cells(Timestamp::now()), printer.color))?;

@@ -29,7 +29,7 @@ pub(crate) enum HostCommand {
     /// List the hosts.
     #[command(
         visible_alias = "ls",
-        after_long_help = "\
+        after_help = "\
 Examples:
   ringmesh host list -o wide
   ringmesh host list --watch
@@ -39,7 +39,7 @@ Examples:
     /// Show all that is known of a host.
     Show(HostArg),
     /// Say who accuses a host of being unreachable, on what evidence, and when.
-    #[command(after_long_help = "\
+    #[command(after_help = "\
 Several hosts must accuse a host before it is declared down; one alone proves nothing.
 
 Example:

@@ -33,9 +33,11 @@ pub(super) struct HostArgs {
     pub(super) state_dir: Option<PathBuf>,
 }
 
-/// Makes a cluster CA, an identity for this host and an operator's certificate. The other hosts then join with a token.
+/// Make a new cluster, with this host as its first.
 #[derive(Args, Debug)]
-#[command(after_long_help = "\
+#[command(after_help = "\
+Makes a CA, an identity for this host and an operator's certificate. The other hosts then join with a token.
+
 Example, on the first host:
   ringmesh init --name h1 --uplink-a 10.0.0.1 --uplink-b 10.0.1.1
   ringmesh agent

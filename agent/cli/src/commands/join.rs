@@ -9,9 +9,11 @@ use crate::{
     output::note,
 };
 
-/// Gets this host a certificate of a cluster, from the hosts that the token names.
+/// Join this host to a cluster.
 #[derive(Args, Debug)]
-#[command(after_long_help = "\
+#[command(after_help = "\
+The hosts that the token names give this host a certificate, if the token is still good.
+
 Example, with a token from `ringmesh token create` on a host of the cluster:
   ringmesh join rm1_… --name h2 --uplink-a 10.0.0.2 --uplink-b 10.0.1.2
   ringmesh agent")]

@@ -13,7 +13,7 @@ use ringmesh_proto::Uplink;
 use crate::{
     agentd::{
         config::Mode,
-        lab::{self, Fault, LabStatus, UpOptions},
+        lab::{self, Fault, LabError, LabStatus, UpOptions},
     },
     error::CliError,
     output::{
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
     /// Make a cluster in network namespaces; returns when it has converged.
-    #[command(after_long_help = "\
+    #[command(after_help = "\
 Needs root. Every host is a network namespace with two uplinks and an agent of its own; its containers are real.
 
 Examples:
@@ -39,20 +39,20 @@ Examples:
     /// Take down all that `lab up` made.
     Down(LabArg),
     /// Run a command in a host's network namespace, and end as it ends.
-    #[command(after_long_help = "\
+    #[command(after_help = "\
 Examples:
   ringmesh lab exec h1 -- ip addr
   ringmesh lab exec h1 -- ping -c 1 10.77.0.2")]
     Exec(ExecArgs),
     /// Break something, or mend it.
-    #[command(after_long_help = "\
+    #[command(after_help = "\
 Examples:
   ringmesh lab fault cut-uplink h2 a    a path less; nobody is down
   ringmesh lab fault isolate h2         the others say that h2 is down
   ringmesh lab fault heal h2            and alive again
   ringmesh lab fault kill h3            its containers run on
   ringmesh lab fault start h3
-  ringmesh lab fault kill-service h1 c1
+  ringmesh lab fault kill-service h1 h1-c1
 Watch it from another terminal with `ringmesh event watch`.")]
     Fault(FaultArgs),
 }
@@ -63,7 +63,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=64))]
     hosts: u16,
     /// How many containers on each.
-    #[arg(long, value_name = "K", default_value_t = 4, value_parser = clap::value_parser!(u16).range(0..=250))]
+    #[arg(long, value_name = "K", default_value_t = 4, value_parser = clap::value_parser!(u16).range(0..=64))]
     containers: u16,
     /// How the uplinks are wired.
     #[arg(long, value_enum, default_value_t = Wiring::Switched)]
@@ -154,14 +154,14 @@ enum FaultCommand {
     KillService {
         /// Where the container is.
         host: String,
-        /// Its name.
+        /// Its name, such as h1-c1.
         container: String,
     },
     /// Start the service in a container again.
     StartService {
         /// Where the container is.
         host: String,
-        /// Its name.
+        /// Its name, such as h1-c1.
         container: String,
     },
 }
@@ -170,23 +170,20 @@ pub(crate) fn run(printer: &Printer, command: LabCommand) -> Result<(), CliError
     match command {
         LabCommand::Up(args) => up(printer, args),
         LabCommand::Status(LabArg { name }) => {
-            exists(name.as_deref())?;
-            let status = lab::status(name.as_deref()).map_err(|error| CliError::failed(&error))?;
+            let status = lab::status(name.as_deref()).map_err(|error| failed(&error))?;
             show(printer, &status)
         }
         LabCommand::Down(LabArg { name }) => {
-            lab::down(name.as_deref()).map_err(|error| CliError::failed(&error))?;
+            lab::down(name.as_deref()).map_err(|error| failed(&error))?;
             note("nothing of the lab is left");
             Ok(())
         }
         LabCommand::Exec(ExecArgs { host, lab: LabArg { name }, command }) => {
-            exists(name.as_deref())?;
-            let status = lab::exec(name.as_deref(), &host, &command).map_err(|error| CliError::failed(&error))?;
+            let status = lab::exec(name.as_deref(), &host, &command).map_err(|error| failed(&error))?;
             ended(status)
         }
         LabCommand::Fault(FaultArgs { name, fault }) => {
-            exists(name.as_deref())?;
-            lab::fault(name.as_deref(), &fault.into()).map_err(|error| CliError::failed(&error))
+            lab::fault(name.as_deref(), &fault.into()).map_err(|error| failed(&error))
         }
     }
 }
@@ -202,7 +199,7 @@ fn up(printer: &Printer, args: UpArgs) -> Result<(), CliError> {
     let mut progress = Progress::new();
     let status = lab::up(&UpOptions { name, hosts, containers, mode, dir, binary }, &mut |step| progress.step(step));
     progress.end();
-    let status = status.map_err(|error| CliError::failed(&error))?;
+    let status = status.map_err(|error| failed(&error))?;
     show(printer, &status)?;
     if matches!(printer.format, Format::Table | Format::Wide) {
         note(
@@ -213,12 +210,8 @@ fn up(printer: &Printer, args: UpArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A clear answer before anything is tried.
-fn exists(name: Option<&str>) -> Result<(), CliError> {
-    if name.is_none() && lab::newest().is_none() {
-        return Err(CliError::NotFound("there is no lab: start one with `ringmesh lab up`".into()));
-    }
-    Ok(())
+fn failed(error: &LabError) -> CliError {
+    CliError::with_status(error.exit_status(), error)
 }
 
 fn show(printer: &Printer, status: &LabStatus) -> Result<(), CliError> {
@@ -227,8 +220,9 @@ fn show(printer: &Printer, status: &LabStatus) -> Result<(), CliError> {
 
 /// From the lab's JSON, which is its contract.
 fn table(status: &LabStatus) -> Table {
-    let columns = ["name", "pid", "netns", "api"];
-    let mut table = Table::new(&[column("NAME"), column("PID"), column("NETNS"), column("API")], false);
+    let columns = ["name", "state", "pid", "netns", "api"];
+    let mut table =
+        Table::new(&[column("NAME"), column("STATE"), column("PID"), column("NETNS"), column("API")], false);
     let status = serde_json::to_value(status).unwrap_or_default();
     let hosts = status.get("hosts").and_then(|hosts| hosts.as_array());
     for host in hosts.into_iter().flatten() {

@@ -9,10 +9,11 @@ use crate::{
     output::note,
 };
 
-/// Takes the agent's host out of the cluster for good: the others say that it has left, not that it is down, and the
-/// agent ends. To come back, the host joins with a new token.
+/// Take the agent's host out of the cluster for good.
 #[derive(Args, Debug)]
-#[command(after_long_help = "\
+#[command(after_help = "\
+The others say that it has left, not that it is down, and its agent ends. To come back it joins with a new token.
+
 Examples:
   ringmesh leave               the host of the local agent
   ringmesh --host h5 leave     a host of the newest lab")]

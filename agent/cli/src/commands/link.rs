@@ -25,7 +25,7 @@ pub(crate) enum LinkCommand {
     /// List the links, each as the host at its one end measures it.
     #[command(
         visible_alias = "ls",
-        after_long_help = "\
+        after_help = "\
 Examples:
   ringmesh link list --on h1
   ringmesh link list --watch"

@@ -28,7 +28,7 @@ pub(crate) enum ServiceCommand {
     /// List the services and their verdicts.
     #[command(
         visible_alias = "ls",
-        after_long_help = "\
+        after_help = "\
 Examples:
   ringmesh service list --on h3 --container web
   ringmesh service list -l tier=web -o wide
@@ -36,7 +36,7 @@ Examples:
     )]
     List(ListArgs),
     /// Show all that is known of a service.
-    #[command(after_long_help = "\
+    #[command(after_help = "\
 Examples:
   ringmesh service show http
   ringmesh service show web/http

@@ -14,13 +14,15 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Make a token with which hosts join.
     Create(CreateArgs),
 }
 
-/// Prints a token: addresses, the CA's fingerprint and a secret. Keep it as you keep a password until it expires.
+/// Make a token with which hosts join.
 #[derive(Args, Debug)]
-#[command(after_long_help = "\
+#[command(after_help = "\
+It holds addresses, the CA's fingerprint and a secret: keep it as you keep a password until it expires. Only a host \
+that holds the CA's key makes one: the first of the cluster.
+
 Examples:
   ringmesh token create
   ringmesh token create --ttl 24h --uses 10

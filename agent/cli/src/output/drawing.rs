@@ -153,13 +153,13 @@ fn closed(hosts: &[String], marks: &[Text], canvas: Canvas) -> Option<String> {
         line.add(host, Style::Plain, canvas.color);
         line.append(mark);
     }
-    // Before it "  ╭─ ", after it "╮".
+    // Before it "  ╭─ ", after it "─╮" in place of a space.
     if line.width + 6 > canvas.width {
         return None;
     }
     let back = Style::Dim.paint(&format!("╰{}╯", "─".repeat(line.width + 2)), canvas.color);
-    let (left, right) = (Style::Dim.paint("╭─", canvas.color), Style::Dim.paint("╮", canvas.color));
-    let line = line.painted;
+    let (left, right) = (Style::Dim.paint("╭─", canvas.color), Style::Dim.paint("─╮", canvas.color));
+    let line = line.painted.trim_end();
     Some(format!("  {left} {line}{right}\n  {back}\n"))
 }
 
@@ -335,7 +335,7 @@ mod tests {
             plain(vec![ring("a", &["h1", "h2", "h3", "h4"])], links, 80),
             "\
 ring a  switched, 4 hosts: 1 link up, 1 degraded, 1 down, 1 not measured, 210µs to 1.5ms
-  ╭─ h1 ─ 210µs ─ h2 ─╳─ h3 ~ 1.5ms ~ h4 ┄┄┄ ╮
+  ╭─ h1 ─ 210µs ─ h2 ─╳─ h3 ~ 1.5ms ~ h4 ┄┄┄─╮
   ╰──────────────────────────────────────────╯
 
 chords  1 link up, 180µs

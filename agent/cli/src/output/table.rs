@@ -76,12 +76,11 @@ impl Table {
         Self { shown, header, widths, rows: Vec::new() }
     }
 
-    /// Columns no narrower than this: for lines that come one by one.
-    pub(crate) fn at_least(mut self, widths: &[usize]) -> Self {
-        for (width, least) in self.widths.iter_mut().zip(widths) {
-            *width = (*width).max(*least);
+    /// The column `name`, if it is shown, is no narrower than `width`.
+    pub(crate) fn reserve(&mut self, name: &str, width: usize) {
+        for (_, most) in self.header.iter().zip(&mut self.widths).filter(|(cell, _)| cell.text == name) {
+            *most = (*most).max(width);
         }
-        self
     }
 
     /// Adds a row, with a cell for each column including those that are not shown.

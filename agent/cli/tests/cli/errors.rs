@@ -96,6 +96,23 @@ fn something_else_is_there() {
 }
 
 #[test]
+fn tcp_needs_certificates() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let empty = directory.path().join("empty.pem");
+    std::fs::write(&empty, "nothing").expect("writes");
+    let there = empty.to_str().expect("UTF-8");
+    for (ca, expected) in [
+        ("/nowhere/ca.pem", "cannot read /nowhere/ca.pem (No such file or directory): name another file with --ca"),
+        (there, "empty.pem (no items found): name another file with --ca"),
+    ] {
+        let ran = finish(command(&["--host", "127.0.0.1:1", "--ca", ca, "host", "list"]));
+        assert_eq!(ran.code, 1);
+        assert!(ran.err.contains(expected), "{}", ran.err);
+        one_line(&ran);
+    }
+}
+
+#[test]
 fn silence_times_out() {
     let agent = Agent::start(Manner { silent: true, ..Manner::default() });
     let ran = finish(asking(&agent, &["host", "list", "--timeout", "200ms"]));

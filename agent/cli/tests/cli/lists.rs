@@ -193,11 +193,11 @@ fn rings_and_links() {
         good(&agent, &["ring", "show"]),
         "\
 ring a  switched, 3 hosts: 2 links up, 1 down, 210µs
-  ╭─ h1 ─ 210µs ─ h2 ─╳─ h10 ─ 210µs ─ ╮
+  ╭─ h1 ─ 210µs ─ h2 ─╳─ h10 ─ 210µs ──╮
   ╰────────────────────────────────────╯
 
 ring b  switched, 3 hosts: 1 link up, 2 not measured, 210µs
-  ╭─ h1 ─ 210µs ─ h10 ┄┄┄ h2 ┄┄┄ ╮
+  ╭─ h1 ─ 210µs ─ h10 ┄┄┄ h2 ┄┄┄─╮
   ╰──────────────────────────────╯
 
 not up

@@ -21,11 +21,11 @@ fn rows_as_they_change() {
     assert_eq!(
         ran.out,
         "\
-CHANGE   NAME  STATE  UPLINK-A  UPLINK-B  CONTAINERS  SERVICES  SCORE  ZONE     SINCE
-present  h1    alive  up        degraded  4/4         7/8       97     default  3m
-present  h2    alive  up        degraded  4/4         7/8       97     default  3m
-updated  h2    suspect  down      degraded  4/4         7/8       97     default  3m
-removed  h2    left     down      degraded  4/4         7/8       97     default  3m
+CHANGE   NAME  STATE     UPLINK-A  UPLINK-B  CONTAINERS  SERVICES  SCORE  ZONE     SINCE
+present  h1    alive     up        degraded  4/4         7/8       97     default  3m
+present  h2    alive     up        degraded  4/4         7/8       97     default  3m
+updated  h2    suspect   down      degraded  4/4         7/8       97     default  3m
+removed  h2    left      down      degraded  4/4         7/8       97     default  3m
 "
     );
     // An agent that ends a watch has gone.
