@@ -1,0 +1,139 @@
+//! `ringmesh event`
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use ringmesh_proto::v1::{Event, ListEventsRequest, WatchEventsRequest, event::Severity, events_client::EventsClient};
+
+use crate::{
+    args,
+    context::{Context, client},
+    error::CliError,
+    natural::Natural,
+    output::{
+        Format, Resource,
+        style::Style,
+        table::{Cell, Column, column, wide},
+        time,
+    },
+    watch,
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventCommand {
+    /// List the newest events, oldest first.
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  ringmesh event list --limit 20
+  ringmesh event list --on h3 -o wide
+  ringmesh event list --kind host-down -o json"
+    )]
+    List(ListArgs),
+    /// Print events as they happen, until ^C.
+    #[command(after_help = "\
+Examples:
+  ringmesh event watch
+  ringmesh event watch --backlog 0 -o json | jq --unbuffered .text")]
+    Watch(WatchArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Filter {
+    /// Only those about this host.
+    #[arg(long, value_name = "HOST")]
+    on: Option<String>,
+    /// Only those of this kind, such as host-down or service-verdict.
+    #[arg(long, value_name = "KIND")]
+    kind: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    /// At most so many of the newest.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+    #[command(flatten)]
+    filter: Filter,
+    #[command(flatten)]
+    watch: args::Watch,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WatchArgs {
+    /// Print so many of the newest first.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=10_000))]
+    backlog: u32,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+pub(crate) async fn run(context: &Context, command: EventCommand) -> Result<(), CliError> {
+    match command {
+        EventCommand::List(ListArgs { limit, filter, watch: args::Watch { watch: false } }) => {
+            let mut client = client!(context, EventsClient);
+            let Filter { on, kind } = filter;
+            let request = ListEventsRequest { limit, host: on.unwrap_or_default(), kind: kind.unwrap_or_default() };
+            let answer = context.call(client.list_events(request)).await?;
+            context.printer.list_in_order(&answer.events)
+        }
+        EventCommand::List(ListArgs { limit: backlog, filter, watch: args::Watch { watch: true } })
+        | EventCommand::Watch(WatchArgs { backlog, filter }) => stream(context, backlog, filter).await,
+    }
+}
+
+async fn stream(context: &Context, backlog: u32, Filter { on, kind }: Filter) -> Result<(), CliError> {
+    let mut client = client!(context, EventsClient);
+    let request = WatchEventsRequest { backlog, host: on.unwrap_or_default(), kind: kind.unwrap_or_default() };
+    let mut stream = context.call(client.watch_events(request)).await?;
+    let printer = &context.printer;
+    if matches!(printer.format, Format::Json | Format::Yaml) {
+        return watch::documents(context, stream).await;
+    }
+    // "critical", "service-verdict" and host/container/service of a usual length.
+    let mut table = printer.table::<Event>();
+    for (name, width) in [("TIME", 24), ("SEVERITY", 8), ("KIND", 15), ("ABOUT", 16)] {
+        table.reserve(name, width);
+    }
+    printer.write(&table.render_header(printer.color))?;
+    while let Some(event) = watch::next(context, &mut stream).await? {
+        printer.write(&table.render_row(event.cells(Timestamp::now()), printer.color))?;
+    }
+    Err(context.stream_ended())
+}
+
+impl Resource for Event {
+    const PLURAL: &'static str = "events";
+    const COLUMNS: &'static [Column] = &[
+        column("TIME"),
+        column("SEVERITY"),
+        column("KIND"),
+        column("ABOUT"),
+        wide("ACCUSERS"),
+        wide("ID"),
+        column("TEXT"),
+    ];
+
+    fn key(&self) -> Natural {
+        Natural::of(&[&self.id])
+    }
+
+    fn cells(&self, _now: Timestamp) -> Vec<Cell> {
+        let about = [&self.host, &self.container, &self.service];
+        let about: Vec<&str> = about.iter().map(|part| part.as_str()).filter(|part| !part.is_empty()).collect();
+        let severity = match self.severity() {
+            Severity::Info => Style::Plain,
+            Severity::Warning => Style::Warn,
+            Severity::Critical => Style::Bad,
+        };
+        vec![
+            Cell::new(time::stamp(self.time.as_ref())),
+            Cell::styled(self.severity().as_str_name(), severity),
+            Cell::new(&self.kind),
+            Cell::new(about.join("/")),
+            Cell::new(self.accusers.join(",")),
+            Cell::new(&self.id),
+            Cell::new(&self.text),
+        ]
+    }
+}

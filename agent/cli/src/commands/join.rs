@@ -1,0 +1,33 @@
+//! `ringmesh join`
+
+use clap::Args;
+
+use super::init::HostArgs;
+use crate::{
+    agentd::identity::commands::{JoinOptions, join},
+    error::CliError,
+    output::note,
+};
+
+/// Join this host to a cluster.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The hosts that the token names give this host a certificate, if the token is still good.
+
+Example, with a token from `ringmesh token create` on a host of the cluster:
+  ringmesh join rm1_… --name h2 --uplink-a 10.0.0.2 --uplink-b 10.0.1.2
+  ringmesh agent")]
+pub(crate) struct JoinArgs {
+    /// What `ringmesh token create` printed.
+    token: String,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+pub(crate) fn run(args: JoinArgs) -> Result<(), CliError> {
+    let HostArgs { config: config_path, name, uplink_a, uplink_b, state_dir } = args.host;
+    let options = JoinOptions { config_path, name, uplink_a, uplink_b, state_dir, token: args.token };
+    let outcome = join(&options).map_err(|error| CliError::failed(&error))?;
+    note(&outcome.to_string());
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! The commands, one file a noun: arguments, the question to the agent, and how the answer looks.
+
+use std::{future::Future, io::Write, process::ExitCode};
+
+use crate::{
+    args::{Cli, Command},
+    context::Context,
+    error::CliError,
+};
+
+pub(crate) mod agent;
+pub(crate) mod completion;
+pub(crate) mod config;
+pub(crate) mod container;
+pub(crate) mod event;
+pub(crate) mod host;
+pub(crate) mod init;
+pub(crate) mod join;
+pub(crate) mod lab;
+pub(crate) mod leave;
+pub(crate) mod link;
+pub(crate) mod ring;
+pub(crate) mod service;
+pub(crate) mod token;
+pub(crate) mod version;
+
+/// Runs one command to its exit status.
+pub(crate) fn run(cli: Cli) -> ExitCode {
+    let Err(error) = dispatch(cli) else { return ExitCode::SUCCESS };
+    if !error.is_silent() {
+        // If standard error is closed, the status still tells.
+        let _ = writeln!(std::io::stderr(), "error: {error}");
+    }
+    error.exit_code()
+}
+
+fn dispatch(cli: Cli) -> Result<(), CliError> {
+    let context = Context::new(cli.global);
+    match cli.command {
+        Command::Agent(args) => agent::run(&args),
+        Command::Init(args) => init::run(args),
+        Command::Join(args) => join::run(args),
+        Command::Lab(command) => lab::run(&context.printer, command),
+        Command::Completion(args) => completion::run(&context.printer, &args),
+        Command::Token(command) => ask(token::run(&context, command)),
+        Command::Leave(args) => ask(leave::run(&context, &args)),
+        Command::Host(command) => ask(host::run(&context, command)),
+        Command::Ring(command) => ask(ring::run(&context, command)),
+        Command::Link(command) => ask(link::run(&context, command)),
+        Command::Container(command) => ask(container::run(&context, command)),
+        Command::Service(command) => ask(service::run(&context, command)),
+        Command::Event(command) => ask(event::run(&context, command)),
+        Command::Config(command) => ask(config::run(&context, command)),
+        Command::Version => ask(version::run(context)),
+    }
+}
+
+/// A runtime for one question. The daemon and the lab make their own.
+fn ask(question: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::Failed(format!("cannot start ({error}): too many open files?")))?;
+    let result = runtime.block_on(question);
+    // A name that is still being looked up must not keep us.
+    runtime.shutdown_background();
+    result
+}
+
+/// An answer that lacks what it is for.
+fn empty_answer() -> CliError {
+    CliError::Failed("the agent's answer is empty: is it of another version? Compare with `ringmesh version`".into())
+}
+
+/// "tier=web,zone=b"
+fn labels_text(labels: &std::collections::BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,176 @@
+//! `ringmesh service`
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use ringmesh_proto::v1::{
+    GetServiceRequest, ListServicesRequest, Service, Source, WatchServicesRequest, WatchServicesResponse, change::Kind,
+    services_client::ServicesClient,
+};
+
+use super::{empty_answer, labels_text};
+use crate::{
+    args,
+    context::{Context, client},
+    error::CliError,
+    natural::Natural,
+    output::{
+        Resource,
+        details::Details,
+        note_missing,
+        table::{Cell, Column, column, wide},
+        time,
+    },
+    watch::{self, Watched},
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// List the services and their verdicts.
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  ringmesh service list --on h3 --container web
+  ringmesh service list -l tier=web -o wide
+  ringmesh service list --watch"
+    )]
+    List(ListArgs),
+    /// Show all that is known of a service.
+    #[command(after_help = "\
+Examples:
+  ringmesh service show http
+  ringmesh service show web/http
+  ringmesh service show h3/web/http")]
+    Show(ShowArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    /// Only those on this host.
+    #[arg(long, value_name = "HOST")]
+    on: Option<String>,
+    /// Only those in this container.
+    #[arg(long, value_name = "CONTAINER")]
+    container: Option<String>,
+    #[command(flatten)]
+    selector: args::Selector,
+    #[command(flatten)]
+    watch: args::Watch,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// Its name, and its container's and host's if needed.
+    #[arg(value_name = "[[HOST/]CONTAINER/]SERVICE")]
+    service: String,
+}
+
+pub(crate) async fn run(context: &Context, command: ServiceCommand) -> Result<(), CliError> {
+    let mut client = client!(context, ServicesClient);
+    match command {
+        ServiceCommand::List(args) => {
+            let (host, container) = (args.on.unwrap_or_default(), args.container.unwrap_or_default());
+            let labels = args.selector.labels();
+            if args.watch.watch {
+                let request = WatchServicesRequest { host, container, labels };
+                let stream = context.call(client.watch_services(request)).await?;
+                return watch::list(context, stream).await;
+            }
+            let request = ListServicesRequest { host, container, labels };
+            let answer = context.call(client.list_services(request)).await?;
+            context.printer.list(answer.services)?;
+            note_missing(&answer.sources, Service::PLURAL);
+            Ok(())
+        }
+        ServiceCommand::Show(ShowArgs { service }) => {
+            let (rest, name) = service.rsplit_once('/').unwrap_or(("", &service));
+            let (host, container) = rest.rsplit_once('/').unwrap_or(("", rest));
+            let request = GetServiceRequest { name: name.into(), container: container.into(), host: host.into() };
+            let answer = context.call(client.get_service(request)).await;
+            let answer = answer.map_err(|error| error.or_see("ringmesh service list"))?;
+            context.printer.details(&answer.service.ok_or_else(empty_answer)?, describe)?;
+            note_missing(&answer.sources, Service::PLURAL);
+            Ok(())
+        }
+    }
+}
+
+impl Resource for Service {
+    const PLURAL: &'static str = "services";
+    const COLUMNS: &'static [Column] = &[
+        column("NAME"),
+        column("CONTAINER"),
+        column("HOST"),
+        column("VERDICT"),
+        column("PROBE"),
+        column("LATENCY"),
+        column("CHANGED"),
+        wide("TARGET"),
+        wide("INTERVAL"),
+        wide("TIMEOUT"),
+        wide("UP/DOWN"),
+        wide("WEIGHT"),
+        wide("TENANT"),
+        wide("PROBED"),
+        wide("LABELS"),
+        wide("ANSWER"),
+    ];
+
+    fn key(&self) -> Natural {
+        Natural::of(&[&self.host, &self.container, &self.name])
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<Cell> {
+        let probe = self.probe.clone().unwrap_or_default();
+        vec![
+            Cell::new(&self.name),
+            Cell::new(&self.container),
+            Cell::new(&self.host),
+            Cell::state(self.verdict().as_str_name()),
+            Cell::new(&probe.kind),
+            Cell::new(time::proto_duration(self.last_latency.as_ref())),
+            Cell::new(time::age(now, self.last_change.as_ref())),
+            Cell::new(&probe.target),
+            Cell::new(time::proto_duration(probe.interval.as_ref())),
+            Cell::new(time::proto_duration(probe.timeout.as_ref())),
+            Cell::new(format!("{}/{}", probe.threshold_up, probe.threshold_down)),
+            Cell::new(self.weight.to_string()),
+            Cell::new(&self.tenant),
+            Cell::new(time::age(now, self.last_probe.as_ref())),
+            Cell::new(labels_text(&self.labels)),
+            Cell::new(&self.last_answer),
+        ]
+    }
+}
+
+impl Watched for WatchServicesResponse {
+    type Item = Service;
+
+    fn split(self) -> (Kind, Option<Service>, Option<Source>) {
+        (self.change(), self.service, self.source)
+    }
+}
+
+fn describe(service: &Service, out: &mut Details) {
+    let now = Timestamp::now();
+    out.add("Name", &service.name);
+    out.add("Container", &service.container);
+    out.add("Host", &service.host);
+    out.add("Tenant", &service.tenant);
+    out.state("Verdict", service.verdict().as_str_name());
+    out.add("Changed", time::stamp_and_age(now, service.last_change.as_ref()));
+    out.add("Answer", &service.last_answer);
+    out.add("Latency", time::proto_duration(service.last_latency.as_ref()));
+    out.add("Probed", time::stamp_and_age(now, service.last_probe.as_ref()));
+    if let Some(probe) = &service.probe {
+        out.add("Probe", format!("{} {}", probe.kind, probe.target));
+        out.add("Interval", time::proto_duration(probe.interval.as_ref()));
+        out.add("Timeout", time::proto_duration(probe.timeout.as_ref()));
+        out.add(
+            "Thresholds",
+            format!("{} in a row to pass, {} to be critical", probe.threshold_up, probe.threshold_down),
+        );
+    }
+    out.add("Weight", service.weight.to_string());
+    out.add("Labels", labels_text(&service.labels));
+}

@@ -1,0 +1,276 @@
+//! Lists, single objects and documents, word for word.
+
+use crate::{
+    fake::{Agent, Manner},
+    run::{asking, command, finish, good},
+};
+
+/// 2026-01-02T03:04:05Z
+const AT: i64 = 1_767_323_045;
+
+#[test]
+fn host_list() {
+    let agent = Agent::start(Manner::default());
+    assert_eq!(
+        good(&agent, &["host", "list"]),
+        "\
+NAME  STATE  UPLINK-A  UPLINK-B  CONTAINERS  SERVICES  SCORE  ZONE     SINCE
+h1    alive  up        degraded  4/4         7/8       97     default  3m
+h2    alive  up        degraded  4/4         7/8       97     default  3m
+h10   down   down      degraded  4/4         7/8       97     default  3m
+"
+    );
+    let wide = good(&agent, &["host", "ls", "-o", "wide"]);
+    assert!(wide.lines().next().is_some_and(|header| header.ends_with("VERSION  HEARD  ACCUSERS")), "{wide}");
+    assert!(wide.contains("10.77.0.10:7400") && wide.contains("h1,h4"), "{wide}");
+    assert!(wide.lines().all(|line| line.trim_end() == line), "{wide}");
+}
+
+#[test]
+fn host_list_as_json() {
+    let agent = Agent::start(Manner { at: Some(AT), ..Manner::default() });
+    let text = good(&agent, &["-o", "json", "host", "list"]);
+    let first = r#"[
+  {
+    "name": "h1",
+    "id": "00000001",
+    "state": "alive",
+    "uplinks": {
+      "a": "up",
+      "b": "degraded"
+    },
+    "zone": "default",
+    "address": "10.77.0.1:7400",
+    "address_b": "10.77.1.1:7400",
+    "generation": 4,
+    "version": "0.1.0",
+    "since": "2026-01-02T03:04:05Z",
+    "heard_at": "2026-01-02T03:04:05Z",
+    "digest": {
+      "containers": 4,
+      "running": 4,
+      "services": 8,
+      "passing": 7,
+      "warning": 0,
+      "critical": 1,
+      "unverified": 0,
+      "score": 97,
+      "worst": "critical"
+    },
+    "accusations": [],
+    "self": true
+  },
+"#;
+    assert!(text.starts_with(first), "{text}");
+    let hosts: serde_json::Value = serde_json::from_str(&text).expect("one document");
+    assert_eq!(hosts[2]["accusations"][1]["accuser"], "h4");
+    assert_eq!(hosts.as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn services_as_yaml_and_as_tables() {
+    let agent = Agent::start(Manner { at: Some(AT), ..Manner::default() });
+    assert_eq!(
+        good(&agent, &["service", "list", "-o", "yaml"]),
+        "\
+- name: http
+  container: web
+  host: h1
+  verdict: critical
+  probe:
+    kind: http
+    target: http://10.1.3.2:8080/
+    interval: 2s
+    timeout: 0.500s
+    threshold_up: 1
+    threshold_down: 3
+  last_change: 2026-01-02T03:04:05Z
+  last_answer: \"connection refused\\e[2J\"
+  last_latency: 0.001240s
+  last_probe: 2026-01-02T03:04:05Z
+  weight: 1
+  tenant: acme
+  labels: {}
+"
+    );
+    let agent = Agent::start(Manner::default());
+    assert_eq!(
+        good(&agent, &["service", "list"]),
+        "\
+NAME  CONTAINER  HOST  VERDICT   PROBE  LATENCY  CHANGED
+http  web        h1    critical  http   1.2ms    3m
+"
+    );
+    let shown = good(&agent, &["service", "show", "h1/web/http"]);
+    assert!(shown.contains("Verdict:     critical\n"), "{shown}");
+    assert!(shown.contains("Answer:      connection refused\\u{1b}[2J\n"), "no control codes: {shown}");
+    assert!(
+        agent
+            .asked()
+            .last()
+            .is_some_and(|asked| asked.contains(r#"GetServiceRequest { name: "http", container: "web", host: "h1" }"#))
+    );
+}
+
+#[test]
+fn containers_by_label() {
+    let agent = Agent::start(Manner::default());
+    let args = ["container", "list", "-l", "tier=web", "-l", "zone=b=c", "--on", "h1"];
+    assert_eq!(
+        good(&agent, &args),
+        "\
+NAME  HOST  TENANT  STATE    VERDICT  SCORE  SERVICES  AGE
+db    h1    acme    running  passing  100    1         3m
+web   h1    acme    running  passing  100    1         3m
+web   h2    acme    running  passing  100    1         3m
+"
+    );
+    assert_eq!(agent.asked(), [r#"ListContainersRequest { host: "h1", labels: {"tier": "web", "zone": "b=c"} }"#]);
+    good(&agent, &["service", "list", "-l", "a=b", "--container", "web"]);
+    assert_eq!(agent.asked()[1], r#"ListServicesRequest { host: "", container: "web", labels: {"a": "b"} }"#);
+    let shown = good(&agent, &["container", "show", "h2/web"]);
+    assert!(shown.starts_with("Name:       web\nHost:       h2\n"), "{shown}");
+}
+
+#[test]
+fn what_is_missing_is_said_aside() {
+    let agent = Agent::start(Manner { missing: true, ..Manner::default() });
+    for args in [&["container", "list"][..], &["container", "list", "-o", "json"]] {
+        let ran = finish(asking(&agent, args));
+        assert_eq!(ran.code, 0);
+        assert_eq!(ran.err, "h3 did not answer: timed out after 500 ms; its containers are missing\n");
+        assert!(!ran.out.contains("h3"), "{}", ran.out);
+    }
+}
+
+#[test]
+fn empty_lists() {
+    let agent = Agent::start(Manner { empty: true, ..Manner::default() });
+    for (noun, plural) in [
+        ("host", "hosts"),
+        ("link", "links"),
+        ("container", "containers"),
+        ("service", "services"),
+        ("event", "events"),
+    ] {
+        let ran = finish(asking(&agent, &[noun, "list"]));
+        assert_eq!((ran.code, ran.out, ran.err), (0, String::new(), format!("no {plural}\n")));
+        assert_eq!(good(&agent, &[noun, "list", "-o", "json"]), "[]\n");
+    }
+}
+
+#[test]
+fn why() {
+    let agent = Agent::start(Manner::default());
+    assert_eq!(good(&agent, &["host", "why", "h1"]), "nobody accuses h1; its state is alive\n");
+    let text = good(&agent, &["host", "why", "h10"]);
+    let (first, table) = text.split_once('\n').expect("lines");
+    assert!(first.starts_with("h10 is down since 20") && first.ends_with("Z (3m ago): 2 hosts accuse it"), "{first}");
+    assert_eq!(
+        table,
+        "\
+ACCUSER  AGE  GENERATION  EVIDENCE
+h1       3m   4           no answer on uplink a for 1500 ms
+h4       3m   4           no answer on uplink a for 1500 ms
+"
+    );
+    let json = good(&agent, &["host", "why", "h10", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("one document");
+    assert_eq!(json["state"], "down");
+    assert_eq!(json["accusations"][0]["evidence"], "no answer on uplink a for 1500 ms");
+
+    let ran = finish(asking(&agent, &["host", "why", "h9"]));
+    assert_eq!(ran.code, 4);
+    assert_eq!(ran.err, "error: no host is named h9: see `ringmesh host list`\n");
+    let shown = good(&agent, &["host", "show", "h10"]);
+    assert!(shown.contains("Accused by:  h4: no answer on uplink a for 1500 ms\n"), "{shown}");
+}
+
+#[test]
+fn rings_and_links() {
+    let agent = Agent::start(Manner::default());
+    assert_eq!(
+        good(&agent, &["ring", "show"]),
+        "\
+ring a  switched, 3 hosts: 2 links up, 1 down, 210µs
+  ╭─ h1 ─ 210µs ─ h2 ─╳─ h10 ─ 210µs ──╮
+  ╰────────────────────────────────────╯
+
+ring b  switched, 3 hosts: 1 link up, 2 not measured, 210µs
+  ╭─ h1 ─ 210µs ─ h10 ┄┄┄ h2 ┄┄┄─╮
+  ╰──────────────────────────────╯
+
+not up
+  h2 to h10 over a: down, 0 % lost
+"
+    );
+    let json = good(&agent, &["ring", "show", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("one document");
+    assert_eq!(json["rings"][0]["hosts"][2], "h10");
+    assert_eq!(json["links"][1]["state"], "down");
+    assert_eq!(
+        good(&agent, &["link", "list", "--on", "h1"]),
+        "\
+FROM  TO   UPLINK  ROLE    STATE  RTT    LOSS
+h1    h2   a       ring-a  up     210µs  0%
+h1    h10  b       ring-b  up     210µs  0%
+h2    h10  a       ring-a  down   210µs  0%
+h10   h1   a       ring-a  up     210µs  0%
+"
+    );
+}
+
+#[test]
+fn events() {
+    let agent = Agent::start(Manner { at: Some(AT), ..Manner::default() });
+    let args = ["event", "list", "--limit", "2", "--on", "h3", "--kind", "host-down"];
+    assert_eq!(
+        good(&agent, &args),
+        "\
+TIME                      SEVERITY  KIND       ABOUT  TEXT
+2026-01-02T03:02:26.000Z  critical  host-down  h3     h3 is down, event 1
+2026-01-02T03:02:27.000Z  critical  host-down  h3     h3 is down, event 2
+"
+    );
+    assert_eq!(agent.asked(), [r#"ListEventsRequest { limit: 2, host: "h3", kind: "host-down" }"#]);
+    let json = good(&agent, &["event", "list", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("one document");
+    assert_eq!(json[1]["accusers"][1], "h4");
+    assert_eq!(json[0]["severity"], "critical");
+}
+
+#[test]
+fn the_agent_itself() {
+    let agent = Agent::start(Manner { at: Some(AT), ..Manner::default() });
+    assert_eq!(good(&agent, &["config", "show"]), "[host]\nname = \"h1\"\n");
+    assert_eq!(good(&agent, &["version"]), "ringmesh 0.1.0\nagent    0.1.0 (h1, pid 42)\n");
+    let json = good(&agent, &["version", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("one document");
+    assert_eq!((json["client"].as_str(), json["agent"]["pid"].as_u64()), (Some("0.1.0"), Some(42)));
+
+    let ran = finish(asking(&agent, &["token", "create", "--ttl", "1h 30m", "--uses", "2"]));
+    assert_eq!((ran.code, ran.out.as_str()), (0, "rm1_secret\n"));
+    assert!(ran.err.starts_with("For 2 hosts until 2026-01-02T03:04:05.000Z: run `ringmesh join"), "{}", ran.err);
+    let ttl = "CreateTokenRequest { ttl: Some(Duration { seconds: 5400, nanos: 0 }), uses: 2 }";
+    assert_eq!(agent.asked().last().map(String::as_str), Some(ttl));
+
+    let ran = finish(asking(&agent, &["leave"]));
+    assert_eq!((ran.code, ran.err.as_str()), (0, "h1 has left the cluster; its agent ends\n"));
+    assert_eq!(agent.asked().last().map(String::as_str), Some("LeaveRequest"));
+}
+
+#[test]
+fn completion_and_help() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = finish(command(&["completion", shell]));
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+        assert!(ran.out.contains("container") && ran.out.contains("ringmesh"), "{shell}");
+        assert!(!ran.out.contains("oci-shim") && !ran.out.contains("exec-runner"), "hidden is hidden");
+    }
+    let help = finish(command(&["--help"]));
+    assert_eq!(help.code, 0);
+    for later in ["store", "vrf", "evpn", "bgp", "apply", "drain", "oci-shim"] {
+        assert!(!help.out.contains(later), "{later} is not there yet");
+    }
+    assert!(help.out.contains("Exit status:") && help.out.contains("ringmesh lab up"));
+}
