@@ -1,0 +1,208 @@
+//! What is checked of the other side's certificate during a TLS handshake, beyond what webpki checks by itself.
+//!
+//! It owns rustls's verifier traits; the configurations that use them are in `tls`.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use ringmesh_proto::ClusterId;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+    client::{
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::{
+        ParsedCertificate,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+};
+
+use super::{cert::fingerprint, name::PeerIdentity};
+
+/// Which roles may connect to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Callers {
+    /// Hosts of the cluster.
+    Hosts,
+    /// Hosts and operators of the cluster.
+    HostsAndOperators,
+}
+
+/// For servers: a chain to the CA, as `inner` checks it, and in it our cluster and a role that may call.
+#[derive(Debug)]
+pub(super) struct CallerVerifier {
+    pub(super) inner: Arc<dyn ClientCertVerifier>,
+    pub(super) cluster: ClusterId,
+    pub(super) callers: Callers,
+}
+
+impl ClientCertVerifier for CallerVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.inner.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.inner.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
+        let identity = PeerIdentity::from_certificate(end_entity)
+            .and_then(|identity| identity.expect_cluster(self.cluster))
+            .map_err(refused)?;
+        if self.callers == Callers::Hosts {
+            identity.expect_host().map_err(refused)?;
+        }
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// For clients that know a server's address but not its name: what they want of its certificate instead.
+#[derive(Debug)]
+enum Expected {
+    /// A chain to one of these, and any host of this cluster.
+    AnyHost { roots: RootCertStore, cluster: ClusterId },
+    /// A CA with this fingerprint among the certificates presented, a leaf that it signed, and any host.
+    Pinned { fingerprint: [u8; 32] },
+}
+
+/// Accepts a host by its role instead of its name.
+#[derive(Debug)]
+pub(super) struct HostVerifier {
+    expected: Expected,
+    algorithms: WebPkiSupportedAlgorithms,
+    fingerprint_missing: AtomicBool,
+}
+
+/// No certificate presented has the fingerprint that the join token pins.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the server's CA is not the one that the join token names")]
+struct FingerprintMissing;
+
+impl HostVerifier {
+    /// Accepts any host of `cluster` with a chain to one of `roots`.
+    pub(super) fn any_host(roots: RootCertStore, cluster: ClusterId, provider: &CryptoProvider) -> Self {
+        Self::new(Expected::AnyHost { roots, cluster }, provider)
+    }
+
+    /// Accepts any host whose certificate was signed by the CA with this fingerprint.
+    pub(super) fn pinned(fingerprint: [u8; 32], provider: &CryptoProvider) -> Self {
+        Self::new(Expected::Pinned { fingerprint }, provider)
+    }
+
+    /// Whether a server was refused because its CA has another fingerprint.
+    pub(super) fn fingerprint_missing(&self) -> bool {
+        self.fingerprint_missing.load(Ordering::Relaxed)
+    }
+
+    fn new(expected: Expected, provider: &CryptoProvider) -> Self {
+        let algorithms = provider.signature_verification_algorithms;
+        Self { expected, algorithms, fingerprint_missing: AtomicBool::new(false) }
+    }
+
+    fn verify_pinned(
+        &self,
+        pin: &[u8; 32],
+        end_entity: &CertificateDer<'_>,
+        presented: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let Some(authority) = presented.iter().find(|certificate| fingerprint(certificate) == *pin) else {
+            self.fingerprint_missing.store(true, Ordering::Relaxed);
+            return Err(refused(FingerprintMissing));
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        let leaf = ParsedCertificate::try_from(end_entity)?;
+        // No intermediates: exactly that CA must have signed.
+        verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], now, self.algorithms.all)
+    }
+}
+
+impl ServerCertVerifier for HostVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let identity = || PeerIdentity::from_certificate(end_entity).map_err(refused);
+        let identity = match &self.expected {
+            Expected::AnyHost { roots, cluster } => {
+                let leaf = ParsedCertificate::try_from(end_entity)?;
+                verify_server_cert_signed_by_trust_anchor(&leaf, roots, intermediates, now, self.algorithms.all)?;
+                identity()?.expect_cluster(*cluster).map_err(refused)?
+            }
+            Expected::Pinned { fingerprint } => {
+                self.verify_pinned(fingerprint, end_entity, intermediates, now)?;
+                identity()?
+            }
+        };
+        identity.expect_host().map_err(refused)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+fn refused(reason: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(reason))))
+}

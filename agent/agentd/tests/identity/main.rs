@@ -1,0 +1,8 @@
+//! Identity end to end, over loopback: a cluster is made, hosts join it, and everybody else is refused.
+
+mod admission;
+mod api;
+mod join;
+mod peers;
+mod state;
+mod support;
