@@ -232,7 +232,8 @@ fn a_host_whose_disk_was_set_back_is_heard_all_the_same() {
         world.forget_generation(3);
         world.start(3);
         let back = |world: &World| all_alive(world, 4) && world.view(0).hosts[3].generation > before;
-        assert!(world.run_until(SECOND * 30, back).is_some(), "seed {seed}: {:#?}", world.view(0).hosts);
+        let gens = |w: &World| w.hosts().map(|at| w.view(at).hosts.iter().map(|h| (h.name.clone(), h.generation, h.state())).collect::<Vec<_>>()).collect::<Vec<_>>();
+        assert!(world.run_until(SECOND * 30, back).is_some(), "seed {seed}: before {before} {:?}", gens(&world));
     }
 }
 

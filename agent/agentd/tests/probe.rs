@@ -1,0 +1,380 @@
+//! Probes by socket against servers that answer well, badly and not at all: over loopback, and inside a network
+//! namespace (which needs root).
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc as std_mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sched::{CloneFlags, setns};
+use ringmesh_agentd::{
+    config,
+    probe::{Busy, Check, CheckId, MAX_ANSWER, ProbeReply, ProbeRequest, Prober},
+};
+use socket2::{Domain, Socket, Type};
+use tokio::sync::mpsc;
+use tonic_health::{ServingStatus, server::health_reporter};
+
+/// Long enough for a right answer on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a probe that must fail waits.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// A network namespace with a loopback interface; gone when dropped.
+struct Netns {
+    name: String,
+}
+
+impl Netns {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("rm-probe-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let netns = Self { name };
+        ip(&["netns", "add", &netns.name]);
+        ip(&["-n", &netns.name, "link", "set", "lo", "up"]);
+        netns
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// The remote end and the state of the TCP sockets within, listening ones left out.
+    fn sockets(&self) -> Vec<String> {
+        let path = self.path();
+        let table = thread::spawn(move || {
+            enter(Some(&path));
+            fs::read_to_string("/proc/thread-self/net/tcp").expect("proc is mounted")
+        });
+        let table = table.join().expect("the thread ends well");
+        let states = table.lines().skip(1).map(|line| line.split_whitespace().nth(3).expect("a state").to_owned());
+        states.filter(|state| state != "0A").collect()
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+fn ip(args: &[&str]) {
+    let status = Command::new("ip").args(args).status().expect("iproute2 is installed");
+    assert!(status.success(), "ip {args:?}");
+}
+
+fn enter(netns: Option<&PathBuf>) {
+    if let Some(path) = netns {
+        setns(File::open(path).expect("it exists"), CloneFlags::CLONE_NEWNET).expect("this test is run by root");
+    }
+}
+
+/// Runs `serve` with a listener in a thread inside `netns`, and returns the address.
+fn listen(netns: Option<PathBuf>, serve: impl FnOnce(TcpListener) + Send + 'static) -> SocketAddr {
+    let (sender, receiver) = std_mpsc::channel();
+    thread::spawn(move || {
+        enter(netns.as_ref());
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is up");
+        sender.send(listener.local_addr().expect("it is bound")).expect("the test waits");
+        serve(listener);
+    });
+    receiver.recv_timeout(PATIENCE).expect("the server starts")
+}
+
+/// A server that reads a request and has `answer` write what it likes.
+fn http(netns: &Option<PathBuf>, answer: impl Fn(&mut TcpStream) + Send + 'static) -> SocketAddr {
+    listen(netns.clone(), move |listener| {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("accept works");
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read(&mut byte).unwrap_or(0) == 0 {
+                    break;
+                }
+                request.push(byte[0]);
+            }
+            answer(&mut stream);
+        }
+    })
+}
+
+fn says(netns: &Option<PathBuf>, text: &'static str) -> SocketAddr {
+    http(netns, move |stream| drop(stream.write_all(text.as_bytes())))
+}
+
+/// Accepts and keeps silent.
+fn silent(netns: &Option<PathBuf>) -> SocketAddr {
+    listen(netns.clone(), |listener| {
+        let _kept: Vec<_> = listener.incoming().collect();
+    })
+}
+
+/// Answers no connection: its backlog is full.
+fn deaf(netns: &Option<PathBuf>) -> SocketAddr {
+    let (sender, receiver) = std_mpsc::channel();
+    let netns = netns.clone();
+    thread::spawn(move || {
+        enter(netns.as_ref());
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("loopback is up");
+        listener.listen(0).expect("it is bound");
+        let address = listener.local_addr().expect("it is bound");
+        let fill = || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).expect("a socket");
+            let _ = socket.connect(&address);
+            socket
+        };
+        let kept: Vec<_> = (0..8).map(|_| fill()).collect();
+        sender.send(address.as_socket().expect("of the internet")).expect("the test waits");
+        thread::park();
+        drop((listener, kept));
+    });
+    receiver.recv_timeout(PATIENCE).expect("the server starts")
+}
+
+fn refused(netns: &Option<PathBuf>) -> SocketAddr {
+    listen(netns.clone(), drop)
+}
+
+/// A gRPC server that knows the services "" and "good", which serve, and "bad", which does not.
+fn grpc(netns: &Option<PathBuf>, with_health: bool) -> SocketAddr {
+    listen(netns.clone(), move |listener| {
+        listener.set_nonblocking(true).expect("a socket");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async move {
+            let (reporter, health) = health_reporter();
+            reporter.set_service_status("good", ServingStatus::Serving).await;
+            reporter.set_service_status("bad", ServingStatus::NotServing).await;
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a runtime");
+            let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+            let reflection = tonic_reflection::server::Builder::configure().build_v1().expect("it has no input");
+            let server = tonic::transport::Server::builder().add_service(reflection);
+            let server = if with_health { server.add_service(health) } else { server };
+            server.serve_with_incoming(incoming).await.expect("it serves");
+        });
+    })
+}
+
+fn http_check(address: SocketAddr) -> Check {
+    Check::Http { address, path: "/healthz?x=1".into(), status: (200, 399) }
+}
+
+fn grpc_check(address: SocketAddr, service: &str) -> Check {
+    Check::Grpc { address, service: service.into() }
+}
+
+/// A prober whose exec runner does not matter.
+fn prober(concurrency: usize) -> (Prober, mpsc::Receiver<ProbeReply>) {
+    let (sender, receiver) = mpsc::channel(64);
+    let config = config::Probe { concurrency, ..config::Probe::default() };
+    (Prober::spawn(&config, "/bin/false".into(), sender).expect("a thread"), receiver)
+}
+
+fn request(id: u64, check: Check, netns: &Option<PathBuf>, timeout: Duration) -> ProbeRequest {
+    ProbeRequest { id: CheckId(id), check: Arc::new(check), pid: None, netns: netns.clone(), timeout }
+}
+
+/// Probes servers of all kinds at the same time.
+fn every_kind_of_server(netns: &Option<PathBuf>) {
+    let slow = |pieces: &'static [&'static str]| {
+        http(netns, move |stream| {
+            for piece in pieces.iter().cycle() {
+                if stream.write_all(piece.as_bytes()).is_err() {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        })
+    };
+    let headers = "HTTP/1.1 200 OK\r\nX: ".to_owned() + &"x".repeat(1 << 20);
+    let giant_headers = http(netns, move |stream| drop(stream.write_all(headers.as_bytes())));
+    let line = "HTTP/1.1 200 ".to_owned() + &"x".repeat(1 << 20);
+    let giant_line = http(netns, move |stream| drop(stream.write_all(line.as_bytes())));
+    let slow_body = http(netns, |stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("the probe reads");
+        let _ = stream.read(&mut [0]);
+    });
+    let unavailable = says(netns, "HTTP/1.1 503 Service Unavailable\r\nA: b\r\n\r\nthe database\r\nis gone");
+    let health = grpc(netns, true);
+    let cases = [
+        (Check::Tcp { address: silent(netns) }, PATIENCE, Ok("connected")),
+        (Check::Tcp { address: refused(netns) }, PATIENCE, Err("connection refused")),
+        (Check::Tcp { address: deaf(netns) }, SHORT, Err("no answer within 300 ms")),
+        (http_check(says(netns, "HTTP/1.1 200 OK\r\n\r\nfine")), PATIENCE, Ok("HTTP 200 OK: fine")),
+        (http_check(says(netns, "HTTP/1.0 302 Found\n\n")), PATIENCE, Ok("HTTP 302 Found")),
+        (http_check(unavailable), PATIENCE, Err("HTTP 503 Service Unavailable: the database  is gone")),
+        (
+            Check::Http { address: unavailable, path: "/".into(), status: (503, 503) },
+            PATIENCE,
+            Ok("HTTP 503 Service Unavailable: the database  is gone"),
+        ),
+        (http_check(refused(netns)), PATIENCE, Err("connection refused")),
+        (http_check(deaf(netns)), SHORT, Err("no answer within 300 ms")),
+        (http_check(silent(netns)), SHORT, Err("no answer within 300 ms")),
+        (http_check(says(netns, "")), PATIENCE, Err("the connection was closed without an answer")),
+        (http_check(says(netns, "HTTP/1.1 2")), PATIENCE, Err("the connection was closed within the status line")),
+        (
+            http_check(says(netns, "SSH-2.0-x\r\n\u{1b}")),
+            PATIENCE,
+            Err("the answer is not HTTP/1.1: \"SSH-2.0-x\\r\\n\\u{1b}\""),
+        ),
+        (http_check(giant_headers), PATIENCE, Ok("HTTP 200 OK")),
+        (http_check(giant_line), PATIENCE, Err("the answer is not HTTP/1.1: ")),
+        (http_check(slow(&["HTTP/1.1 200 O"])), PATIENCE, Err("the answer is not HTTP/1.1: ")),
+        (
+            http_check(slow(&["H", "T", "T", "P", "/", "1", ".", "1", " ", "2", "0", "0", " "])),
+            SHORT,
+            Err("no answer within 300 ms"),
+        ),
+        (http_check(slow_body), PATIENCE, Ok("HTTP 200 OK")),
+        (grpc_check(health, ""), PATIENCE, Ok("SERVING")),
+        (grpc_check(health, "good"), PATIENCE, Ok("SERVING")),
+        (grpc_check(health, "bad"), PATIENCE, Err("NOT_SERVING")),
+        (grpc_check(health, "other"), PATIENCE, Err("the server knows no service \"other\"")),
+        (grpc_check(grpc(netns, false), ""), PATIENCE, Err("the server has no gRPC health service")),
+        (grpc_check(refused(netns), ""), PATIENCE, Err("connection refused")),
+        (grpc_check(silent(netns), ""), SHORT, Err("no answer within 300 ms")),
+        (grpc_check(says(netns, "HTTP/1.1 200 OK\r\n\r\n"), ""), PATIENCE, Err("no gRPC answer: ")),
+    ];
+
+    let (prober, mut replies) = prober(64);
+    let mut expected = BTreeMap::new();
+    for (id, (check, timeout, answer)) in (0..).zip(cases) {
+        expected.insert(CheckId(id), (check.target(), timeout, answer));
+        prober.start(request(id, check, netns, timeout)).expect("there is room");
+    }
+    while !expected.is_empty() {
+        let reply = replies.blocking_recv().expect("the prober lives");
+        let (target, timeout, answer) = expected.remove(&reply.id).expect("one reply a request");
+        let (success, words) = match answer {
+            Ok(words) => (true, words),
+            Err(words) => (false, words),
+        };
+        assert_eq!(reply.success, success, "{target}: {reply:?}");
+        assert!(reply.answer.starts_with(words), "{target}: {reply:?}, not {words:?}");
+        assert!(words.ends_with(": ") || reply.answer == words || words.ends_with("1.1: "), "{target}: {reply:?}");
+        assert!(reply.answer.len() <= MAX_ANSWER, "{target}: {reply:?}");
+        // Both ways the scheduler of a busy machine has its say; a probe that waits on is seconds late.
+        let bounds = if timeout == SHORT { SHORT..SHORT * 10 } else { Duration::from_nanos(1)..PATIENCE / 2 };
+        assert!(bounds.contains(&reply.latency), "{target}: {reply:?}");
+    }
+    assert_eq!(prober.refused(), 0);
+}
+
+#[test]
+fn every_kind_of_server_over_loopback() {
+    every_kind_of_server(&None);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn root_every_kind_of_server_in_a_namespace() {
+    let netns = Netns::new();
+    every_kind_of_server(&Some(netns.path()));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn root_a_probe_leaves_no_connection_and_holds_no_namespace() {
+    let netns = Netns::new();
+    let path = Some(netns.path());
+    let (prober, mut replies) = prober(8);
+    let well = says(&path, "HTTP/1.1 200 OK\r\n\r\nfine");
+    let checks = [http_check(well), http_check(well), Check::Tcp { address: well }, grpc_check(grpc(&path, true), "")];
+    for (id, check) in (0..).zip(checks) {
+        prober.start(request(id, check, &path, PATIENCE)).expect("there is room");
+        let reply = replies.blocking_recv().expect("the prober lives");
+        assert!(reply.success, "{reply:?}");
+    }
+    // The server's end goes with our reset, at the latest when its thread reads it. No TIME_WAIT (06) stays.
+    eventually("all sockets are gone", || netns.sockets().is_empty());
+    let home = fs::read_link("/proc/self/ns/net").expect("proc is mounted");
+    eventually("the probing threads are at home", || {
+        let tasks =
+            fs::read_dir("/proc/self/task").expect("proc is mounted").map(|task| task.expect("an entry").path());
+        tasks
+            .filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "probe\n"))
+            .all(|task| fs::read_link(task.join("ns/net")).is_ok_and(|netns| netns == home))
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn root_the_namespace_is_the_one_of_the_request() {
+    let (one, other) = (Netns::new(), Netns::new());
+    let address = silent(&Some(one.path()));
+    let (prober, mut replies) = prober(8);
+    // An empty file is what `ip netns` leaves after a reboot.
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let mut zombie = Command::new("true").spawn().expect("coreutils is installed");
+    eventually("the process has ended", || {
+        fs::read_to_string(format!("/proc/{}/stat", zombie.id())).expect("not waited for").contains(") Z ")
+    });
+    let cases = [
+        (Some(one.path()), "connected"),
+        (Some(other.path()), "connection refused"),
+        (Some(one.path()), "connected"),
+        (None, "connection refused"),
+        (Some("/run/netns/there-is-none".into()), "the container does not run"),
+        (Some(format!("/proc/{}/ns/net", zombie.id()).into()), "the container does not run"),
+        (Some(file.path().into()), "the container does not run: "),
+        (Some(one.path()), "connected"),
+    ];
+    for (netns, answer) in &cases {
+        prober.start(request(0, Check::Tcp { address }, netns, PATIENCE)).expect("there is room");
+        let reply = replies.blocking_recv().expect("the prober lives");
+        assert!(reply.answer.starts_with(answer), "{netns:?}: {reply:?}");
+    }
+    zombie.wait().expect("it has ended");
+}
+
+#[test]
+fn what_is_too_much_is_refused_and_counted() {
+    let address = silent(&None);
+    let (prober, mut replies) = prober(2);
+    let mut taken = 0;
+    while prober.start(request(taken, http_check(address), &None, SHORT)).is_ok() {
+        taken += 1;
+        assert!(taken < 100_000, "the queue has a bound");
+    }
+    assert!(taken > 1000, "and room for a burst");
+    assert_eq!(prober.start(request(0, http_check(address), &None, SHORT)), Err(Busy));
+    assert_eq!(prober.refused(), 2);
+    // The time in the queue is no time of the service.
+    for _ in 0..4 {
+        let reply = replies.blocking_recv().expect("the prober lives");
+        assert_eq!(reply.answer, "no answer within 300 ms");
+        assert!(reply.latency < SHORT * 10, "{reply:?}");
+    }
+}
+
+#[test]
+fn without_a_runner_exec_probes_are_refused() {
+    let (prober, _replies) = prober(2);
+    let check = Check::Exec { argv: vec!["true".into()] };
+    eventually("it is known that no runner lives", || {
+        prober.start(request(0, check.clone(), &None, SHORT)) == Err(Busy)
+    });
+    assert!(prober.refused() > 0);
+}
+
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
