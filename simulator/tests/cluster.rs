@@ -227,12 +227,19 @@ fn a_host_whose_disk_was_set_back_is_heard_all_the_same() {
             world.start(3);
             assert!(world.run_until(SECOND * 30, |world| all_alive(world, 4)).is_some(), "seed {seed}");
         }
+        world.run_for(SECOND * 30);
         let before = world.view(0).hosts[3].generation;
         world.kill(3);
         world.forget_generation(3);
         world.start(3);
         let back = |world: &World| all_alive(world, 4) && world.view(0).hosts[3].generation > before;
-        let gens = |w: &World| w.hosts().map(|at| w.view(at).hosts.iter().map(|h| (h.name.clone(), h.generation, h.state())).collect::<Vec<_>>()).collect::<Vec<_>>();
+        let gens = |w: &World| {
+            w.hosts()
+                .map(|at| {
+                    w.view(at).hosts.iter().map(|h| (h.name.clone(), h.generation, h.state())).collect::<Vec<_>>()
+                })
+                .collect::<Vec<_>>()
+        };
         assert!(world.run_until(SECOND * 30, back).is_some(), "seed {seed}: before {before} {:?}", gens(&world));
     }
 }

@@ -170,7 +170,10 @@ impl Health {
             if let Some(why) = why {
                 self.conclude(now, id, |state, now| state.fail_at_once(now, why));
             } else if self.containers_running(id) && old.state != ContainerState::Running {
-                // It just started: look at once.
+                // It just started: look at once, whatever came of a probe of its life before.
+                if let Some(check) = self.checks.get_mut(&id) {
+                    check.under_way = false;
+                }
                 let due = now.instant + self.draw(FIRST_PROBE / 2);
                 self.reschedule(id, due);
             }

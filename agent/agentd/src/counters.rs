@@ -1,0 +1,49 @@
+//! Counts of what was dropped or refused outside the machines.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One counter a reason.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            /// All of them by name.
+            pub fn read(&self) -> BTreeMap<&'static str, u64> {
+                BTreeMap::from([$((stringify!($name), self.$name.load(Relaxed)),)*])
+            }
+        }
+    };
+}
+
+counters! {
+    /// Datagrams to a host to which no connection could be opened in time.
+    datagrams_unsent,
+    /// Datagrams that a connection's buffer or path had no room for.
+    datagrams_dropped,
+    /// Datagrams that the host loop was too busy to take.
+    datagrams_overrun,
+    /// Urgent gossip frames dropped because a queue was full.
+    event_frames_dropped,
+    /// Other gossip frames dropped because a queue was full.
+    digest_frames_dropped,
+    /// Connections refused for their certificate, cluster or protocol.
+    connections_refused,
+    /// Frames refused: malformed, oversized, of an unknown version or another cluster.
+    frames_refused,
+    /// Requests refused, joins among them.
+    requests_refused,
+    /// Hosts admitted to the cluster.
+    hosts_admitted,
+}
+
+/// One more.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}

@@ -1,0 +1,208 @@
+//! One connection: its queues outward, and what comes in on it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use quinn::{Connection, RecvStream, VarInt};
+use ringmesh_node::Class;
+use ringmesh_proto::{HostId, Uplink, frame};
+use tokio::sync::mpsc;
+
+use super::{Inbound, Transport, request};
+use crate::counters::{Counters, count};
+
+/// Urgent frames that wait on one connection.
+const EVENT_QUEUE: usize = 256;
+
+/// Other frames that wait on one connection; the next record replaces a lost one.
+const DIGEST_QUEUE: usize = 64;
+
+/// A peer that sends half a frame and then nothing is cut off after this.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection in use.
+pub(super) struct Open {
+    pub(super) connection: Connection,
+    pub(super) dialed_by_us: bool,
+    pub(super) since: Instant,
+    pub(super) used: Instant,
+    heard_ms: Arc<AtomicU64>,
+    events: mpsc::Sender<Bytes>,
+    digests: mpsc::Sender<Bytes>,
+}
+
+impl Open {
+    pub(super) fn is_alive(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+
+    /// When a datagram last came on it, in milliseconds since it was opened.
+    pub(super) fn heard(&self) -> Instant {
+        self.since + Duration::from_millis(self.heard_ms.load(Relaxed))
+    }
+
+    pub(super) fn send_datagram(&self, bytes: Bytes, counters: &Counters) {
+        let fits = self.connection.max_datagram_size().is_some_and(|max| bytes.len() <= max)
+            && self.connection.datagram_send_buffer_space() >= bytes.len();
+        if !fits || self.connection.send_datagram(bytes).is_err() {
+            count(&counters.datagrams_dropped);
+        }
+    }
+
+    pub(super) fn send_gossip(&self, class: Class, bytes: Bytes, counters: &Counters) {
+        let (queue, dropped) = match class {
+            Class::Event => (&self.events, &counters.event_frames_dropped),
+            Class::Digest => (&self.digests, &counters.digest_frames_dropped),
+        };
+        if queue.try_send(bytes).is_err() {
+            count(dropped);
+        }
+    }
+
+    pub(super) fn close(&self, reason: &str) {
+        self.connection.close(VarInt::from_u32(0), reason.as_bytes());
+    }
+}
+
+/// Starts to serve a connection with a host of our cluster.
+pub(super) fn start(transport: &Transport, host: HostId, uplink: Uplink, connection: Connection, dialed_by_us: bool) {
+    let (events, event_queue) = mpsc::channel(EVENT_QUEUE);
+    let (digests, digest_queue) = mpsc::channel(DIGEST_QUEUE);
+    let heard_ms = Arc::new(AtomicU64::new(0));
+    let since = Instant::now();
+    let open = Open {
+        connection: connection.clone(),
+        dialed_by_us,
+        since,
+        used: since,
+        heard_ms: Arc::clone(&heard_ms),
+        events,
+        digests,
+    };
+    let counters = Arc::clone(&transport.shared.counters);
+    let mut table = transport.table();
+    let Some(waiting) = table.opened(host, uplink, open) else { return };
+    if let Some(open) = table.open(host, uplink) {
+        for message in waiting {
+            match message {
+                super::table::Waiting::Datagram(bytes) => open.send_datagram(bytes, &counters),
+                super::table::Waiting::Gossip(class, bytes) => open.send_gossip(class, bytes, &counters),
+            }
+        }
+    }
+    table.shrink(transport.shared.cache);
+    drop(table);
+    tokio::spawn(send_frames(connection.clone(), event_queue, 1));
+    tokio::spawn(send_frames(connection.clone(), digest_queue, 0));
+    let heard = move || heard_ms.store(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+    tokio::spawn(receive(transport.clone(), host, uplink, connection, heard));
+}
+
+/// Writes a class's frames on one stream, which is opened with the first.
+async fn send_frames(connection: Connection, mut queue: mpsc::Receiver<Bytes>, priority: i32) {
+    let Some(mut frame) = queue.recv().await else { return };
+    let Ok(mut stream) = connection.open_uni().await else { return };
+    // Only fails when the stream is closed, which the write below will say.
+    let _ = stream.set_priority(priority);
+    loop {
+        if stream.write_chunk(frame).await.is_err() {
+            return;
+        }
+        let Some(next) = queue.recv().await else { return };
+        frame = next;
+    }
+}
+
+async fn receive(transport: Transport, from: HostId, uplink: Uplink, connection: Connection, heard: impl Fn()) {
+    let shared = Arc::clone(&transport.shared);
+    loop {
+        tokio::select! {
+            biased;
+            datagram = connection.read_datagram() => match datagram {
+                Ok(bytes) => {
+                    heard();
+                    if shared.inbound.try_send(Inbound::Datagram { from, uplink, bytes }).is_err() {
+                        count(&shared.counters.datagrams_overrun);
+                    }
+                }
+                Err(_) => break,
+            },
+            stream = connection.accept_uni() => match stream {
+                Ok(stream) => { tokio::spawn(receive_gossip(transport.clone(), from, connection.clone(), stream)); }
+                Err(_) => break,
+            },
+            stream = connection.accept_bi() => match stream {
+                Ok((send, receive)) => {
+                    tokio::spawn(request::serve(transport.clone(), Some(from), send, receive));
+                }
+                Err(_) => break,
+            },
+        }
+    }
+    transport.table().closed(from, uplink, connection.stable_id());
+}
+
+/// Reads gossip frames until the stream ends. A bad frame ends it: what follows cannot be trusted to be a frame.
+async fn receive_gossip(transport: Transport, from: HostId, connection: Connection, mut stream: RecvStream) {
+    let shared = &transport.shared;
+    loop {
+        let bytes = match read_frame(&mut stream, frame::MAX_GOSSIP).await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) | Err(ReadError::Lost) => return,
+            Err(ReadError::Frame(error)) => return refuse(shared, &connection, from, &error),
+        };
+        match frame::decode_gossip(bytes, shared.identity.cluster) {
+            Ok(frame) => {
+                let gossip = frame.gossip.unwrap_or_default();
+                // Waits when the host loop is busy: then the sender's queue fills, and drops there are counted.
+                if shared.inbound.send(Inbound::Gossip { from, gossip }).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => return refuse(shared, &connection, from, &error),
+        }
+    }
+}
+
+fn refuse(shared: &super::Shared, connection: &Connection, from: HostId, error: &frame::FrameError) {
+    count(&shared.counters.frames_refused);
+    tracing::warn!(%from, %error, "gossip refused, the connection is closed");
+    connection.close(VarInt::from_u32(1), error.to_string().as_bytes());
+}
+
+/// Why no frame was read.
+pub(super) enum ReadError {
+    /// The connection or the stream ended, or the peer fell silent in the middle of a frame.
+    Lost,
+    /// Its length is beyond the bound.
+    Frame(frame::FrameError),
+}
+
+/// Reads one frame of at most `max` bytes; `None` at the end of the stream.
+pub(super) async fn read_frame(stream: &mut RecvStream, max: usize) -> Result<Option<Bytes>, ReadError> {
+    let mut prefix = [0; frame::PREFIX_LEN];
+    match stream.read_exact(&mut prefix).await {
+        Ok(()) => {}
+        Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
+        Err(quinn::ReadExactError::FinishedEarly(_) | quinn::ReadExactError::ReadError(_)) => {
+            return Err(ReadError::Lost);
+        }
+    }
+    let len = frame::decode_prefix(prefix, max).map_err(ReadError::Frame)?;
+    let body = async {
+        // Grows with what arrives, not with what was announced.
+        let mut body = bytes::BytesMut::with_capacity(len.min(64 * 1024));
+        while body.len() < len {
+            let chunk = stream.read_chunk(len - body.len(), true).await.ok().flatten()?;
+            body.extend_from_slice(&chunk.bytes);
+        }
+        Some(body.freeze())
+    };
+    tokio::time::timeout(FRAME_TIMEOUT, body).await.ok().flatten().map(Some).ok_or(ReadError::Lost)
+}

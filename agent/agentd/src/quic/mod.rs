@@ -1,0 +1,268 @@
+//! Bytes between hosts: QUIC by quinn, one endpoint an uplink, bound to that uplink's address.
+//!
+//! It owns connections and queues and decides nothing: the host loop says what to send to whom, and gets what came.
+//!
+//! ```text
+//!             datagrams ─▶ quinn's buffer (64 KiB, full: the new one is dropped and counted)
+//! host loop ─ gossip ────▶ a queue a class and connection (256 events, 64 digests; full: dropped and counted)
+//!             requests ──▶ a stream each (16 at once a connection)
+//! ```
+
+mod connection;
+mod dial;
+mod request;
+mod table;
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use quinn::{
+    ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use ringmesh_node::Class;
+use ringmesh_proto::{
+    HostId, Uplink,
+    member::Member,
+    peer::{Gossip, SyncRequest, SyncResponse},
+};
+use tokio::sync::{mpsc, oneshot};
+
+pub use request::{RequestError, Requests};
+use table::Table;
+
+use crate::{
+    counters::{Counters, count},
+    identity::{Identity, IdentityError, tls},
+};
+
+/// A connection on which nothing arrives for so long is lost.
+const IDLE_TIMEOUT_MS: u32 = 6_000;
+
+/// Keeps the connections in use from being idle.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// Requests that a peer may have open at once.
+const MAX_REQUESTS: u32 = 16;
+
+/// Gossip streams that a peer may have open at once: one a class, and one of each that is being replaced.
+const MAX_GOSSIP_STREAMS: u32 = 4;
+
+/// Bytes of datagrams that wait for the congestion window.
+const DATAGRAM_BUFFER: usize = 64 * 1024;
+
+/// Bytes that a peer may send on all its streams before they are read: one request of the largest size, twice.
+const RECEIVE_WINDOW: u32 = 1024 * 1024;
+
+/// What came from another host.
+#[derive(Debug)]
+pub enum Inbound {
+    /// A datagram, its header unchecked.
+    Datagram {
+        /// By its certificate.
+        from: HostId,
+        /// On which it came.
+        uplink: Uplink,
+        /// As it came.
+        bytes: Bytes,
+    },
+    /// Gossip.
+    Gossip {
+        /// By its certificate.
+        from: HostId,
+        /// Checked for version and cluster.
+        gossip: Gossip,
+    },
+    /// A request that the host loop answers.
+    Sync {
+        /// What the other host has.
+        request: SyncRequest,
+        /// Where the answer goes.
+        reply: oneshot::Sender<SyncResponse>,
+    },
+    /// The answer to a sync of ours.
+    SyncAnswer {
+        /// Who answered.
+        from: HostId,
+        /// What it says.
+        response: SyncResponse,
+    },
+}
+
+/// Why an endpoint could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The socket could not be bound: a fault of the operator or of another process.
+    #[error("uplink {uplink}: cannot listen on UDP {address}: {reason}")]
+    Bind {
+        /// Whose address it is.
+        uplink: Uplink,
+        /// As configured.
+        address: SocketAddr,
+        /// What to do.
+        reason: &'static str,
+        /// What the platform said.
+        source: std::io::Error,
+    },
+    /// The certificates do not make a TLS configuration.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The endpoint could not be made of the socket.
+    #[error("uplink {uplink}: cannot open an endpoint")]
+    Endpoint {
+        /// Which.
+        uplink: Uplink,
+        /// What the platform said.
+        source: std::io::Error,
+    },
+}
+
+/// The connections to other hosts.
+#[derive(Clone)]
+pub struct Transport {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    identity: Arc<Identity>,
+    client: ClientConfig,
+    endpoints: [Option<Endpoint>; 2],
+    table: Mutex<Table>,
+    inbound: mpsc::Sender<Inbound>,
+    requests: Requests,
+    counters: Arc<Counters>,
+    cache: usize,
+}
+
+impl Transport {
+    /// Opens an endpoint on each uplink and begins to accept.
+    ///
+    /// `cache`: connections kept to hosts that are not pinned.
+    pub fn open(
+        identity: Arc<Identity>,
+        addresses: [Option<SocketAddr>; 2],
+        cache: usize,
+        inbound: mpsc::Sender<Inbound>,
+        requests: Requests,
+        counters: Arc<Counters>,
+    ) -> Result<Self, TransportError> {
+        let server = server_config(&identity)?;
+        let client = client_config(&identity)?;
+        let mut endpoints = [None, None];
+        for uplink in Uplink::BOTH {
+            if let Some(address) = addresses[uplink.index()] {
+                endpoints[uplink.index()] = Some(endpoint(uplink, address, server.clone())?);
+            }
+        }
+        let table = Mutex::new(Table::new(identity.host));
+        let shared = Shared { identity, client, endpoints, table, inbound, requests, counters, cache };
+        let transport = Self { shared: Arc::new(shared) };
+        for uplink in Uplink::BOTH {
+            if let Some(endpoint) = transport.shared.endpoints[uplink.index()].clone() {
+                tokio::spawn(dial::accept(transport.clone(), uplink, endpoint));
+            }
+        }
+        Ok(transport)
+    }
+
+    /// Sends a datagram at once, or not at all. Opens a connection if there is none; a few datagrams wait for it.
+    pub fn send_datagram(&self, to: Member, uplink: Uplink, bytes: Bytes) {
+        let mut table = self.table();
+        match table.open(to.id, uplink) {
+            Some(open) => open.send_datagram(bytes, &self.shared.counters),
+            None => self.wait_for_connection(&mut table, to, uplink, table::Waiting::Datagram(bytes)),
+        }
+    }
+
+    /// Queues a gossip frame for a host, on this uplink or, if that has no connection and the other has, on that.
+    pub fn send_gossip(&self, to: Member, uplink: Uplink, class: Class, bytes: Bytes) {
+        let mut table = self.table();
+        let open = if table.open(to.id, uplink).is_some() { uplink } else { uplink.other() };
+        match table.open(to.id, open) {
+            Some(open) => open.send_gossip(class, bytes, &self.shared.counters),
+            None => self.wait_for_connection(&mut table, to, uplink, table::Waiting::Gossip(class, bytes)),
+        }
+    }
+
+    /// From now on these connections, and no others, are kept whether they are used or not.
+    pub fn pin(&self, pins: &[(Member, Uplink)]) {
+        self.table().pin(pins.iter().map(|(member, uplink)| (member.id, *uplink)).collect());
+    }
+
+    /// Says goodbye on all connections and waits, a second at most, until that is sent.
+    pub async fn close(&self) {
+        let endpoints = self.shared.endpoints.iter().flatten();
+        let idle = endpoints.map(|endpoint| {
+            endpoint.close(VarInt::from_u32(0), b"agent ends");
+            endpoint.wait_idle()
+        });
+        let all = futures_util::future::join_all(idle);
+        let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
+    }
+
+    fn wait_for_connection(&self, table: &mut Table, to: Member, uplink: Uplink, waiting: table::Waiting) {
+        let Some(address) = to.address(uplink).filter(|_| self.shared.endpoints[uplink.index()].is_some()) else {
+            return count(&self.shared.counters.datagrams_unsent);
+        };
+        match table.wait(to.id, uplink, address, waiting) {
+            table::Wait::Queued => {}
+            table::Wait::Dropped => count(&self.shared.counters.datagrams_unsent),
+            table::Wait::Dial => {
+                tokio::spawn(dial::dial(self.clone(), to.id, uplink, address));
+            }
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.shared.table.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn endpoint(uplink: Uplink, address: SocketAddr, server: ServerConfig) -> Result<Endpoint, TransportError> {
+    let socket = UdpSocket::bind(address).map_err(|source| {
+        let reason = match source.kind() {
+            std::io::ErrorKind::AddrInUse => "the port is in use; is another agent running? Else set another port",
+            std::io::ErrorKind::AddrNotAvailable => "the address is not one of this host's; see `ip address`",
+            std::io::ErrorKind::PermissionDenied => "not permitted; run as root, or take a port above 1023",
+            _ => "the platform refused",
+        };
+        TransportError::Bind { uplink, address, reason, source }
+    })?;
+    Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(quinn::TokioRuntime))
+        .map_err(|source| TransportError::Endpoint { uplink, source })
+}
+
+fn transport_config() -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    config
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_REQUESTS))
+        .max_concurrent_uni_streams(VarInt::from_u32(MAX_GOSSIP_STREAMS))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        // A guess that fits a local network, so that a lost first packet costs milliseconds, not a second.
+        .initial_rtt(Duration::from_millis(30));
+    Arc::new(config)
+}
+
+fn server_config(identity: &Identity) -> Result<ServerConfig, IdentityError> {
+    let tls = QuicServerConfig::try_from(tls::peer_server_config(identity)?)
+        .expect("our TLS configuration has the cipher suite of QUIC's first packets");
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config.transport_config(transport_config());
+    Ok(config)
+}
+
+fn client_config(identity: &Identity) -> Result<ClientConfig, IdentityError> {
+    let tls = QuicClientConfig::try_from(tls::peer_client_config(identity)?)
+        .expect("our TLS configuration has the cipher suite of QUIC's first packets");
+    let mut config = ClientConfig::new(Arc::new(tls));
+    config.transport_config(transport_config());
+    Ok(config)
+}

@@ -1,0 +1,223 @@
+//! One question and one answer on a stream of their own.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use quinn::{Connection, RecvStream, SendStream};
+use ringmesh_node::View;
+use ringmesh_proto::{
+    HostId,
+    frame::{self, FrameError},
+    member::Member,
+    peer::{
+        QueryRequest, QueryResponse, Refusal, Request, Response, refusal::Reason, request::Body as Ask,
+        response::Body as Answer,
+    },
+};
+use tokio::sync::{oneshot, watch};
+
+use super::{Inbound, Transport, connection};
+use crate::{
+    clock,
+    counters::count,
+    identity::admission::{self, Authority},
+};
+
+/// For one try over one uplink.
+const TRY_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// For the host loop to answer a sync.
+const LOOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Members that a joining host is told to contact first.
+const MAX_SEEDS: usize = 16;
+
+/// Who answers what other hosts ask.
+#[derive(Clone)]
+pub struct Requests {
+    /// What this host knows.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Admits hosts, if this host holds the CA's key. Signing and a write to disk, at most some ten a second.
+    pub authority: Option<Arc<Mutex<Authority>>>,
+}
+
+/// Why a request got no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RequestError {
+    /// There is no connection and none could be opened.
+    #[error("no connection")]
+    NoConnection,
+    /// It did not answer in time on any uplink.
+    #[error("no answer in time")]
+    Timeout,
+    /// The connection broke.
+    #[error("the connection broke")]
+    Broken,
+    /// It answered that it will not.
+    #[error("refused: {}", .0.text)]
+    Refused(Refusal),
+    /// Its answer is none.
+    #[error("unusable answer: {0}")]
+    Frame(FrameError),
+}
+
+impl Transport {
+    /// Asks a host for its details: over the uplink on which it was heard last, then over the other.
+    pub async fn query(&self, to: Member, query: QueryRequest) -> Result<QueryResponse, RequestError> {
+        match self.ask(to, Ask::Query(query)).await? {
+            Answer::Query(answer) => Ok(answer),
+            Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) => Err(RequestError::Broken),
+        }
+    }
+
+    /// Asks a host for what this one lacks; the answer goes to the host loop.
+    pub fn sync(&self, to: Member, request: ringmesh_proto::peer::SyncRequest) {
+        let transport = self.clone();
+        tokio::spawn(async move {
+            match transport.ask(to, Ask::Sync(request)).await {
+                Ok(Answer::Sync(response)) => {
+                    let answer = Inbound::SyncAnswer { from: to.id, response };
+                    let _ = transport.shared.inbound.send(answer).await;
+                }
+                Ok(Answer::Refusal(_) | Answer::Query(_) | Answer::Join(_)) => {}
+                Err(error) => tracing::debug!(host = %to.id, %error, "no sync"),
+            }
+        });
+    }
+
+    async fn ask(&self, to: Member, body: Ask) -> Result<Answer, RequestError> {
+        let request =
+            Request { version: frame::VERSION, cluster: self.shared.identity.cluster.raw(), body: Some(body) };
+        let bytes = frame::encode(&request);
+        let mut last = RequestError::NoConnection;
+        let ways = self.table().ways(to.id);
+        for connection in ways {
+            match tokio::time::timeout(TRY_TIMEOUT, ask_on(&connection, bytes.clone())).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(refused @ RequestError::Refused(_))) => return Err(refused),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = RequestError::Timeout,
+            }
+        }
+        Err(last)
+    }
+}
+
+async fn ask_on(connection: &Connection, bytes: bytes::Bytes) -> Result<Answer, RequestError> {
+    let (mut send, mut receive) = connection.open_bi().await.map_err(|_| RequestError::Broken)?;
+    send.write_chunk(bytes).await.map_err(|_| RequestError::Broken)?;
+    send.finish().map_err(|_| RequestError::Broken)?;
+    let bytes = match connection::read_frame(&mut receive, frame::MAX_RESPONSE).await {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) | Err(connection::ReadError::Lost) => return Err(RequestError::Broken),
+        Err(connection::ReadError::Frame(error)) => return Err(RequestError::Frame(error)),
+    };
+    match frame::decode_response(bytes).map_err(RequestError::Frame)?.body {
+        Some(Answer::Refusal(refusal)) => Err(RequestError::Refused(refusal)),
+        Some(answer) => Ok(answer),
+        None => Err(RequestError::Broken),
+    }
+}
+
+/// Answers the one request of a stream. `from` is `None` for a host that has no certificate yet.
+pub(super) async fn serve(transport: Transport, from: Option<HostId>, mut send: SendStream, mut receive: RecvStream) {
+    let shared = &transport.shared;
+    let read = connection::read_frame(&mut receive, frame::MAX_REQUEST);
+    let request = match tokio::time::timeout(Duration::from_secs(10), read).await {
+        Ok(Ok(Some(bytes))) => frame::decode_request(bytes, from.map(|_| shared.identity.cluster)),
+        Ok(Err(connection::ReadError::Frame(error))) => Err(error),
+        Ok(Ok(None) | Err(connection::ReadError::Lost)) | Err(_) => return,
+    };
+    let body = match request {
+        Ok(request) => answer(&transport, from, request).await,
+        Err(error) => {
+            count(&shared.counters.frames_refused);
+            Answer::Refusal(error.refusal())
+        }
+    };
+    if let Answer::Refusal(refusal) = &body {
+        count(&shared.counters.requests_refused);
+        tracing::warn!(?from, reason = refusal.text, "request refused");
+    }
+    let response = frame::encode(&Response { version: frame::VERSION, body: Some(body) });
+    if send.write_chunk(response).await.is_ok() {
+        let _ = send.finish();
+    }
+}
+
+async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -> Answer {
+    let shared = &transport.shared;
+    match (request.body, from) {
+        (Some(Ask::Join(join)), None) => {
+            let result = match &shared.requests.authority {
+                None => Err(admission::no_authority(&shared.identity)),
+                Some(authority) => {
+                    let view = shared.requests.view.borrow().clone();
+                    admit(authority, &view, &join)
+                }
+            };
+            match result {
+                Ok(response) => {
+                    count(&shared.counters.hosts_admitted);
+                    Answer::Join(response)
+                }
+                Err(refusal) => Answer::Refusal(refusal),
+            }
+        }
+        (Some(Ask::Query(query)), Some(_)) => {
+            let view = shared.requests.view.borrow().clone();
+            Answer::Query(show(&view, &query))
+        }
+        (Some(Ask::Sync(request)), Some(_)) => {
+            let (reply, answered) = oneshot::channel();
+            let asked = shared.inbound.send(Inbound::Sync { request, reply }).await;
+            match tokio::time::timeout(LOOP_TIMEOUT, answered).await {
+                Ok(Ok(response)) if asked.is_ok() => Answer::Sync(response),
+                Ok(_) | Err(_) => Answer::Refusal(frame::refusal(Reason::Busy, "this host is busy; ask again")),
+            }
+        }
+        (Some(Ask::Join(_)), Some(_)) => {
+            Answer::Refusal(frame::refusal(Reason::NotAllowed, "a member of the cluster needs not join it"))
+        }
+        (Some(Ask::Query(_) | Ask::Sync(_)), None) => {
+            Answer::Refusal(frame::refusal(Reason::NotAllowed, "without a certificate one may only join"))
+        }
+        (None, _) => Answer::Refusal(frame::refusal(Reason::Malformed, "a request without a question")),
+    }
+}
+
+fn admit(
+    authority: &Mutex<Authority>,
+    view: &View,
+    join: &ringmesh_proto::peer::JoinRequest,
+) -> Result<ringmesh_proto::peer::JoinResponse, Refusal> {
+    use ringmesh_proto::v1::host::State;
+    // The name of a host that is gone may be taken by another.
+    let name_taken =
+        |name: &str| view.hosts.iter().any(|host| host.name == name && !matches!(host.state(), State::Down | State::Left));
+    let id_taken = |id: HostId| view.hosts.iter().any(|host| host.id == id.to_string());
+    let mut authority = authority.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut response = authority.admit(join, clock::unix().0 / 1000, name_taken, id_taken)?;
+    drop(authority);
+    let own = view.hosts.iter().find(|host| host.local);
+    let others = view.hosts.iter().filter(|host| !host.local && host.state() == State::Alive);
+    let seeds = own.into_iter().chain(others).take(MAX_SEEDS);
+    response.seeds = seeds.filter_map(|host| {
+        let id: HostId = host.id.parse().ok()?;
+        let addresses = [host.address.parse().ok(), host.address_b.parse().ok()];
+        Some(Member { id, generation: host.generation, addresses }.to_record(0, 0))
+    }).collect();
+    Ok(response)
+}
+
+fn show(view: &View, query: &QueryRequest) -> QueryResponse {
+    let now = clock::unix();
+    QueryResponse {
+        containers: if query.containers { view.containers.iter().map(|c| (**c).clone()).collect() } else { Vec::new() },
+        services: if query.services { view.services.iter().map(|s| (**s).clone()).collect() } else { Vec::new() },
+        observed_unix_ms: view.taken.unix.0,
+        age_ms: u32::try_from(now.0.saturating_sub(view.taken.unix.0)).unwrap_or(u32::MAX),
+    }
+}
