@@ -1,1 +1,9 @@
-fn main() {}
+//! The one binary.
+
+fn main() -> std::process::ExitCode {
+    // First of all: the shim must run before any thread exists.
+    if std::env::args().nth(1).as_deref() == Some(ringmesh_agentd::runtime::shim::SUBCOMMAND) {
+        return ringmesh_agentd::runtime::shim::main(std::env::args().skip(2).collect());
+    }
+    std::process::ExitCode::SUCCESS
+}
