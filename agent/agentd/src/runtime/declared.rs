@@ -67,7 +67,9 @@ fn observe(name: &str, declared: &Declared) -> Observed {
     };
     let process = match pid {
         Ok(pid) => pid.and_then(ProcessId::of),
-        Err(problem) => return Observed { status: ContainerStatus { problem: Some(problem), ..status }, process: None },
+        Err(problem) => {
+            return Observed { status: ContainerStatus { problem: Some(problem), ..status }, process: None };
+        }
     };
     let Some(process) = process else { return Observed { status, process: None } };
     let status = ContainerStatus {

@@ -210,7 +210,8 @@ pub(super) const MAX_PROBLEM: usize = 300;
 
 /// `text` without line breaks and control characters, cut to [`MAX_PROBLEM`] bytes.
 pub(super) fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()).collect();
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()).collect();
     let mut line = words.join(" ");
     if line.len() > MAX_PROBLEM {
         let end = (0..=MAX_PROBLEM).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);

@@ -13,6 +13,7 @@
 mod cgroup;
 mod declared;
 mod driver;
+mod handle;
 mod network;
 mod oci;
 mod process;
@@ -24,8 +25,9 @@ mod watch;
 pub use cgroup::remove_cgroups;
 pub use declared::DeclaredDriver;
 pub use driver::{Answer, Capabilities, Driver, DriverError, Observed, Verb};
+pub use handle::{RuntimeError, RuntimeHandle};
 pub use oci::OciDriver;
 pub use process::ProcessId;
 pub use ringmesh_node::health::spec::{ContainerState, ContainerStatus};
-pub use supervisor::{RuntimeError, RuntimeHandle, spawn};
+pub use supervisor::spawn;
 pub use teardown::{TeardownError, teardown};

@@ -14,7 +14,7 @@ use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
         address::{AddressAttribute, AddressFlags},
-        link::{InfoData, InfoVeth},
+        link::{InfoData, InfoVeth, LinkMessage},
     },
 };
 use sha2::{Digest, Sha256};
@@ -31,14 +31,27 @@ const INSIDE: &str = "eth0";
 
 /// The name of the host's end: 15 bytes, of which 52 bits tell containers and instances apart.
 pub(super) fn interface_name(instance: &str, container: &str) -> String {
-    // Neither name can hold the zero byte that keeps them apart.
-    let hash = Sha256::new().chain_update(instance).chain_update([0]).chain_update(container).finalize();
+    let hash = hash(instance, container);
     hash.iter().take(7).fold(String::from("rm"), |name, byte| format!("{name}{byte:02x}"))[..15].to_owned()
+}
+
+/// The hardware address of a container or a bridge, locally administered. It is the same in its next life, or its
+/// neighbours would talk to the old one until their caches expire.
+fn mac(instance: &str, name: &str) -> Vec<u8> {
+    let mut mac = hash(instance, name)[..6].to_vec();
+    mac[0] = mac[0] & 0xfc | 0x02;
+    mac
+}
+
+fn hash(instance: &str, name: &str) -> [u8; 32] {
+    // Neither name can hold the zero byte that keeps them apart.
+    Sha256::new().chain_update(instance).chain_update([0]).chain_update(name).finalize().into()
 }
 
 /// Gives the network namespace of `pid` its interface; makes the bridge if it is not there.
 pub(super) async fn attach(
-    interface: &str,
+    instance: &str,
+    container: &str,
     pid: u32,
     network: &Network,
     bridges: &Mutex<()>,
@@ -46,14 +59,22 @@ pub(super) async fn attach(
     let path = format!("/proc/{pid}/ns/net");
     let netns: OwnedFd = File::open(&path).map_err(DriverError::io("open", path))?.into();
     let netlink = Netlink::open()?;
-    let (address, length) = network.prefix().ok_or_else(|| {
-        failed("understand the address", format!("\"{}\" is not ADDRESS/LENGTH", network.address))
-    })?;
+    let (address, length) = network
+        .prefix()
+        .ok_or_else(|| failed("understand the address", format!("\"{}\" is not ADDRESS/LENGTH", network.address)))?;
     let bridge = {
         let _one_at_a_time = bridges.lock().await;
-        netlink.bridge(network, length).await?
+        netlink.bridge(network, length, mac(instance, &network.bridge)).await?
     };
-    netlink.veth(interface, bridge, &network.bridge, &netns).await?;
+    let interface = interface_name(instance, container);
+    let peer = || {
+        LinkMessageBuilder::<LinkUnspec>::new()
+            .name(INSIDE)
+            .address(mac(instance, container))
+            .setns_by_fd(netns.as_raw_fd())
+            .build()
+    };
+    netlink.veth(&interface, bridge, &network.bridge, peer).await?;
     in_netns(netns, address, length, network.gateway).await
 }
 
@@ -104,12 +125,14 @@ impl Netlink {
         self.handle.link().set(message).execute().await.map_err(|e| refused(format!("set {name} up"), &e))
     }
 
-    async fn bridge(&self, network: &Network, length: u8) -> Result<u32, DriverError> {
+    async fn bridge(&self, network: &Network, length: u8, mac: Vec<u8>) -> Result<u32, DriverError> {
         let name = &network.bridge;
         let index = match self.index(name).await? {
             Some(index) => index,
             None => {
-                let made = self.handle.link().add(LinkBridge::new(name).up().build()).execute().await;
+                // Without an address of its own it would take that of a port, and change it as ports come and go.
+                let message = LinkBridge::new(name).address(mac).up().build();
+                let made = self.handle.link().add(message).execute().await;
                 match made {
                     // Another agent of this host may have been faster.
                     Err(error) if !is(&error, nix::errno::Errno::EEXIST) => {
@@ -139,8 +162,13 @@ impl Netlink {
         }
     }
 
-    async fn veth(&self, name: &str, bridge: u32, bridge_name: &str, netns: &OwnedFd) -> Result<(), DriverError> {
-        let peer = || LinkMessageBuilder::<LinkUnspec>::new().name(INSIDE).setns_by_fd(netns.as_raw_fd()).build();
+    async fn veth(
+        &self,
+        name: &str,
+        bridge: u32,
+        bridge_name: &str,
+        peer: impl Fn() -> LinkMessage,
+    ) -> Result<(), DriverError> {
         let message = || {
             LinkVeth::new(name, INSIDE)
                 .set_info_data(InfoData::Veth(InfoVeth::Peer(peer())))
@@ -186,7 +214,8 @@ impl Netlink {
 async fn in_netns(netns: OwnedFd, address: IpAddr, length: u8, gateway: Option<IpAddr>) -> Result<(), DriverError> {
     let (sender, receiver) = oneshot::channel();
     let work = move || -> Result<(), DriverError> {
-        setns(&netns, CloneFlags::CLONE_NEWNET).map_err(|e| failed("enter the container's namespace", e.to_string()))?;
+        setns(&netns, CloneFlags::CLONE_NEWNET)
+            .map_err(|e| failed("enter the container's namespace", e.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
         let runtime = runtime.map_err(DriverError::io("make", "an event loop"))?;
         runtime.block_on(async { Netlink::open()?.inside(address, length, gateway).await })
@@ -204,9 +233,10 @@ fn is(error: &rtnetlink::Error, errno: nix::errno::Errno) -> bool {
 }
 
 fn refused(what: String, error: &rtnetlink::Error) -> DriverError {
-    let message = match error {
-        rtnetlink::Error::NetlinkError(message) => message.to_io().to_string(),
-        error => error.to_string(),
+    let message = if let rtnetlink::Error::NetlinkError(message) = error {
+        message.to_io().to_string()
+    } else {
+        error.to_string()
     };
     failed(what, message)
 }
@@ -224,7 +254,17 @@ mod tests {
         let name = interface_name("lab-h1", "web");
         assert_eq!(name.len(), 15);
         assert_eq!(name, interface_name("lab-h1", "web"));
-        let others = [interface_name("lab-h2", "web"), interface_name("lab-h1", "web2"), interface_name("lab-h1w", "eb")];
+        let others =
+            [interface_name("lab-h2", "web"), interface_name("lab-h1", "web2"), interface_name("lab-h1w", "eb")];
         assert!(others.iter().all(|other| *other != name));
+    }
+
+    #[test]
+    fn hardware_addresses_are_local_and_of_one_station() {
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            let mac = mac("lab-h1", name);
+            assert_eq!((mac.len(), mac[0] & 0x03), (6, 0x02));
+            assert_ne!(mac, super::mac("lab-h2", name));
+        }
     }
 }

@@ -49,19 +49,25 @@ pub(super) const ERROR: &str = "error ";
 /// Runs the shim with what follows `oci-shim` on the command line. No thread may exist yet.
 pub fn main(args: Vec<String>) -> ExitCode {
     // Says in the container's log what libcontainer knows beyond its errors.
-    tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).with_ansi(false).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
         [RUN, state_dir, instance, name, addresses @ ..] => {
-            run(&Layout::new(Path::new(state_dir), instance), name, addresses).map_err(|error| match error {
-                DriverError::Runtime { message, .. } => message,
-                error => error.one_line(),
+            run(&Layout::new(Path::new(state_dir), instance), name, addresses).map_err(|error| {
+                // The agent puts the runtime's name before it again.
+                if let DriverError::Runtime { message, .. } = error { message } else { error.one_line() }
             })
         }
         [TEARDOWN, state_dir, instance] => {
             super::teardown(Path::new(state_dir), instance).map_err(|error| one_line(&error.to_string()))
         }
-        _ => Err(format!("usage: {SUBCOMMAND} {RUN} STATE_DIR INSTANCE CONTAINER [ADDRESS…] | {TEARDOWN} STATE_DIR INSTANCE")),
+        _ => Err(format!(
+            "usage: {SUBCOMMAND} {RUN} STATE_DIR INSTANCE CONTAINER [ADDRESS…] | {TEARDOWN} STATE_DIR INSTANCE"
+        )),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -115,7 +121,8 @@ fn start(layout: &Layout, name: &str, addresses: &[&str], mut container: Contain
     if order != START {
         return Err(lost("the agent went away before the container was started"));
     }
-    let process = ProcessId::of(pid).ok_or_else(|| lost("the container's first process ended before it was started"))?;
+    let process =
+        ProcessId::of(pid).ok_or_else(|| lost("the container's first process ended before it was started"))?;
     container.start().map_err(libcontainer)?;
     let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
     layout.save_record(name, &new_record(OciRuntime::Libcontainer, pid, Some(process), addresses))?;

@@ -13,7 +13,7 @@ use std::{
 
 use ringmesh_node::health::spec::{ContainerState, ContainerStatus};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     declared::DeclaredDriver,
     driver::{Driver, DriverError, Observed},
+    handle::{Job, Order, Reply, RuntimeError, RuntimeHandle},
     oci::OciDriver,
     process::ProcessId,
     watch::{End, Watcher},
@@ -29,85 +30,12 @@ use crate::config::{Config, Container};
 
 /// Starts under way at once: more would only wait for the kernel's locks.
 const STARTS: usize = 4;
-/// Orders that wait for the supervisor; those who order wait beyond that.
-const ORDERS: usize = 64;
 /// Reports that wait for the host loop; beyond that changes of one container become one.
 const REPORTS: usize = 16;
 /// A start that failed is tried again after the first of these, then twice as long, up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Containers that no descriptor watches are looked at so often.
 const RECONCILE: Duration = Duration::from_secs(10);
-
-/// Orders to the supervisor. When the last one is dropped, it ends; the containers run on.
-#[derive(Clone, Debug)]
-pub struct RuntimeHandle {
-    orders: mpsc::Sender<Order>,
-}
-
-/// Why an order was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum RuntimeError {
-    /// Of the asker: no such container.
-    #[error("no container {0} is configured on this host")]
-    Unknown(String),
-    /// Of the asker: something else is being done to it.
-    #[error("container {0} is busy; try again when it has been started or stopped")]
-    Busy(String),
-    /// Of ours: the agent ends.
-    #[error("the container supervisor has ended")]
-    Ended,
-    /// The driver could not.
-    #[error(transparent)]
-    Driver(#[from] DriverError),
-}
-
-impl RuntimeHandle {
-    /// Kills and deletes the container, makes it anew and starts it.
-    pub async fn restart(&self, container: &str) -> Result<(), RuntimeError> {
-        self.order(container, Job::Restart).await
-    }
-
-    /// Kills every process of the container; it is not started again before [`Self::restart`].
-    pub async fn stop(&self, container: &str) -> Result<(), RuntimeError> {
-        self.order(container, Job::Stop).await
-    }
-
-    /// Freezes the container.
-    pub async fn pause(&self, container: &str) -> Result<(), RuntimeError> {
-        self.order(container, Job::Pause).await
-    }
-
-    /// Lets a paused container go on.
-    pub async fn resume(&self, container: &str) -> Result<(), RuntimeError> {
-        self.order(container, Job::Resume).await
-    }
-
-    async fn order(&self, container: &str, job: Job) -> Result<(), RuntimeError> {
-        let (reply, answer) = oneshot::channel();
-        let order = Order { container: container.to_owned(), job, reply };
-        self.orders.send(order).await.map_err(|_| RuntimeError::Ended)?;
-        answer.await.unwrap_or(Err(RuntimeError::Ended))
-    }
-}
-
-#[derive(Debug)]
-struct Order {
-    container: String,
-    job: Job,
-    reply: Reply,
-}
-
-type Reply = oneshot::Sender<Result<(), RuntimeError>>;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Job {
-    Inspect,
-    Start,
-    Restart,
-    Stop,
-    Pause,
-    Resume,
-}
 
 /// Runs the supervisor for all containers of `config` on the current event loop.
 ///
@@ -130,7 +58,7 @@ fn supervise(
     drivers: Vec<Arc<dyn Driver>>,
     backoff: (Duration, Duration),
 ) -> (RuntimeHandle, mpsc::Receiver<Vec<ContainerStatus>>) {
-    let (orders, order_queue) = mpsc::channel(ORDERS);
+    let (handle, order_queue) = RuntimeHandle::new();
     let (reports, report_queue) = mpsc::channel(REPORTS);
     let (watcher, ends) = match Watcher::new() {
         Ok((watcher, ends)) => (Some(watcher), Some(ends)),
@@ -156,7 +84,7 @@ fn supervise(
         ends,
     };
     tokio::spawn(supervisor.run());
-    (RuntimeHandle { orders }, report_queue)
+    (handle, report_queue)
 }
 
 /// One configured container.
@@ -266,7 +194,9 @@ impl Supervisor {
         for driver in &self.drivers {
             match driver.list().await {
                 Ok(list) => known.extend(list.into_iter().map(|o| ((driver.name(), o.status.name.clone()), o))),
-                Err(error) => tracing::error!(driver = driver.name(), error = error.one_line(), "cannot list containers"),
+                Err(error) => {
+                    tracing::error!(driver = driver.name(), error = error.one_line(), "cannot list containers")
+                }
             }
         }
         for at in 0..self.slots.len() {
@@ -357,9 +287,11 @@ impl Supervisor {
             }
         }
         if job != Job::Inspect {
-            // A verb that is not there says nothing of the container.
-            let of_container = |error: &&DriverError| !matches!(error, DriverError::Unsupported { .. });
-            slot.problem = result.as_ref().err().filter(of_container).map(DriverError::one_line);
+            // An order that makes no sense says nothing of the container.
+            let of_asker = |e: &DriverError| matches!(e, DriverError::Unsupported { .. } | DriverError::State { .. });
+            if !result.as_ref().is_err_and(of_asker) {
+                slot.problem = result.as_ref().err().map(DriverError::one_line);
+            }
             if let Some(problem) = &slot.problem {
                 tracing::warn!(container = slot.container.name, ?job, problem, "a container could not be changed");
             }

@@ -39,7 +39,7 @@ pub(super) struct Launch<'a> {
 }
 
 enum Kind {
-    Shim { child: Child, orders: ChildStdin, answers: BufReader<Take<ChildStdout>> },
+    Shim { child: Box<Child>, orders: ChildStdin, answers: BufReader<Take<ChildStdout>> },
     Program(OciRuntime),
 }
 
@@ -119,7 +119,7 @@ impl<'a> Launch<'a> {
         let answer = next_answer(&mut answers).await?;
         let pid = answer.strip_prefix(shim::CREATED).and_then(|pid| pid.trim().parse().ok());
         let pid = pid.ok_or_else(|| protocol(&answer))?;
-        Ok(Self { layout, name, addresses, pid, kind: Kind::Shim { child, orders, answers } })
+        Ok(Self { layout, name, addresses, pid, kind: Kind::Shim { child: Box::new(child), orders, answers } })
     }
 
     async fn by_program(

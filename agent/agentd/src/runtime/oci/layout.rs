@@ -18,8 +18,7 @@ use crate::{
 };
 
 /// Every runtime, for those who look for what others left.
-pub(in crate::runtime) const RUNTIMES: [OciRuntime; 3] =
-    [OciRuntime::Libcontainer, OciRuntime::Crun, OciRuntime::Runc];
+pub(in crate::runtime) const RUNTIMES: [OciRuntime; 3] = [OciRuntime::Libcontainer, OciRuntime::Crun, OciRuntime::Runc];
 
 /// The directories of one agent.
 #[derive(Clone, Debug)]

@@ -39,11 +39,10 @@ impl OciDriver {
 
     async fn make(&self, container: &Container, oci: &Oci) -> Result<(), DriverError> {
         let addresses: Vec<String> = container.network.iter().map(|network| network.address.clone()).collect();
-        let launch =
-            Launch::create(&self.layout, &container.name, oci.runtime, &self.shim_path, &addresses).await?;
+        let launch = Launch::create(&self.layout, &container.name, oci.runtime, &self.shim_path, &addresses).await?;
         if let Some(network) = &container.network {
-            let interface = network::interface_name(&self.layout.instance, &container.name);
-            network::attach(&interface, launch.pid, network, &self.bridges).await?;
+            let instance = &self.layout.instance;
+            network::attach(instance, &container.name, launch.pid, network, &self.bridges).await?;
         }
         launch.start().await
     }
@@ -131,9 +130,8 @@ impl Driver for OciDriver {
     }
 
     fn trim_logs(&self) -> Answer<'_, ()> {
-        let trim = |layout: &Layout, _: &str| {
-            layout.names().iter().try_for_each(|name| trim_log(layout, name, MAX_LOG))
-        };
+        let trim =
+            |layout: &Layout, _: &str| layout.names().iter().try_for_each(|name| trim_log(layout, name, MAX_LOG));
         Box::pin(self.blocking("", trim))
     }
 }
