@@ -100,9 +100,10 @@ impl Lab {
     }
 
     fn groups(&self) -> Vec<std::path::PathBuf> {
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
-        let root = Path::new("/sys/fs/cgroup").to_owned();
-        let groups = hierarchies.chain([root]).map(|path| path.join("ringmesh").join(&self.instance));
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let hierarchies =
+            mounts.lines().filter(|line| line.contains(" - cgroup")).map(|l| l.split(' ').nth(4).unwrap());
+        let groups = hierarchies.map(|path| Path::new(path).join("ringmesh").join(&self.instance));
         groups.filter(|path| path.exists()).collect()
     }
 
@@ -110,7 +111,7 @@ impl Lab {
         assert_eq!(self.processes(), [0_i32; 0]);
         assert_eq!(self.groups(), Vec::<std::path::PathBuf>::new());
         assert_eq!(veths(), Vec::<String>::new());
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         assert!(!mounts.contains(self.directory.path().to_str().unwrap()), "{mounts}");
         for directory in ["containers", "runtime"] {
             assert!(!self.state_dir().join(directory).exists(), "{directory}");
@@ -332,6 +333,8 @@ fn containers_of_crun_live_are_taken_over_and_vanish() {
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
             umount(unified).unwrap();
+            // crun would leave plain files in the directory below the mount.
+            mount(Some("none"), unified, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         }
         life_of_containers("crun").await;
     });

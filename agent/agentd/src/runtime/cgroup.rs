@@ -82,9 +82,9 @@ fn subdirectories(path: &Path) -> Vec<PathBuf> {
     entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
 }
 
-/// Where hierarchies of version 1 and 2 are mounted.
+/// Where hierarchies of version 1 and 2 are mounted, as this thread sees it.
 fn mounts() -> io::Result<Vec<PathBuf>> {
-    Ok(parse_mounts(&fs::read_to_string("/proc/self/mountinfo")?))
+    Ok(parse_mounts(&fs::read_to_string("/proc/thread-self/mountinfo")?))
 }
 
 /// proc_pid_mountinfo(5): the fifth field is the mount point, the one after " - " the type.
