@@ -1,0 +1,117 @@
+//! The control groups of an instance: `/ringmesh/<instance>/<container>` in every hierarchy that is mounted.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::{sys::signal::Signal, unistd::Pid};
+
+/// What all our groups lie below.
+const ROOT: &str = "ringmesh";
+
+/// A group that was just emptied stays busy for a moment: so often and so long it is tried again.
+const ATTEMPTS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The group of a container, as the OCI's `cgroupsPath`.
+pub(super) fn path(instance: &str, container: &str) -> PathBuf {
+    Path::new("/").join(ROOT).join(instance).join(container)
+}
+
+/// Kills what is left in a container's groups and removes them. Blocks.
+pub(super) fn remove(instance: &str, container: &str) -> io::Result<()> {
+    for mount in mounts()? {
+        remove_tree(&mount.join(ROOT).join(instance).join(container))?;
+    }
+    Ok(())
+}
+
+/// Removes the groups of an instance that are empty, and the one above them if no other instance uses it.
+///
+/// Blocks. Groups that hold processes stay, and are an error.
+pub fn remove_cgroups(instance: &str) -> io::Result<()> {
+    let mut result = Ok(());
+    for mount in mounts()? {
+        let root = mount.join(ROOT);
+        let own = root.join(instance);
+        for group in subdirectories(&own).into_iter().chain([own]) {
+            match fs::remove_dir(&group) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => result = Err(io::Error::new(error.kind(), format!("{}: {error}", group.display()))),
+            }
+        }
+        // Fails while it is not empty, and may.
+        let _ = fs::remove_dir(&root);
+    }
+    result
+}
+
+fn remove_tree(group: &Path) -> io::Result<()> {
+    for child in subdirectories(group) {
+        remove_tree(&child)?;
+    }
+    for attempt in 1.. {
+        match fs::remove_dir(group) {
+            Ok(()) => break,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) if attempt == ATTEMPTS => {
+                return Err(io::Error::new(error.kind(), format!("{}: {error}", group.display())));
+            }
+            Err(_) => {
+                kill_members(group);
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn kill_members(group: &Path) {
+    let members = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    for pid in members.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
+        // It may be gone already.
+        let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+fn subdirectories(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+/// Where hierarchies of version 1 and 2 are mounted, as this thread sees it.
+fn mounts() -> io::Result<Vec<PathBuf>> {
+    Ok(parse_mounts(&fs::read_to_string("/proc/thread-self/mountinfo")?))
+}
+
+/// proc_pid_mountinfo(5): the fifth field is the mount point, the one after " - " the type.
+fn parse_mounts(mountinfo: &str) -> Vec<PathBuf> {
+    let point = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        let kind = after.split(' ').next()?;
+        (kind == "cgroup" || kind == "cgroup2").then(|| before.split(' ').nth(4).map(PathBuf::from))?
+    };
+    mountinfo.lines().filter_map(point).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_are_found_in_mountinfo() {
+        let text = "24 1 0:5 / /dev rw,relatime - devtmpfs dev rw\n\
+                    31 30 0:27 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n\
+                    32 30 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let expected = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"].map(PathBuf::from);
+        assert_eq!(parse_mounts(text), expected);
+    }
+
+    #[test]
+    fn instances_do_not_share_groups() {
+        assert_eq!(path("lab-h1", "web"), Path::new("/ringmesh/lab-h1/web"));
+    }
+}

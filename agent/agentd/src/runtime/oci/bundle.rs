@@ -1,0 +1,219 @@
+//! The OCI bundle of a container: what it may see and do.
+//!
+//! The root file system is one directory, read-only, for many containers; what must be written lies in tmpfs. Mount
+//! points must therefore be there before: empty directories are made where they are missing.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::{
+    OciSpecError,
+    runtime::{
+        Capabilities, Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder,
+        LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder, Mount, MountBuilder, PosixRlimitBuilder,
+        PosixRlimitType, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder, get_default_maskedpaths,
+        get_default_readonly_paths,
+    },
+};
+use rustix::process::{Resource, getrlimit};
+
+use crate::{
+    config::Oci,
+    runtime::{cgroup, driver::DriverError, oci::layout::Layout},
+};
+
+/// What a first process may do as root of its own namespaces: the widespread default, less making device nodes and
+/// writing to the audit log.
+const CAPABILITIES: [Capability; 12] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::NetBindService,
+    Capability::NetRaw,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
+/// Open files a process, unless the host allows fewer. Processes may raise it to the host's own hard limit.
+const OPEN_FILES: u64 = 1024;
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+const MOUNT_POINTS: [&str; 4] = ["proc", "dev", "tmp", "run"];
+
+/// Checks the root file system and writes config.json. Blocks.
+pub(super) fn write(layout: &Layout, name: &str, oci: &Oci) -> Result<(), DriverError> {
+    check_rootfs(&oci.rootfs, &oci.args[0])?;
+    let bundle = layout.bundle(name);
+    fs::create_dir_all(&bundle).map_err(DriverError::io("make directory", &bundle))?;
+    let path = bundle.join("config.json");
+    let invalid = |error: OciSpecError| DriverError::Runtime { runtime: "oci-spec", message: error.to_string() };
+    spec(name, oci, cgroup::path(&layout.instance, name)).and_then(|spec| spec.save(path)).map_err(invalid)
+}
+
+fn check_rootfs(rootfs: &Path, program: &str) -> Result<(), DriverError> {
+    let refuse = |problem: String| DriverError::Rootfs { path: rootfs.to_owned(), problem };
+    match fs::metadata(rootfs) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return Err(refuse("is not a directory; name an unpacked root file system".into())),
+        Err(error) => return Err(refuse(format!("{error}; name an unpacked root file system"))),
+    }
+    for point in MOUNT_POINTS {
+        let path = rootfs.join(point);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(_) => return Err(refuse(format!("/{point} is not a directory; a mount point is needed there"))),
+            Err(_) => fs::create_dir(&path)
+                .or_else(|error| if path.is_dir() { Ok(()) } else { Err(error) })
+                .map_err(|error| refuse(format!("no mount point /{point}, and cannot make it ({error}); make it")))?,
+        }
+    }
+    // Links lead within the root file system, not from here: what is a link is for the runtime to judge.
+    if let Ok(metadata) = fs::symlink_metadata(rootfs.join(program.trim_start_matches('/')))
+        && program.starts_with('/')
+        && metadata.is_file()
+        && metadata.permissions().mode() & 0o111 == 0
+    {
+        return Err(refuse(format!("{program} is not executable; chmod +x it")));
+    }
+    Ok(())
+}
+
+fn spec(name: &str, oci: &Oci, cgroup: PathBuf) -> Result<Spec, OciSpecError> {
+    let mut env = oci.env.clone();
+    if !env.iter().any(|variable| variable.starts_with("PATH=")) {
+        env.push(PATH.into());
+    }
+    let capabilities: Capabilities = CAPABILITIES.into_iter().collect();
+    let process = ProcessBuilder::default()
+        .terminal(false)
+        .user(UserBuilder::default().uid(0_u32).gid(0_u32).build()?)
+        .args(oci.args.clone())
+        .env(env)
+        .cwd("/")
+        .capabilities(
+            LinuxCapabilitiesBuilder::default()
+                .bounding(capabilities.clone())
+                .effective(capabilities.clone())
+                .permitted(capabilities)
+                .inheritable(Capabilities::new())
+                .ambient(Capabilities::new())
+                .build()?,
+        )
+        .rlimits([open_files()?])
+        .no_new_privileges(true)
+        .build()?;
+    let namespaces = [
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Network,
+    ];
+    let namespaces: Result<Vec<_>, _> =
+        namespaces.into_iter().map(|kind| LinuxNamespaceBuilder::default().typ(kind).build()).collect();
+    // Runtimes add the devices that every container needs: null, zero, full, random, urandom, tty, ptmx.
+    let no_devices = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?;
+    let mut resources = LinuxResourcesBuilder::default().devices([no_devices]);
+    if let Some(bytes) = oci.memory_limit {
+        let limit = i64::try_from(bytes).unwrap_or(i64::MAX);
+        resources = resources.memory(LinuxMemoryBuilder::default().limit(limit).build()?);
+    }
+    let linux = LinuxBuilder::default()
+        .namespaces(namespaces?)
+        .cgroups_path(cgroup)
+        .resources(resources.build()?)
+        .masked_paths(get_default_maskedpaths())
+        .readonly_paths(get_default_readonly_paths())
+        .build()?;
+    SpecBuilder::default()
+        .version("1.0.2")
+        .root(RootBuilder::default().path(&oci.rootfs).readonly(true).build()?)
+        .hostname(name)
+        .mounts(mounts()?)
+        .process(process)
+        .linux(linux)
+        .build()
+}
+
+fn mounts() -> Result<Vec<Mount>, OciSpecError> {
+    let mount = |at: &str, kind: &str, options: &[&str]| {
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        MountBuilder::default().destination(at).typ(kind).source(kind).options(options).build()
+    };
+    Ok(vec![
+        mount("/proc", "proc", &["nosuid", "noexec", "nodev"])?,
+        mount("/dev", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=64k"])?,
+        mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"])?,
+        mount("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777", "size=65536k"])?,
+        mount("/run", "tmpfs", &["nosuid", "nodev", "mode=755", "size=65536k"])?,
+    ])
+}
+
+/// Never above the hard limit that we have: raising it needs a privilege that we may lack.
+fn open_files() -> Result<oci_spec::runtime::PosixRlimit, OciSpecError> {
+    let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(OPEN_FILES.min(hard)).hard(hard).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::OciRuntime;
+
+    fn oci(rootfs: &Path) -> Oci {
+        Oci {
+            runtime: OciRuntime::Libcontainer,
+            rootfs: rootfs.to_owned(),
+            args: vec!["/bin/httpd".into(), "-f".into()],
+            env: vec!["A=1".into()],
+            memory_limit: Some(64 << 20),
+        }
+    }
+
+    #[test]
+    fn a_bundle_is_read_only_bounded_and_named() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let rootfs = directory.path().join("rootfs");
+        fs::create_dir(&rootfs).expect("it is ours");
+        let layout = Layout::new(&directory.path().join("state"), "lab-h1");
+        write(&layout, "web", &oci(&rootfs)).expect("a valid container");
+        assert!(MOUNT_POINTS.iter().all(|point| rootfs.join(point).is_dir()));
+        let text = fs::read_to_string(layout.bundle("web").join("config.json")).expect("it was just written");
+        let spec: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        assert_eq!(spec["root"]["readonly"], true);
+        assert_eq!(spec["hostname"], "web");
+        assert_eq!(spec["linux"]["cgroupsPath"], "/ringmesh/lab-h1/web");
+        assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 64 << 20);
+        assert_eq!(spec["process"]["noNewPrivileges"], true);
+        assert_eq!(spec["process"]["env"], serde_json::json!(["A=1", PATH]));
+        let limit = &spec["process"]["rlimits"][0];
+        assert!(limit["soft"].as_u64() <= limit["hard"].as_u64());
+        assert!(limit["hard"].as_u64() <= Some(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)));
+    }
+
+    #[test]
+    fn an_unusable_root_file_system_is_explained() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let layout = Layout::new(directory.path(), "i");
+        let problem = |rootfs: &Path| write(&layout, "web", &oci(rootfs)).expect_err("unusable").one_line();
+        let missing = directory.path().join("missing");
+        assert!(problem(&missing).contains("No such file or directory"), "{}", problem(&missing));
+        let file = directory.path().join("file");
+        fs::write(&file, "").expect("it is ours");
+        assert!(problem(&file).ends_with("is not a directory; name an unpacked root file system"));
+        fs::create_dir(&missing).and_then(|()| fs::write(missing.join("proc"), "")).expect("it is ours");
+        assert!(problem(&missing).contains("/proc is not a directory"));
+        let plain = directory.path().join("plain");
+        fs::create_dir_all(plain.join("bin")).and_then(|()| fs::write(plain.join("bin/httpd"), "")).expect("ours");
+        assert!(problem(&plain).contains("/bin/httpd is not executable"));
+    }
+}
