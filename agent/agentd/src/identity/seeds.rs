@@ -35,6 +35,14 @@ pub fn write(state_dir: &Path, seeds: &[Member]) -> Result<(), IdentityError> {
     files::write(&path(state_dir), &json, files::SECRET)
 }
 
+/// Replaces a small file of the state directory, on disk before it returns, readable for its owner only.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    if let Some(directory) = path.parent() {
+        files::make_directory(directory)?;
+    }
+    files::write(path, bytes, files::SECRET)
+}
+
 #[cfg(test)]
 mod tests {
     use ringmesh_proto::HostId;

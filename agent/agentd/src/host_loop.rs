@@ -1,0 +1,153 @@
+//! The host loop: the only owner of the node. It carries inputs in and outputs out, and decides nothing.
+//!
+//! ```text
+//!  quic ── Inbound (4096; datagrams beyond it are dropped and counted, streams wait) ──▶ ┐
+//!  probe ─ ProbeReply (4096; the prober waits) ────────────────────────────────────────▶ │ Node ─▶ quic, prober, disk
+//!  runtime Vec<ContainerStatus> (the supervisor waits) ────────────────────────────────▶ │      ─▶ View (watch)
+//!  api ─── Command (16; the caller waits) ─────────────────────────────────────────────▶ ┘
+//! ```
+
+use std::sync::Arc;
+
+use ringmesh_node::{
+    Node, Output, Persistent, View,
+    health::spec::{ContainerStatus, ProbeReply},
+};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    clock::Clock,
+    probe::Prober,
+    quic::{Inbound, Transport},
+};
+
+/// Bound of the channel of what comes from other hosts: some 5 MB of the largest datagrams.
+pub const INBOUND_BOUND: usize = 4096;
+
+/// Bound of the channel of probe replies.
+pub const REPLY_BOUND: usize = 4096;
+
+/// Bound of the channel of commands.
+pub const COMMAND_BOUND: usize = 16;
+
+/// Inputs that one turn takes at the most before its outputs are carried out and its view is shown.
+const TURN: usize = 256;
+
+/// What an operator orders.
+#[derive(Debug)]
+pub enum Command {
+    /// Leave the cluster on purpose; the loop ends when that is told.
+    Leave,
+}
+
+/// What the loop works with.
+pub struct HostLoop {
+    /// The machine.
+    pub node: Node,
+    /// Of the whole daemon.
+    pub clock: Clock,
+    /// To other hosts.
+    pub transport: Transport,
+    /// Makes probes.
+    pub prober: Prober,
+    /// Keeps the newest state to write down.
+    pub disk: watch::Sender<Option<Persistent>>,
+    /// Shows the newest snapshot.
+    pub view: watch::Sender<Arc<View>>,
+}
+
+/// What the loop listens to.
+pub struct Inputs {
+    /// From other hosts.
+    pub inbound: mpsc::Receiver<Inbound>,
+    /// Of the prober.
+    pub replies: mpsc::Receiver<ProbeReply>,
+    /// Of the runtimes.
+    pub statuses: mpsc::Receiver<Vec<ContainerStatus>>,
+    /// Of operators.
+    pub commands: mpsc::Receiver<Command>,
+}
+
+impl HostLoop {
+    /// Runs until this host has left.
+    pub async fn run(mut self, mut inputs: Inputs) {
+        loop {
+            if self.carry_out() {
+                return;
+            }
+            let (at, _) = self.node.poll_timeout();
+            // In the order of haste. What waits in the sockets is read before timers run: after a pause of this process
+            // its answers are there, and only timers that are still due then say that something is missing.
+            tokio::select! {
+                biased;
+                Some(inbound) = inputs.inbound.recv() => {
+                    self.take(inbound);
+                    for _ in 1..TURN {
+                        let Ok(inbound) = inputs.inbound.try_recv() else { break };
+                        self.take(inbound);
+                    }
+                }
+                Some(command) = inputs.commands.recv() => match command {
+                    Command::Leave => self.node.handle_leave(self.clock.now()),
+                },
+                Some(reply) = inputs.replies.recv() => {
+                    self.node.handle_probe_reply(self.clock.now(), reply);
+                    for _ in 1..TURN {
+                        let Ok(reply) = inputs.replies.try_recv() else { break };
+                        self.node.handle_probe_reply(self.clock.now(), reply);
+                    }
+                }
+                Some(statuses) = inputs.statuses.recv() => {
+                    for status in statuses {
+                        self.node.handle_status(self.clock.now(), status);
+                    }
+                }
+                () = tokio::time::sleep_until(self.clock.deadline(at)) => {}
+            }
+            // A stream of messages must not keep the timers from running.
+            if self.node.poll_timeout().0 <= self.clock.instant() {
+                self.node.handle_timeout(self.clock.now());
+            }
+        }
+    }
+
+    fn take(&mut self, inbound: Inbound) {
+        let now = self.clock.now();
+        match inbound {
+            Inbound::Datagram { from, uplink, bytes } => self.node.handle_datagram(now, from, uplink, bytes),
+            Inbound::Gossip { from, gossip } => self.node.handle_gossip(now, from, gossip),
+            Inbound::Sync { request, reply } => {
+                // The asker may have given up.
+                let _ = reply.send(self.node.handle_sync_request(&request));
+            }
+            Inbound::SyncAnswer { from, response } => self.node.handle_sync_response(now, from, response),
+        }
+    }
+
+    /// Carries out what the node wants and shows what is new. True when this host has left.
+    fn carry_out(&mut self) -> bool {
+        let mut left = false;
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Datagram { to, uplink, bytes } => self.transport.send_datagram(to, uplink, bytes),
+                Output::Gossip { to, uplink, class, bytes } => self.transport.send_gossip(to, uplink, class, bytes),
+                Output::Sync { to, request, .. } => self.transport.sync(to, request),
+                Output::Pin(pins) => self.transport.pin(&pins),
+                Output::Probe(request) => {
+                    let id = request.id;
+                    if self.prober.start(request).is_err() {
+                        self.node.handle_probe_busy(id);
+                    }
+                }
+                Output::Persist(state) => {
+                    self.disk.send_replace(Some(state));
+                }
+                Output::Left => left = true,
+            }
+        }
+        if let Some(view) = self.node.poll_view(self.clock.now()) {
+            self.view.send_replace(Arc::new(view));
+        }
+        left
+    }
+}
