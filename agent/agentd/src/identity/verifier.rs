@@ -2,9 +2,12 @@
 //!
 //! It owns rustls's verifier traits; the configurations that use them are in `tls`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use ringmesh_proto::ClusterId;
@@ -203,6 +206,17 @@ impl ServerCertVerifier for HostVerifier {
     }
 }
 
+/// Why a certificate was refused. rustls prints its Debug, so that says what Display says: logs and alerts show it.
+#[derive(thiserror::Error)]
+#[error(transparent)]
+struct Refused<E: std::error::Error>(E);
+
+impl<E: std::error::Error> fmt::Debug for Refused<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 fn refused(reason: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(reason))))
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Refused(reason)))))
 }

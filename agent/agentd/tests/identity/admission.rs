@@ -1,6 +1,6 @@
 //! The issuing side by itself.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use ringmesh_agentd::identity::{
@@ -93,9 +93,17 @@ fn tokens_have_bounds() {
     assert!(matches!(create(HOUR, 1001, 1), Err(AuthorityError::Uses(1001))));
     assert!(matches!(create(HOUR, 1, 0), Err(AuthorityError::Addresses(0))));
     assert!(matches!(create(HOUR, 1, 17), Err(AuthorityError::Addresses(17))));
-    for _ in 0..MAX_LIVE {
-        create(MAX_TTL, 1000, 16).expect("within all bounds");
-    }
+    create(MAX_TTL, 1000, 16).expect("within all bounds");
+
+    // As many as there may be, of which this host made one.
+    let path = first.state_dir().join("tokens.json");
+    let mut file: serde_json::Value =
+        serde_json::from_slice(&fs::read(&path).expect("it was just written")).expect("it is JSON");
+    let tokens = file["tokens"].as_array_mut().expect("a list");
+    *tokens = vec![tokens[0].clone(); MAX_LIVE];
+    fs::write(&path, file.to_string()).expect("it is ours");
+    let mut authority = first.authority();
+    let mut create = |ttl, uses, addresses| authority.create_token(ttl, uses, vec![address(); addresses], now());
     assert!(matches!(create(HOUR, 1, 1), Err(AuthorityError::TooMany)));
     let text = create(HOUR, 1, 1).expect_err("too many").to_string();
     assert!(text.contains("1000"), "{text}");
@@ -104,7 +112,7 @@ fn tokens_have_bounds() {
 #[test]
 fn a_host_without_the_key_is_no_authority() {
     let first = FirstHost::new("h1");
-    std::fs::remove_file(first.state_dir().join("identity/ca.key")).expect("it is ours");
+    fs::remove_file(first.state_dir().join("identity/ca.key")).expect("it is ours");
     let identity = Identity::load(&first.state_dir()).expect("a host like any other");
     let error = Authority::open(&identity, &first.state_dir()).err().expect("no key").to_string();
     assert!(error.contains("h1 does not hold") && error.contains("ca.key"), "{error}");
