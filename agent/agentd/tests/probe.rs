@@ -362,6 +362,20 @@ fn what_is_too_much_is_refused_and_counted() {
 }
 
 #[test]
+fn every_request_has_its_reply() {
+    let address = refused(&None);
+    let (prober, mut replies) = prober(4);
+    let checks = [Check::Tcp { address }, http_check(address), grpc_check(address, "")];
+    let expected: Vec<_> = (0..1000).collect();
+    for (id, check) in expected.iter().zip(checks.iter().cycle()) {
+        prober.start(request(*id, check.clone(), &None, PATIENCE)).expect("there is room");
+    }
+    let mut seen: Vec<_> = (0..1000).map(|_| replies.blocking_recv().expect("the prober lives").id.0).collect();
+    seen.sort();
+    assert_eq!(seen, expected);
+}
+
+#[test]
 fn without_a_runner_exec_probes_are_refused() {
     let (prober, _replies) = prober(2);
     let check = Check::Exec { argv: vec!["true".into()] };

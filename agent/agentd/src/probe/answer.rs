@@ -51,8 +51,13 @@ pub(super) fn io_error(error: &io::Error) -> String {
 /// What is at the bottom of `error`: the layers above say only that they failed.
 pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut root = error;
-    while let Some(source) = root.source() {
-        root = source;
+    loop {
+        // The source of an I/O error is that of the error within, which is the one to know.
+        let within = root.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match within.map(|error| error as &(dyn Error + 'static)).or_else(|| root.source()) {
+            Some(next) => root = next,
+            None => break,
+        }
     }
     root.downcast_ref::<io::Error>().map_or_else(|| root.to_string(), io_error)
 }

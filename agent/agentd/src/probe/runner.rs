@@ -4,8 +4,8 @@
 //! passes orders on unread. A child whose standard input closes kills its program: nothing outlives the agent.
 
 use std::{
-    io,
-    os::fd::AsFd,
+    fs, io,
+    os::fd::{AsFd, RawFd},
     process::{ExitCode, Stdio},
     sync::Arc,
     time::Duration,
@@ -37,12 +37,26 @@ pub fn main() -> ExitCode {
 }
 
 fn start() -> io::Result<()> {
+    close_inherited()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let socket = std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     socket.set_nonblocking(true)?;
     // The address of anything but a socket is an error: said now rather than by a hanging read.
     socket.local_addr()?;
     runtime.block_on(async { serve(UnixStream::from_std(socket)?).await })
+}
+
+/// Closes what the agent's own parent left open in it: a program in a container must not find it.
+fn close_inherited() -> io::Result<()> {
+    let mut inherited = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        inherited.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()).filter(|fd| *fd > 2));
+    }
+    for fd in inherited {
+        // This process has opened nothing yet but the directory above, which is closed by now.
+        let _ = nix::unistd::close(fd);
+    }
+    Ok(())
 }
 
 async fn serve(socket: UnixStream) -> io::Result<()> {

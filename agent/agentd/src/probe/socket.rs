@@ -36,8 +36,12 @@ pub(super) async fn dispatch(
     let permits = Arc::new(Semaphore::new(concurrency));
     loop {
         go_home(&mut namespaces);
-        let Some(mut request) = queue.recv().await else { return };
-        for _ in 0..BATCH {
+        let mut next = queue.recv().await;
+        if next.is_none() {
+            return;
+        }
+        let mut begun = 0;
+        while let Some(request) = next.take() {
             let permit = match Arc::clone(&permits).try_acquire_owned() {
                 Ok(permit) => permit,
                 Err(_) => {
@@ -46,9 +50,9 @@ pub(super) async fn dispatch(
                 }
             };
             begin(request, &mut namespaces, permit, &replies);
-            match queue.try_recv() {
-                Ok(next) => request = next,
-                Err(_) => break,
+            begun += 1;
+            if begun < BATCH {
+                next = queue.try_recv().ok();
             }
         }
         go_home(&mut namespaces);
