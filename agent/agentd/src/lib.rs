@@ -1,7 +1,16 @@
 //! The daemon: the only crate that does I/O.
+//!
+//! It owns sockets, files, processes, clocks and the host loop, and decides nothing: that is for `ringmesh-node`.
 
+pub mod agent;
+pub mod api;
+pub mod clock;
 pub mod config;
+pub mod counters;
+pub mod disk;
+pub mod host_loop;
 pub mod identity;
 pub mod lab;
 pub mod probe;
+pub mod quic;
 pub mod runtime;

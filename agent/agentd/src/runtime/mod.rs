@@ -31,3 +31,14 @@ pub use process::ProcessId;
 pub use ringmesh_node::health::spec::{ContainerState, ContainerStatus};
 pub use supervisor::spawn;
 pub use teardown::{TeardownError, teardown};
+
+/// The name under which the containers of one state directory are kept apart from those of other agents on the machine,
+/// as in a lab: sixteen hexadecimal digits.
+pub fn instance(state_dir: &std::path::Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+
+    use sha2::{Digest, Sha256};
+    let path = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned());
+    let digest = Sha256::digest(path.as_os_str().as_bytes());
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,235 @@
+//! The daemon: reads what it needs, starts the hands and the host loop, and ends in order.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use rand::{TryRng, rngs::SysRng};
+use ringmesh_node::{Node, View, overlay::Wiring};
+use ringmesh_proto::member::Member;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    api::{self, Api, ApiError},
+    clock::{self, Clock},
+    config::{Config, ConfigError, LogFormat, Mode},
+    counters::Counters,
+    disk::{self, DiskError},
+    host_loop::{COMMAND_BOUND, HostLoop, INBOUND_BOUND, Inputs, REPLY_BOUND},
+    identity::{
+        Identity, IdentityError,
+        admission::{Authority, AuthorityError},
+    },
+    probe::Prober,
+    quic::{Requests, Transport, TransportError},
+    runtime,
+};
+
+/// Threads that carry bytes. The host loop needs a fraction of one; two so that a long answer of the API delays nothing.
+const WORKERS: usize = 2;
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Of the operator: the configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Of the operator: no or a bad identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Of the operator: the configuration names another host than the certificate.
+    #[error("{config}: host.name is \"{configured}\", but the certificate in {state_dir} is of \"{certified}\"; set the name back, or use another state_dir and join anew")]
+    Name {
+        /// The file.
+        config: PathBuf,
+        /// Its host.name.
+        configured: String,
+        /// Its host.state_dir.
+        state_dir: PathBuf,
+        /// The name in the identity.
+        certified: String,
+    },
+    /// The state of this host cannot be read.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Tokens or the CA's key.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The uplinks.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The API.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The level in `[log]` is none.
+    #[error("log.level: \"{level}\" is no level; use error, warn, info, debug or trace, or MODULE=LEVEL")]
+    LogLevel {
+        /// As configured.
+        level: String,
+    },
+    /// The platform gave no thread, socket, signal or randomness.
+    #[error("the platform refused: {what}")]
+    Platform {
+        /// What was asked for.
+        what: &'static str,
+        /// What it said.
+        source: std::io::Error,
+    },
+}
+
+/// Checks a configuration file and does nothing.
+pub fn check(config_path: &Path) -> Result<(), ConfigError> {
+    Config::load(config_path).map(drop)
+}
+
+/// Runs the daemon until SIGTERM or SIGINT, or until this host has left the cluster. Containers run on.
+pub fn run(config_path: &Path) -> Result<(), AgentError> {
+    let config = Config::load(config_path)?;
+    start_log(&config)?;
+    let identity = Identity::load(&config.host.state_dir)?;
+    if identity.name != config.host.name {
+        return Err(AgentError::Name {
+            config: config_path.to_owned(),
+            configured: config.host.name,
+            state_dir: config.host.state_dir,
+            certified: identity.name,
+        });
+    }
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::Platform { what: "threads for the runtime", source })?;
+    runtime.block_on(serve(config, identity))
+}
+
+async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
+    let program = std::env::current_exe()
+        .map_err(|source| AgentError::Platform { what: "the path of this program", source })?;
+    let (config, identity) = (Arc::new(config), Arc::new(identity));
+    let clock = Clock::default();
+    let counters = Arc::new(Counters::default());
+    let authority = if identity.is_authority() {
+        Some(Arc::new(Mutex::new(Authority::open(&identity, &config.host.state_dir)?)))
+    } else {
+        None
+    };
+
+    let (inbound_sender, inbound) = mpsc::channel(INBOUND_BOUND);
+    let (reply_sender, replies) = mpsc::channel(REPLY_BOUND);
+    let (command_sender, commands) = mpsc::channel(COMMAND_BOUND);
+    let (view_sender, view) = watch::channel(Arc::new(View::default()));
+    let (disk_sender, disk_receiver) = watch::channel(None);
+
+    let node = Node::new(clock.now(), node_config(&config, &identity)?);
+    let requests = Requests { view: view.clone(), authority: authority.clone() };
+    let transport = Transport::open(
+        Arc::clone(&identity),
+        config.addresses(),
+        config.mesh.connection_cache,
+        inbound_sender,
+        requests,
+        Arc::clone(&counters),
+    )?;
+    let prober = Prober::spawn(&config.probe, program.clone(), reply_sender)
+        .map_err(|source| AgentError::Platform { what: "a thread for probes", source })?;
+    let api = Api {
+        view,
+        transport: transport.clone(),
+        commands: command_sender,
+        authority,
+        identity: Arc::clone(&identity),
+        config: Arc::clone(&config),
+        counters,
+        started_at: clock::unix(),
+    };
+    let instance = runtime::instance(&config.host.state_dir);
+    let (handle, statuses) = runtime::spawn(&config, &instance, &program);
+    let writer = tokio::spawn(disk::write_latest(config.host.state_dir.clone(), disk_receiver));
+    let host_loop = HostLoop { node, clock, transport: transport.clone(), prober, disk: disk_sender, view: view_sender };
+    let host_loop = tokio::spawn(host_loop.run(Inputs { inbound, replies, statuses, commands }));
+    api::serve(api).await?;
+    tracing::info!(host = %identity.host, name = identity.name, cluster = %identity.cluster, "the agent runs");
+    if config.uplink.b.is_none() {
+        tracing::warn!("there is no uplink b: the loss of one cable cuts this host off");
+    }
+
+    let why = until_end(host_loop).await?;
+    tracing::info!(why, "the agent ends; its containers run on");
+    drop(handle);
+    transport.close().await;
+    // The loop is gone, and with it the last sender: what was sent last is written.
+    if let Err(error) = writer.await {
+        tracing::error!(%error, "the writer of this host's state ended");
+    }
+    let _ = std::fs::remove_file(&config.api.socket);
+    Ok(())
+}
+
+/// Waits for a signal or for the loop's own end. The loop is gone afterwards.
+async fn until_end(mut host_loop: tokio::task::JoinHandle<()>) -> Result<&'static str, AgentError> {
+    let refused = |source| AgentError::Platform { what: "signals", source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
+    let why = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        ended = &mut host_loop => return Ok(if ended.is_ok() { "left the cluster" } else { "the host loop broke" }),
+    };
+    host_loop.abort();
+    let _ = host_loop.await;
+    Ok(why)
+}
+
+fn node_config(config: &Config, identity: &Identity) -> Result<ringmesh_node::Config, AgentError> {
+    let state = disk::read(&config.host.state_dir)?;
+    let seed = SysRng.try_next_u64().map_err(|_| AgentError::Platform {
+        what: "randomness",
+        source: std::io::Error::other("the platform's generator failed"),
+    })?;
+    Ok(ringmesh_node::Config {
+        cluster: identity.cluster,
+        me: Member { id: identity.host, generation: state.generation, addresses: config.addresses() },
+        name: config.host.name.clone(),
+        zone: config.host.zone.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        wiring: match config.mesh.mode {
+            Mode::Switched => Wiring::Switched { seed: identity.ring_seed },
+            Mode::Cabled => Wiring::Cabled,
+        },
+        position: config.mesh.position.unwrap_or(0),
+        known: state.known,
+        containers: config.container_specs(),
+        seed,
+    })
+}
+
+/// A running container costs a descriptor, and a probe under way another.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files to its maximum");
+    }
+}
+
+fn start_log(config: &Config) -> Result<(), AgentError> {
+    use std::io::IsTerminal;
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
+        .map_err(|_| AgentError::LogLevel { level: config.log.level.clone() })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let result = match config.log.format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    // Only fails when a log is set up already, as in a test.
+    let _ = result;
+    Ok(())
+}

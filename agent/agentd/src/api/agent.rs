@@ -1,0 +1,103 @@
+//! `ringmesh.v1.Agent`: the agent that answers.
+
+use std::time::Duration;
+
+use ringmesh_proto::v1::{
+    CreateTokenRequest, CreateTokenResponse, GetConfigRequest, GetConfigResponse, GetStatusRequest, LeaveRequest,
+    LeaveResponse, Status as AgentStatus, agent_server::Agent,
+};
+use tonic::{Request, Response, Status};
+
+use super::Api;
+use crate::{
+    clock,
+    host_loop::Command,
+    identity::{
+        Role,
+        admission::{AuthorityError, no_authority},
+        api,
+    },
+};
+
+/// How long a token lives when nobody says.
+const DEFAULT_TTL: Duration = Duration::from_secs(3600);
+
+#[tonic::async_trait]
+impl Agent for Api {
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<AgentStatus>, Status> {
+        let view = self.view();
+        let generation = view.hosts.iter().find(|host| host.local).map_or(0, |host| host.generation);
+        let outside = self.counters.read();
+        let counters = view.counters.iter().chain(&outside).map(|(name, count)| ((*name).to_owned(), *count));
+        Ok(Response::new(AgentStatus {
+            name: view.name.clone(),
+            id: self.identity.host.to_string(),
+            cluster_id: self.identity.cluster.to_string(),
+            generation,
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            started_at: Some(self.started_at.into()),
+            counters: counters.collect(),
+        }))
+    }
+
+    async fn get_config(&self, _: Request<GetConfigRequest>) -> Result<Response<GetConfigResponse>, Status> {
+        Ok(Response::new(GetConfigResponse { toml: self.config.to_toml() }))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<CreateTokenRequest>,
+    ) -> Result<Response<CreateTokenResponse>, Status> {
+        self.expect_operator(request.extensions())?;
+        let request = request.into_inner();
+        let ttl = match request.ttl {
+            None => DEFAULT_TTL,
+            Some(ttl) => Duration::try_from(ttl).map_err(|_| Status::invalid_argument("a negative time to live"))?,
+        };
+        let uses = if request.uses == 0 { 1 } else { request.uses };
+        let Some(authority) = self.authority.clone() else {
+            return Err(Status::failed_precondition(no_authority(&self.identity).text));
+        };
+        let addresses = self.config.addresses().into_iter().flatten().collect();
+        let made = tokio::task::spawn_blocking(move || {
+            let mut authority = authority.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            authority.create_token(ttl, uses, addresses, clock::unix().0 / 1000)
+        });
+        let token = made.await.map_err(|_| Status::internal("the maker of tokens ended"))?.map_err(|error| match error {
+            AuthorityError::NoKey { .. } => Status::failed_precondition(error.to_string()),
+            AuthorityError::Ttl(_) | AuthorityError::Uses(_) => Status::invalid_argument(error.to_string()),
+            AuthorityError::TooMany => Status::resource_exhausted(error.to_string()),
+            AuthorityError::Addresses(_) | AuthorityError::Identity(_) => Status::internal(error.to_string()),
+        })?;
+        Ok(Response::new(CreateTokenResponse {
+            token: token.to_string(),
+            expires_at: Some(prost_types::Timestamp {
+                seconds: i64::try_from(token.expires_at).unwrap_or(i64::MAX),
+                nanos: 0,
+            }),
+            uses: u32::from(token.uses),
+        }))
+    }
+
+    async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
+        self.expect_operator(request.extensions())?;
+        let ended = |_| Status::unavailable("the agent is ending already");
+        self.commands.send(Command::Leave).await.map_err(ended)?;
+        Ok(Response::new(LeaveResponse {}))
+    }
+}
+
+impl Api {
+    /// Over the unix socket the file's mode has decided; over TCP another host may look but not act.
+    fn expect_operator(&self, extensions: &tonic::Extensions) -> Result<(), Status> {
+        if extensions.get::<tonic::transport::server::UdsConnectInfo>().is_some() {
+            return Ok(());
+        }
+        match api::caller(extensions, &self.identity).map(|caller| caller.role) {
+            Ok(Role::Operator(_)) => Ok(()),
+            Ok(Role::Host(_)) => Err(Status::permission_denied("this needs an operator's certificate, not a host's")),
+            Err(error) => Err(Status::unauthenticated(error.to_string())),
+        }
+    }
+}

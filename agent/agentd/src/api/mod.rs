@@ -1,0 +1,68 @@
+//! The API `ringmesh.v1`: every query is answered from the newest snapshot, and for details from those of the other
+//! hosts, which are asked over QUIC.
+//!
+//! It owns no state and changes none but by a command to the host loop.
+
+mod agent;
+mod cluster;
+mod containers;
+mod events;
+mod hosts;
+mod rings;
+mod server;
+mod services;
+mod watch;
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+
+use ringmesh_node::View;
+use ringmesh_proto::UnixMillis;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+pub use server::{ApiError, serve};
+
+use crate::{
+    config::Config,
+    counters::Counters,
+    host_loop::Command,
+    identity::{Identity, admission::Authority},
+    quic::Transport,
+};
+
+/// What the API's services share.
+#[derive(Clone)]
+pub struct Api {
+    /// Snapshots.
+    pub view: tokio::sync::watch::Receiver<Arc<View>>,
+    /// To other hosts.
+    pub transport: Transport,
+    /// To the host loop.
+    pub commands: mpsc::Sender<Command>,
+    /// Makes tokens, if this host holds the CA's key.
+    pub authority: Option<Arc<Mutex<Authority>>>,
+    /// Who this host is.
+    pub identity: Arc<Identity>,
+    /// What runs.
+    pub config: Arc<Config>,
+    /// Of the whole daemon.
+    pub counters: Arc<Counters>,
+    /// When the agent started.
+    pub started_at: UnixMillis,
+}
+
+/// A stream of answers.
+type Answers<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
+
+impl Api {
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+}
+
+fn not_found(kind: &str, name: &str) -> Status {
+    Status::not_found(format!("there is no {kind} \"{}\"; see `ringmesh {kind} list`", name.escape_debug()))
+}

@@ -1,0 +1,82 @@
+//! `ringmesh.v1.Rings` and `ringmesh.v1.Links`.
+
+use ringmesh_proto::v1::{
+    GetLinkRequest, GetRingRequest, Link, ListLinksRequest, ListLinksResponse, ListRingsRequest, ListRingsResponse, Ring,
+    WatchLinksRequest, WatchLinksResponse, WatchRingsRequest, WatchRingsResponse, change::Kind, links_server::Links,
+    rings_server::Rings,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Answers, Api, watch::{Step, Watched}};
+
+impl Watched for Ring {
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn essence(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Watched for Link {
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn essence(&self) -> Self {
+        Self { rtt_us: 0, loss_percent: 0, observed_at: None, ..self.clone() }
+    }
+}
+
+#[tonic::async_trait]
+impl Rings for Api {
+    type WatchRingsStream = Answers<WatchRingsResponse>;
+
+    async fn list_rings(&self, _: Request<ListRingsRequest>) -> Result<Response<ListRingsResponse>, Status> {
+        let view = self.view();
+        let answered_by = view.name.clone();
+        Ok(Response::new(ListRingsResponse { rings: view.rings.to_vec(), links: view.links.to_vec(), answered_by }))
+    }
+
+    async fn get_ring(&self, request: Request<GetRingRequest>) -> Result<Response<Ring>, Status> {
+        let name = request.into_inner().name;
+        let found = self.view().rings.iter().find(|ring| ring.name == name).cloned();
+        found.map(Response::new).ok_or_else(|| Status::not_found("there are ring \"a\" and ring \"b\""))
+    }
+
+    async fn watch_rings(&self, _: Request<WatchRingsRequest>) -> Result<Response<Self::WatchRingsStream>, Status> {
+        let message = |step| match step {
+            Step::Object(kind, ring) => WatchRingsResponse { change: kind as i32, ring: Some(ring) },
+            Step::Synced | Step::Source(_) => WatchRingsResponse { change: Kind::Synced as i32, ring: None },
+        };
+        Ok(Response::new(self.watch_view(|view| view.rings.to_vec(), message)))
+    }
+}
+
+#[tonic::async_trait]
+impl Links for Api {
+    type WatchLinksStream = Answers<WatchLinksResponse>;
+
+    async fn list_links(&self, request: Request<ListLinksRequest>) -> Result<Response<ListLinksResponse>, Status> {
+        let host = request.into_inner().host;
+        let view = self.view();
+        let links = view.links.iter().filter(|link| host.is_empty() || link.from == host).cloned().collect();
+        Ok(Response::new(ListLinksResponse { links, answered_by: view.name.clone() }))
+    }
+
+    async fn get_link(&self, request: Request<GetLinkRequest>) -> Result<Response<Link>, Status> {
+        let name = request.into_inner().name;
+        let found = self.view().links.iter().find(|link| link.name == name).cloned();
+        let none = || Status::not_found("there is no such link; a name is FROM/TO/UPLINK, see `ringmesh link list`");
+        found.map(Response::new).ok_or_else(none)
+    }
+
+    async fn watch_links(&self, _: Request<WatchLinksRequest>) -> Result<Response<Self::WatchLinksStream>, Status> {
+        let message = |step| match step {
+            Step::Object(kind, link) => WatchLinksResponse { change: kind as i32, link: Some(link) },
+            Step::Synced | Step::Source(_) => WatchLinksResponse { change: Kind::Synced as i32, link: None },
+        };
+        Ok(Response::new(self.watch_view(|view| view.links.to_vec(), message)))
+    }
+}

@@ -1,0 +1,136 @@
+//! Where the API is served: a unix socket for this machine, TCP with certificates for the others.
+
+use std::{
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use ringmesh_proto::v1;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::{Server, server::Router};
+
+use super::Api;
+use crate::identity::{self, IdentityError};
+
+/// Calls that one connection may have open at once; watches are calls.
+const MAX_CALLS: u32 = 256;
+
+/// Bytes of one request: the API asks for little.
+const MAX_REQUEST: usize = 64 * 1024;
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Another agent serves on this socket.
+    #[error("another agent serves the API on {0}; stop it, or set another api.socket")]
+    InUse(PathBuf),
+    /// The socket cannot be made.
+    #[error("cannot make the API's socket {path}; check the directory and its permissions")]
+    Socket {
+        /// As configured.
+        path: PathBuf,
+        /// What the platform said.
+        source: std::io::Error,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} for the API; check api.listen")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the platform said.
+        source: std::io::Error,
+    },
+    /// The certificates make no server.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// Serves the API on all configured places, in tasks, until the daemon ends.
+pub async fn serve(api: Api) -> Result<(), ApiError> {
+    let path = api.config.api.socket.clone();
+    let listener = listen_unix(&path).await?;
+    let router = router(&api);
+    tokio::spawn(async move {
+        if let Err(error) = router.serve_with_incoming(UnixListenerStream::new(listener)).await {
+            tracing::error!(%error, "the API on the unix socket ended");
+        }
+    });
+    for address in api.config.api.listen.clone() {
+        let listener = TcpListener::bind(address).await.map_err(|source| ApiError::Listen { address, source })?;
+        let refused = Arc::new(AtomicU64::new(0));
+        let incoming = identity::api::incoming(listener, &api.identity, refused)?;
+        let router = self::router(&api);
+        tokio::spawn(async move {
+            if let Err(error) = router.serve_with_incoming(incoming).await {
+                tracing::error!(%error, %address, "the API ended");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Replaces a socket that a dead agent left, but not one that answers.
+async fn listen_unix(path: &Path) -> Result<UnixListener, ApiError> {
+    let failed = |source| ApiError::Socket { path: path.to_owned(), source };
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(ApiError::InUse(path.to_owned()));
+    }
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(failed)?;
+    }
+    // Made under another name and mode-checked before it can be found.
+    let hidden = path.with_extension("new");
+    let _ = std::fs::remove_file(&hidden);
+    let listener = UnixListener::bind(&hidden).map_err(failed)?;
+    std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    std::fs::rename(&hidden, path).map_err(failed)?;
+    Ok(listener)
+}
+
+fn router(api: &Api) -> Router {
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    tokio::spawn(async move {
+        health_reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        for name in SERVICES {
+            health_reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
+        }
+    });
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection_v1 = reflection().build_v1().expect("our own descriptors are whole");
+    // grpcurl of Debian and many health checkers still ask in this version.
+    let reflection_v1alpha = reflection().build_v1alpha().expect("our own descriptors are whole");
+    Server::builder()
+        .max_concurrent_streams(MAX_CALLS)
+        .add_service(health)
+        .add_service(reflection_v1)
+        .add_service(reflection_v1alpha)
+        .add_service(v1::hosts_server::HostsServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(v1::rings_server::RingsServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(v1::links_server::LinksServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(v1::containers_server::ContainersServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(v1::services_server::ServicesServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(v1::events_server::EventsServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(v1::agent_server::AgentServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
+}
+
+const SERVICES: [&str; 7] = [
+    "ringmesh.v1.Hosts",
+    "ringmesh.v1.Rings",
+    "ringmesh.v1.Links",
+    "ringmesh.v1.Containers",
+    "ringmesh.v1.Services",
+    "ringmesh.v1.Events",
+    "ringmesh.v1.Agent",
+];

@@ -1,0 +1,225 @@
+//! Watches: a picture of the objects, compared with what the client was told, on every new snapshot.
+//!
+//! A watch first sends each object, then `synced`, then changes. A client that reads too slowly is not sent every state
+//! that an object passed through, but always the last one: nothing is queued for it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ringmesh_node::View;
+use ringmesh_proto::{HostId, peer::QueryRequest, v1::change::Kind};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::{Answers, Api, cluster};
+
+/// Messages on their way to one client.
+const BOUND: usize = 64;
+
+/// An object that can be watched.
+pub(super) trait Watched: Clone + PartialEq + Send + Sync + 'static {
+    /// What names it.
+    fn key(&self) -> String;
+
+    /// Without what changes all the time, such as times and latencies: that alone is no change.
+    fn essence(&self) -> Self;
+}
+
+/// One step of a watch.
+pub(super) enum Step<T> {
+    Object(Kind, T),
+    Source(ringmesh_proto::v1::Source),
+    Synced,
+}
+
+/// Compares pictures.
+struct Told<T> {
+    objects: BTreeMap<String, T>,
+    synced: bool,
+}
+
+impl<T: Watched> Told<T> {
+    fn new() -> Self {
+        Self { objects: BTreeMap::new(), synced: false }
+    }
+
+    /// The steps from what was told to `now`.
+    fn update(&mut self, now: Vec<T>) -> Vec<Step<T>> {
+        let mut steps = Vec::new();
+        let mut fresh = BTreeMap::new();
+        for object in now {
+            let (key, essence) = (object.key(), object.essence());
+            match self.objects.remove(&key) {
+                Some(old) if old == essence => {}
+                Some(_) => steps.push(Step::Object(Kind::Updated, object)),
+                None if self.synced => steps.push(Step::Object(Kind::Updated, object)),
+                None => steps.push(Step::Object(Kind::Present, object)),
+            }
+            fresh.insert(key, essence);
+        }
+        let gone = std::mem::replace(&mut self.objects, fresh);
+        steps.extend(gone.into_values().map(|object| Step::Object(Kind::Removed, object)));
+        steps
+    }
+
+    fn sync(&mut self) -> Option<Step<T>> {
+        (!std::mem::replace(&mut self.synced, true)).then_some(Step::Synced)
+    }
+}
+
+impl Api {
+    /// Watches what every snapshot holds.
+    pub(super) fn watch_view<T: Watched, M: Send + 'static>(
+        &self,
+        pick: impl Fn(&View) -> Vec<T> + Send + 'static,
+        message: impl Fn(Step<T>) -> M + Send + 'static,
+    ) -> Answers<M> {
+        let (sender, receiver) = mpsc::channel(BOUND);
+        let mut view = self.view.clone();
+        tokio::spawn(async move {
+            let mut told = Told::new();
+            loop {
+                let now = pick(&Arc::clone(&view.borrow_and_update()));
+                let steps = told.update(now);
+                for step in steps.into_iter().chain(told.sync()) {
+                    if sender.send(Ok(message(step))).await.is_err() {
+                        return;
+                    }
+                }
+                tokio::select! {
+                    changed = view.changed() => if changed.is_err() { return },
+                    () = sender.closed() => return,
+                }
+            }
+        });
+        Box::pin(ReceiverStream::new(receiver))
+    }
+
+    /// Watches details of all hosts: another host is asked again when its digest says that something changed.
+    pub(super) fn watch_details<T: Watched, M: Send + 'static>(
+        &self,
+        query: QueryRequest,
+        only: String,
+        pick: impl Fn(ringmesh_proto::peer::QueryResponse) -> Vec<T> + Send + Sync + 'static,
+        message: impl Fn(Step<T>) -> M + Send + Sync + 'static,
+    ) -> Answers<M> {
+        let (sender, receiver) = mpsc::channel(BOUND);
+        let api = self.clone();
+        let mut view = self.view.clone();
+        tokio::spawn(async move {
+            let mut told = Told::new();
+            let mut others: BTreeMap<HostId, Known<T>> = BTreeMap::new();
+            loop {
+                let now = Arc::clone(&view.borrow_and_update());
+                let mut steps = api.refresh(&now, query, &only, &pick, &mut others).await;
+                let mut objects = Vec::new();
+                if only.is_empty() || only == now.name {
+                    objects.extend(cluster::own(&now, &query).details.map(&pick).unwrap_or_default());
+                }
+                objects.extend(others.values().flat_map(|known| known.objects.iter().cloned()));
+                steps.extend(told.update(objects));
+                for step in steps.into_iter().chain(told.sync()) {
+                    if sender.send(Ok(message(step))).await.is_err() {
+                        return;
+                    }
+                }
+                tokio::select! {
+                    changed = view.changed() => if changed.is_err() { return },
+                    () = sender.closed() => return,
+                }
+            }
+        });
+        Box::pin(ReceiverStream::new(receiver))
+    }
+
+    /// Asks the hosts whose details changed since they were asked. Objects of a host that cannot be reached stay as they
+    /// were last seen; its source says so.
+    async fn refresh<T>(
+        &self,
+        view: &View,
+        query: QueryRequest,
+        only: &str,
+        pick: impl Fn(ringmesh_proto::peer::QueryResponse) -> Vec<T>,
+        others: &mut BTreeMap<HostId, Known<T>>,
+    ) -> Vec<Step<T>> {
+        let mut steps = Vec::new();
+        others.retain(|id, _| view.peers.contains_key(id));
+        let peers = view.peers.iter().filter(|(_, peer)| only.is_empty() || only == peer.name);
+        let stale = peers.filter(|(id, peer)| {
+            others.get(id).is_none_or(|known| known.reached != peer.askable || known.fingerprint != peer.fingerprint)
+        });
+        let asked = futures_util::future::join_all(stale.map(async |(id, peer)| {
+            let answer = if peer.askable { Some(self.ask(peer.clone(), query).await) } else { None };
+            (*id, peer, answer)
+        }));
+        for (id, peer, answer) in asked.await {
+            let known = others.entry(id).or_insert(Known { fingerprint: 0, reached: true, objects: Vec::new() });
+            let was_reached = known.reached;
+            known.fingerprint = peer.fingerprint;
+            let source = match answer {
+                Some(answer) => {
+                    known.reached = answer.source.reached;
+                    if let Some(details) = answer.details {
+                        known.objects = pick(details);
+                    }
+                    answer.source
+                }
+                None => {
+                    known.reached = false;
+                    let error = "the host is down or has left".to_owned();
+                    ringmesh_proto::v1::Source { host: peer.name.clone(), error, ..Default::default() }
+                }
+            };
+            if was_reached != known.reached {
+                steps.push(Step::Source(source));
+            }
+        }
+        steps
+    }
+}
+
+/// What a watch holds of another host.
+struct Known<T> {
+    fingerprint: u64,
+    reached: bool,
+    objects: Vec<T>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct Object(&'static str, u32, u32);
+
+    impl Watched for Object {
+        fn key(&self) -> String {
+            self.0.into()
+        }
+
+        fn essence(&self) -> Self {
+            Self(self.0, self.1, 0)
+        }
+    }
+
+    fn steps(steps: Vec<Step<Object>>) -> Vec<(Kind, &'static str)> {
+        let seen = steps.into_iter().filter_map(|step| match step {
+            Step::Object(kind, object) => Some((kind, object.0)),
+            Step::Source(_) | Step::Synced => None,
+        });
+        seen.collect()
+    }
+
+    #[test]
+    fn only_what_matters_is_a_change_and_each_is_told_once() {
+        let mut told = Told::new();
+        assert_eq!(steps(told.update(vec![Object("a", 1, 1), Object("b", 1, 1)])), [(Kind::Present, "a"), (Kind::Present, "b")]);
+        assert!(told.sync().is_some() && told.sync().is_none());
+        assert_eq!(steps(told.update(vec![Object("a", 1, 9), Object("b", 1, 1)])), []);
+        let next = vec![Object("a", 2, 9), Object("c", 1, 1)];
+        assert_eq!(
+            steps(told.update(next)),
+            [(Kind::Updated, "a"), (Kind::Updated, "c"), (Kind::Removed, "b")]
+        );
+    }
+}
