@@ -88,9 +88,9 @@ pub(super) fn fault(name: Option<&str>, fault: &Fault) -> Result<(), LabError> {
     }
 }
 
-/// The first process of a container, whether or not its agent runs.
-pub(super) fn container_pid(record: &Record, host: &str, container: &str) -> Result<u32, LabError> {
-    init(record, host, container).map(|init| init.pid)
+/// The first processes that a container has, whether or not its agent runs.
+pub(super) fn container_pids(record: &Record, host: &str, container: &str) -> Result<Vec<u32>, LabError> {
+    inits(record, host, container).map(|inits| inits.iter().map(|init| init.pid).collect())
 }
 
 fn connect(record: &Record, host: &str, uplinks: &[Uplink], plugged: bool) -> Result<(), LabError> {
@@ -118,15 +118,19 @@ fn start(record: &mut Record, name: &str) -> Result<(), LabError> {
 }
 
 fn kill_service(init: ProcessId, container: &str) -> Result<(), LabError> {
-    let services = process::children(init.pid, rootfs::SERVICE);
+    let services = services(init);
     if services.is_empty() {
         return Err(LabError::Service { container: container.into(), state: "does not run" });
     }
     in_effect(process::kill_all(&services, SIGNAL_WITHIN).is_empty(), container)
 }
 
+fn services(init: ProcessId) -> Vec<ProcessId> {
+    process::children(init.pid, |name| name == rootfs::SERVICE)
+}
+
 fn start_service(init: ProcessId, container: &str) -> Result<(), LabError> {
-    if !process::children(init.pid, rootfs::SERVICE).is_empty() {
+    if !services(init).is_empty() {
         return Err(LabError::Service { container: container.into(), state: "runs already" });
     }
     let action = format!("send SIGUSR1 to the first process of {container}");
@@ -135,12 +139,17 @@ fn start_service(init: ProcessId, container: &str) -> Result<(), LabError> {
 }
 
 fn init(record: &Record, host: &str, container: &str) -> Result<ProcessId, LabError> {
-    let number = record.host(host)?.number;
-    let mark = plan::container_mark(&record.name, container);
-    let ours = (1..=record.containers).any(|nth| number.container_name(nth) == container);
-    let found = process::container_inits(|argument| argument == mark);
     let missing = || LabError::NoSuchContainer { host: host.into(), container: container.into() };
-    found.into_iter().next().filter(|_| ours).ok_or_else(missing)
+    inits(record, host, container)?.into_iter().next().ok_or_else(missing)
+}
+
+fn inits(record: &Record, host: &str, container: &str) -> Result<Vec<ProcessId>, LabError> {
+    let number = record.host(host)?.number;
+    if !(1..=record.containers).any(|nth| number.container_name(nth) == container) {
+        return Err(LabError::NoSuchContainer { host: host.into(), container: container.into() });
+    }
+    let mark = plan::container_mark(&record.name, container);
+    Ok(process::container_inits(|argument| argument == mark))
 }
 
 fn in_effect(done: bool, what: &str) -> Result<(), LabError> {

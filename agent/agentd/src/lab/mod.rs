@@ -96,9 +96,10 @@ pub fn add_host(name: Option<&str>) -> Result<HostStatus, LabError> {
     up::add_host(name)
 }
 
-/// The first process of a container of the lab, whether or not its agent runs.
-pub fn container_pid(name: Option<&str>, host: &str, container: &str) -> Result<u32, LabError> {
-    fault::container_pid(&record::find(name)?, host, container)
+/// The first processes that a container of the lab has, whether or not its agent runs: one, unless something went
+/// wrong.
+pub fn container_pids(name: Option<&str>, host: &str, container: &str) -> Result<Vec<u32>, LabError> {
+    fault::container_pids(&record::find(name)?, host, container)
 }
 
 #[cfg(test)]

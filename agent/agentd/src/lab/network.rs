@@ -103,7 +103,9 @@ fn new_bridge(uplink: Uplink) -> RouteNetlinkMessage {
 }
 
 fn new_cable(host: HostNumber, uplink: Uplink, switch: &fs::File) -> RouteNetlinkMessage {
-    let mut port = up_message(host.port(uplink));
+    // The kernel refuses a peer that is to be up at once; it comes up when it is plugged in.
+    let mut port = LinkMessage::default();
+    port.header.index = host.port(uplink);
     port.attributes = vec![
         LinkAttribute::IfName(host.port_name(uplink)),
         LinkAttribute::Address(host.port_mac(uplink).to_vec()),

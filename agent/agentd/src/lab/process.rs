@@ -192,11 +192,10 @@ pub(super) fn container_inits(wanted: impl Fn(&str) -> bool) -> Vec<ProcessId> {
         .collect()
 }
 
-/// The living children of a process that run a program of this name.
-pub(super) fn children(parent: u32, program: &str) -> Vec<ProcessId> {
-    all()
-        .filter(|process| Stat::read(process.pid).is_some_and(|stat| stat.parent == parent && stat.name == program))
-        .collect()
+/// The living children of a process whose program has a name that is `wanted`.
+pub(super) fn children(parent: u32, wanted: impl Fn(&str) -> bool) -> Vec<ProcessId> {
+    let ours = |stat: Stat| stat.parent == parent && wanted(&stat.name);
+    all().filter(|process| Stat::read(process.pid).is_some_and(&ours)).collect()
 }
 
 /// The last line of a text that is not empty, shortened to what fits a message.
@@ -281,7 +280,7 @@ mod tests {
         assert!(!recycled.signal(Signal::SIGKILL).expect("no signal is sent"));
         assert!(id.signal(Signal::SIGSTOP).expect("ours") && id.wait_for(AgentState::Stopped, soon));
         assert!(id.signal(Signal::SIGCONT).expect("ours") && id.wait_for(AgentState::Running, soon));
-        assert!(children(std::process::id(), "sleep").contains(&id));
+        assert!(children(std::process::id(), |name| name == "sleep").contains(&id));
         assert_eq!(kill_all(&[id], Duration::from_secs(5)), []);
         assert_eq!(id.state(), AgentState::Dead);
         assert!(!id.signal(Signal::SIGKILL).expect("nothing to signal"));
