@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_process_is_followed_from_start_to_end_and_its_pid_is_not_enough() {
-        let child = Command::new("sleep").arg("100").spawn().expect("coreutils");
+        let mut child = Command::new("sleep").arg("100").spawn().expect("coreutils");
         let id = ProcessId::of(child.id()).expect("it runs");
         let soon = Instant::now() + Duration::from_secs(5);
         let recycled = ProcessId { start: id.start + 1, ..id };
@@ -284,5 +284,6 @@ mod tests {
         assert_eq!(kill_all(&[id], Duration::from_secs(5)), []);
         assert_eq!(id.state(), AgentState::Dead);
         assert!(!id.signal(Signal::SIGKILL).expect("nothing to signal"));
+        assert!(child.wait().is_err(), "it has been reaped");
     }
 }

@@ -192,10 +192,10 @@ impl Lock {
     pub(super) fn open(name: Option<&str>) -> Result<(Self, Record), LabError> {
         let name = resolve(name)?;
         let missing = || LabError::NoSuchLab { name: name.clone() };
-        let lock = Self::take(&name).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => missing(),
-            _ => LabError::file("lock", plan::record_dir(&name))(error),
-        })?;
+        let lock = match Self::take(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing()),
+            lock => lock.map_err(LabError::file("lock", plan::record_dir(&name)))?,
+        };
         let record = Record::load(&name)?.ok_or_else(missing)?;
         Ok((lock, record))
     }

@@ -37,7 +37,7 @@ trap 'exit 0' TERM INT
 serve
 idle=
 while :; do
-    kill -0 \"$idle\" 2>/dev/null || { sleep 2147483647 & idle=$!; }
+    [ -n \"$idle\" ] && kill -0 \"$idle\" 2>/dev/null || { sleep 2147483647 & idle=$!; }
     wait \"$idle\"
 done
 ";

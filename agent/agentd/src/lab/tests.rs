@@ -282,6 +282,8 @@ fn root_the_first_process_of_a_container_keeps_running_without_its_service() {
     let log = dir.path().join("log");
     // As a runtime would start it, as far as the lab can tell: own pid namespace, own root.
     let root = dir.path().join("rootfs").display().to_string();
+    let null = std::process::Command::new("mknod").args([&format!("{root}/dev/null"), "c", "1", "3"]).status();
+    assert!(null.expect("coreutils").success(), "a runtime mounts the devices that a shell needs");
     let mut args = vec!["--pid", "--fork", "--kill-child", "chroot", &root];
     let init = rootfs::init_args(&mark);
     args.extend(init.iter().map(String::as_str));
