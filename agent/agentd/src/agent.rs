@@ -42,7 +42,9 @@ pub enum AgentError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// Of the operator: the configuration names another host than the certificate.
-    #[error("{config}: host.name is \"{configured}\", but the certificate in {state_dir} is of \"{certified}\"; set the name back, or use another state_dir and join anew")]
+    #[error(
+        "{config}: host.name is \"{configured}\", but the certificate in {state_dir} is of \"{certified}\"; set the name back, or use another state_dir and join anew"
+    )]
     Name {
         /// The file.
         config: PathBuf,
@@ -109,8 +111,8 @@ pub fn run(config_path: &Path) -> Result<(), AgentError> {
 }
 
 async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
-    let program = std::env::current_exe()
-        .map_err(|source| AgentError::Platform { what: "the path of this program", source })?;
+    let program =
+        std::env::current_exe().map_err(|source| AgentError::Platform { what: "the path of this program", source })?;
     let (config, identity) = (Arc::new(config), Arc::new(identity));
     let clock = Clock::default();
     let counters = Arc::new(Counters::default());
@@ -151,7 +153,8 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let instance = runtime::instance(&config.host.state_dir);
     let (handle, statuses) = runtime::spawn(&config, &instance, &program);
     let writer = tokio::spawn(disk::write_latest(config.host.state_dir.clone(), disk_receiver));
-    let host_loop = HostLoop { node, clock, transport: transport.clone(), prober, disk: disk_sender, view: view_sender };
+    let host_loop =
+        HostLoop { node, clock, transport: transport.clone(), prober, disk: disk_sender, view: view_sender };
     let host_loop = tokio::spawn(host_loop.run(Inputs { inbound, replies, statuses, commands }));
     api::serve(api).await?;
     tracing::info!(host = %identity.host, name = identity.name, cluster = %identity.cluster, "the agent runs");
@@ -212,9 +215,8 @@ fn node_config(config: &Config, identity: &Identity) -> Result<ringmesh_node::Co
 /// A running container costs a descriptor, and a probe under way another.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
-    });
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
     if let Err(error) = raised {
         tracing::warn!(%error, "cannot raise the limit of open files to its maximum");
     }

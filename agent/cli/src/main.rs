@@ -13,12 +13,10 @@ mod context;
 mod error;
 mod natural;
 mod output;
-mod standin;
 mod usage;
 mod watch;
 
-// Until the branches meet. Afterwards: `use ringmesh_agentd as agentd;` and no standin.rs.
-use standin as agentd;
+use ringmesh_agentd as agentd;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();

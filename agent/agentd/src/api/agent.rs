@@ -64,12 +64,13 @@ impl Agent for Api {
             let mut authority = authority.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             authority.create_token(ttl, uses, addresses, clock::unix().0 / 1000)
         });
-        let token = made.await.map_err(|_| Status::internal("the maker of tokens ended"))?.map_err(|error| match error {
-            AuthorityError::NoKey { .. } => Status::failed_precondition(error.to_string()),
-            AuthorityError::Ttl(_) | AuthorityError::Uses(_) => Status::invalid_argument(error.to_string()),
-            AuthorityError::TooMany => Status::resource_exhausted(error.to_string()),
-            AuthorityError::Addresses(_) | AuthorityError::Identity(_) => Status::internal(error.to_string()),
-        })?;
+        let token =
+            made.await.map_err(|_| Status::internal("the maker of tokens ended"))?.map_err(|error| match error {
+                AuthorityError::NoKey { .. } => Status::failed_precondition(error.to_string()),
+                AuthorityError::Ttl(_) | AuthorityError::Uses(_) => Status::invalid_argument(error.to_string()),
+                AuthorityError::TooMany => Status::resource_exhausted(error.to_string()),
+                AuthorityError::Addresses(_) | AuthorityError::Identity(_) => Status::internal(error.to_string()),
+            })?;
         Ok(Response::new(CreateTokenResponse {
             token: token.to_string(),
             expires_at: Some(prost_types::Timestamp {

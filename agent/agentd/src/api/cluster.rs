@@ -38,9 +38,11 @@ impl Api {
         let state = |name: &str| view.hosts.iter().find(|host| host.name == name).map(v1::Host::state);
         let peers = view.peers.values().filter(|peer| wanted(&peer.name));
         let (askable, gone): (Vec<&Peer>, Vec<&Peer>) = peers.partition(|peer| peer.askable);
-        answers.extend(gone.into_iter().filter(|peer| state(&peer.name) != Some(v1::host::State::Left)).map(|peer| {
-            unreached(peer, "the host is down".into())
-        }));
+        answers.extend(
+            gone.into_iter()
+                .filter(|peer| state(&peer.name) != Some(v1::host::State::Left))
+                .map(|peer| unreached(peer, "the host is down".into())),
+        );
         let asked = stream::iter(askable.into_iter().cloned()).map(|peer| self.ask(peer, query));
         answers.extend(asked.buffer_unordered(ASK_CONCURRENCY).collect::<Vec<_>>().await);
         answers.sort_by(|one, other| one.source.host.cmp(&other.source.host));

@@ -11,7 +11,10 @@ use ringmesh_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Api, not_found, watch::{Step, Watched}};
+use super::{
+    Answers, Api, not_found,
+    watch::{Step, Watched},
+};
 
 const QUERY: QueryRequest = QueryRequest { containers: true, services: false };
 

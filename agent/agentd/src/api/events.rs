@@ -64,8 +64,8 @@ impl Events for Api {
                 if Arc::ptr_eq(&seen, &now.events) {
                     continue;
                 }
-                let old: BTreeSet<*const Event> = seen.iter().map(Arc::as_ptr).collect();
-                let new = now.events.iter().filter(|event| !old.contains(&Arc::as_ptr(event)));
+                let old: BTreeSet<usize> = seen.iter().map(address).collect();
+                let new = now.events.iter().filter(|event| !old.contains(&address(event)));
                 let new: Vec<Arc<Event>> =
                     new.filter(|event| matches(event, &request.host, &request.kind)).cloned().collect();
                 seen = Arc::clone(&now.events);
@@ -91,4 +91,9 @@ fn newest(view: &View, limit: usize, host: &str, kind: &str) -> Vec<Arc<Event>> 
 
 fn matches(event: &Event, host: &str, kind: &str) -> bool {
     (host.is_empty() || event.host == host) && (kind.is_empty() || event.kind == kind)
+}
+
+/// Tells events of two snapshots that share them apart without comparing what they say.
+fn address(event: &Arc<Event>) -> usize {
+    Arc::as_ptr(event).addr()
 }

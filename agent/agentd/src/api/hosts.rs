@@ -6,7 +6,10 @@ use ringmesh_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Api, not_found, watch::{Step, Watched}};
+use super::{
+    Answers, Api, not_found,
+    watch::{Step, Watched},
+};
 
 impl Watched for Host {
     fn key(&self) -> String {

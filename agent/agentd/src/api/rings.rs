@@ -1,13 +1,16 @@
 //! `ringmesh.v1.Rings` and `ringmesh.v1.Links`.
 
 use ringmesh_proto::v1::{
-    GetLinkRequest, GetRingRequest, Link, ListLinksRequest, ListLinksResponse, ListRingsRequest, ListRingsResponse, Ring,
-    WatchLinksRequest, WatchLinksResponse, WatchRingsRequest, WatchRingsResponse, change::Kind, links_server::Links,
-    rings_server::Rings,
+    GetLinkRequest, GetRingRequest, Link, ListLinksRequest, ListLinksResponse, ListRingsRequest, ListRingsResponse,
+    Ring, WatchLinksRequest, WatchLinksResponse, WatchRingsRequest, WatchRingsResponse, change::Kind,
+    links_server::Links, rings_server::Rings,
 };
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Api, watch::{Step, Watched}};
+use super::{
+    Answers, Api,
+    watch::{Step, Watched},
+};
 
 impl Watched for Ring {
     fn key(&self) -> String {

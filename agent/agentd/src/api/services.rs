@@ -3,8 +3,8 @@
 use ringmesh_proto::{
     peer::{QueryRequest, QueryResponse},
     v1::{
-        GetServiceRequest, GetServiceResponse, ListServicesRequest, ListServicesResponse, Service, WatchServicesRequest,
-        WatchServicesResponse, change::Kind, services_server::Services,
+        GetServiceRequest, GetServiceResponse, ListServicesRequest, ListServicesResponse, Service,
+        WatchServicesRequest, WatchServicesResponse, change::Kind, services_server::Services,
     },
 };
 use tonic::{Request, Response, Status};
@@ -48,10 +48,7 @@ impl Services for Api {
         Ok(Response::new(response))
     }
 
-    async fn get_service(
-        &self,
-        request: Request<GetServiceRequest>,
-    ) -> Result<Response<GetServiceResponse>, Status> {
+    async fn get_service(&self, request: Request<GetServiceRequest>) -> Result<Response<GetServiceResponse>, Status> {
         let request = request.into_inner();
         let wanted = |service: &Service| {
             service.name == request.name && (request.container.is_empty() || service.container == request.container)

@@ -9,7 +9,6 @@ use ringmesh_node::View;
 use ringmesh_proto::{HostId, peer::QueryRequest, v1::change::Kind};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 
 use super::{Answers, Api, cluster};
 
@@ -213,13 +212,13 @@ mod tests {
     #[test]
     fn only_what_matters_is_a_change_and_each_is_told_once() {
         let mut told = Told::new();
-        assert_eq!(steps(told.update(vec![Object("a", 1, 1), Object("b", 1, 1)])), [(Kind::Present, "a"), (Kind::Present, "b")]);
+        assert_eq!(
+            steps(told.update(vec![Object("a", 1, 1), Object("b", 1, 1)])),
+            [(Kind::Present, "a"), (Kind::Present, "b")]
+        );
         assert!(told.sync().is_some() && told.sync().is_none());
         assert_eq!(steps(told.update(vec![Object("a", 1, 9), Object("b", 1, 1)])), []);
         let next = vec![Object("a", 2, 9), Object("c", 1, 1)];
-        assert_eq!(
-            steps(told.update(next)),
-            [(Kind::Updated, "a"), (Kind::Updated, "c"), (Kind::Removed, "b")]
-        );
+        assert_eq!(steps(told.update(next)), [(Kind::Updated, "a"), (Kind::Updated, "c"), (Kind::Removed, "b")]);
     }
 }

@@ -93,10 +93,8 @@ fn end_agents(record: Option<&Record>) {
 }
 
 /// Removes what the agent of this state directory keeps of containers, so that they end with their control groups.
-///
-/// MERGE: the one call of `crate::runtime::teardown(state_dir, instance)`.
-fn remove_containers(_state_dir: &Path) -> Result<(), String> {
-    Ok(())
+fn remove_containers(state_dir: &Path) -> Result<(), String> {
+    crate::runtime::teardown(state_dir, &crate::runtime::instance(state_dir)).map_err(|error| error.to_string())
 }
 
 /// Processes in the lab's namespaces, whoever started them, and the first processes of its containers, which have

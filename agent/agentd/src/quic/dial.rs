@@ -53,8 +53,7 @@ async fn try_dial(
     let endpoint = shared.endpoints[uplink.index()].as_ref().ok_or("no such uplink")?;
     // The name carries cluster and host: no other certificate is taken, whoever signed it.
     let name = server_name(shared.identity.cluster, host);
-    let connecting =
-        endpoint.connect_with(shared.client.clone(), address, &name).map_err(|error| error.to_string())?;
+    let connecting = endpoint.connect_with(shared.client.clone(), address, &name).map_err(|error| error.to_string())?;
     match tokio::time::timeout(DIAL_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(error.to_string()),

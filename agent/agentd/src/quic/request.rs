@@ -195,8 +195,9 @@ fn admit(
 ) -> Result<ringmesh_proto::peer::JoinResponse, Refusal> {
     use ringmesh_proto::v1::host::State;
     // The name of a host that is gone may be taken by another.
-    let name_taken =
-        |name: &str| view.hosts.iter().any(|host| host.name == name && !matches!(host.state(), State::Down | State::Left));
+    let name_taken = |name: &str| {
+        view.hosts.iter().any(|host| host.name == name && !matches!(host.state(), State::Down | State::Left))
+    };
     let id_taken = |id: HostId| view.hosts.iter().any(|host| host.id == id.to_string());
     let mut authority = authority.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut response = authority.admit(join, clock::unix().0 / 1000, name_taken, id_taken)?;
@@ -204,11 +205,13 @@ fn admit(
     let own = view.hosts.iter().find(|host| host.local);
     let others = view.hosts.iter().filter(|host| !host.local && host.state() == State::Alive);
     let seeds = own.into_iter().chain(others).take(MAX_SEEDS);
-    response.seeds = seeds.filter_map(|host| {
-        let id: HostId = host.id.parse().ok()?;
-        let addresses = [host.address.parse().ok(), host.address_b.parse().ok()];
-        Some(Member { id, generation: host.generation, addresses }.to_record(0, 0))
-    }).collect();
+    response.seeds = seeds
+        .filter_map(|host| {
+            let id: HostId = host.id.parse().ok()?;
+            let addresses = [host.address.parse().ok(), host.address_b.parse().ok()];
+            Some(Member { id, generation: host.generation, addresses }.to_record(0, 0))
+        })
+        .collect();
     Ok(response)
 }
 

@@ -165,7 +165,7 @@ fn describe(host: &Host, out: &mut Details) {
     out.add("Generation", host.generation.to_string());
     out.add("Version", &host.version);
     out.add("Heard", time::stamp_and_age(now, host.heard_at.as_ref()));
-    if host.self_ {
+    if host.local {
         out.add("Answers", "yes, this is the host that you asked");
     }
     if let Some(digest) = &host.digest {

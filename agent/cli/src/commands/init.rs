@@ -1,6 +1,9 @@
 //! `ringmesh init`
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 
@@ -49,8 +52,22 @@ pub(crate) struct InitArgs {
 
 pub(crate) fn run(args: InitArgs) -> Result<(), CliError> {
     let HostArgs { config: config_path, name, uplink_a, uplink_b, state_dir } = args.host;
+    let config = config_path.clone();
     let outcome = init(&InitOptions { config_path, name, uplink_a, uplink_b, state_dir })
         .map_err(|error| CliError::failed(&error))?;
-    note(&outcome.to_string());
+    note(&format!("made cluster {} with this host, {} ({})", outcome.cluster, outcome.name, outcome.host));
+    next_steps(&config, outcome.config_written, outcome.has_uplink_b);
+    note("  ringmesh token create           a token with which another host joins");
     Ok(())
+}
+
+/// What to do after init or join.
+pub(super) fn next_steps(config: &Path, written: bool, has_uplink_b: bool) {
+    if written {
+        note(&format!("wrote {}", config.display()));
+    }
+    if !has_uplink_b {
+        note("warning: without an uplink b the loss of one cable cuts this host off");
+    }
+    note(&format!("\nNext:\n  ringmesh agent --config {}", config.display()));
 }

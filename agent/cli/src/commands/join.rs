@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::init::HostArgs;
+use super::init::{HostArgs, next_steps};
 use crate::{
     agentd::identity::commands::{JoinOptions, join},
     error::CliError,
@@ -26,8 +26,10 @@ pub(crate) struct JoinArgs {
 
 pub(crate) fn run(args: JoinArgs) -> Result<(), CliError> {
     let HostArgs { config: config_path, name, uplink_a, uplink_b, state_dir } = args.host;
+    let config = config_path.clone();
     let options = JoinOptions { config_path, name, uplink_a, uplink_b, state_dir, token: args.token };
     let outcome = join(&options).map_err(|error| CliError::failed(&error))?;
-    note(&outcome.to_string());
+    note(&format!("{} ({}) joined cluster {} through {}", outcome.name, outcome.host, outcome.cluster, outcome.via));
+    next_steps(&config, outcome.config_written, outcome.has_uplink_b);
     Ok(())
 }

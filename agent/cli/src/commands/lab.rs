@@ -34,6 +34,8 @@ Examples:
   ringmesh host list && ringmesh ring show
   ringmesh lab down")]
     Up(UpArgs),
+    /// Let another host join a lab while it runs.
+    Add(LabArg),
     /// Show the hosts of a lab, with the pid of each agent.
     Status(LabArg),
     /// Take down all that `lab up` made.
@@ -169,6 +171,11 @@ enum FaultCommand {
 pub(crate) fn run(printer: &Printer, command: LabCommand) -> Result<(), CliError> {
     match command {
         LabCommand::Up(args) => up(printer, args),
+        LabCommand::Add(LabArg { name }) => {
+            let host = lab::add_host(name.as_deref()).map_err(|error| failed(&error))?;
+            note(&format!("{} joined", host.name));
+            show(printer, &lab::status(name.as_deref()).map_err(|error| failed(&error))?)
+        }
         LabCommand::Status(LabArg { name }) => {
             let status = lab::status(name.as_deref()).map_err(|error| failed(&error))?;
             show(printer, &status)

@@ -178,7 +178,7 @@ impl Fake {
                 ..Default::default()
             }),
             accusations: if alive { Vec::new() } else { vec![accused("h1"), accused("h4")] },
-            self_: number == 1,
+            local: number == 1,
         }
     }
 

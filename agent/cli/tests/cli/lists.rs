@@ -58,7 +58,7 @@ fn host_list_as_json() {
       "worst": "critical"
     },
     "accusations": [],
-    "self": true
+    "local": true
   },
 "#;
     assert!(text.starts_with(first), "{text}");
