@@ -9,7 +9,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use ringmesh_proto::{
     datagram::{Datagram, DatagramError, Kind},
     frame,
     member::Member,
-    peer::{EventRecord, Gossip, GossipFrame, SyncRequest, SyncResponse},
+    peer::{EventRecord, Gossip, GossipFrame, HostRecord, SyncRequest, SyncResponse},
     v1,
 };
 
@@ -163,6 +163,8 @@ pub struct Node {
     heard: BTreeMap<HostId, Instant>,
     /// When SWIM's present opinion of a host began.
     since: BTreeMap<HostId, Now>,
+    /// Hosts that are alive and of which no record has come: their event waits for their name.
+    unnamed: BTreeSet<HostId>,
     own: OwnRecord,
     accusations: u32,
     next_sync: Instant,
@@ -194,6 +196,7 @@ impl Node {
             seen: BTreeMap::new(),
             heard: BTreeMap::new(),
             since: BTreeMap::new(),
+            unnamed: BTreeSet::new(),
             own: OwnRecord::default(),
             accusations: 0,
             next_sync: now.instant + SYNC_INTERVAL,
@@ -397,10 +400,16 @@ impl Node {
             self.membership.outlive(now.instant, generation);
         }
         gossip.hosts.retain(|record| record.host != me.id.raw());
+        let gone = |record: &HostRecord| (HostId::new(record.host), self.has_left(HostId::new(record.host)));
+        let gone: BTreeMap<HostId, bool> = gossip.hosts.iter().map(gone).collect();
         let new = self.store.accept(now, gossip);
         for record in &new.hosts {
-            if record.leaving {
-                self.host_leaves(now, HostId::new(record.host));
+            let id = HostId::new(record.host);
+            if self.unnamed.remove(&id) {
+                self.tell_host(now, "host-alive", id, v1::event::Severity::Info, "joined");
+            }
+            if record.leaving && gone.get(&id) == Some(&false) {
+                self.host_leaves(now, id);
             }
         }
         if !new.hosts.is_empty() {
@@ -444,9 +453,12 @@ impl Node {
                 self.withdraw(now, member.id);
                 self.rebuild_rings(now);
                 self.persist();
-                let renamed = matches!(change, Change::Renamed(_)) || before.is_some();
-                let text = if renamed { "answers again" } else { "joined" };
-                self.tell_host(now, "host-alive", member.id, v1::event::Severity::Info, text);
+                if self.store.host(member.id).is_none() {
+                    self.unnamed.insert(member.id);
+                } else {
+                    let text = if before.is_some() { "answers again" } else { "joined" };
+                    self.tell_host(now, "host-alive", member.id, v1::event::Severity::Info, text);
+                }
             }
             Change::Suspect(member) => {
                 self.since.insert(member.id, now);
