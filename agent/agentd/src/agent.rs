@@ -29,9 +29,6 @@ use crate::{
     runtime,
 };
 
-/// Threads that carry bytes. The host loop needs a fraction of one; two so that a long answer of the API delays nothing.
-const WORKERS: usize = 2;
-
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -102,11 +99,12 @@ pub fn run(config_path: &Path) -> Result<(), AgentError> {
         });
     }
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+    // One thread for the mesh: the host loop takes a small part of it, and waking another for each packet would cost more
+    // than the packet. The API, probes and runtimes have threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| AgentError::Platform { what: "threads for the runtime", source })?;
+        .map_err(|source| AgentError::Platform { what: "an event loop", source })?;
     runtime.block_on(serve(config, identity))
 }
 
@@ -156,7 +154,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let host_loop =
         HostLoop { node, clock, transport: transport.clone(), prober, disk: disk_sender, view: view_sender };
     let host_loop = tokio::spawn(host_loop.run(Inputs { inbound, replies, statuses, commands }));
-    api::serve(api).await?;
+    api::start(api).await?;
     tracing::info!(host = %identity.host, name = identity.name, cluster = %identity.cluster, "the agent runs");
     if config.uplink.b.is_none() {
         tracing::warn!("there is no uplink b: the loss of one cable cuts this host off");

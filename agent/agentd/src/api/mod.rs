@@ -23,7 +23,7 @@ use ringmesh_proto::UnixMillis;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-pub use server::{ApiError, serve};
+pub use server::{ApiError, start};
 
 use crate::{
     config::Config,

@@ -8,7 +8,10 @@ use std::{
 };
 
 use ringmesh_proto::v1;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::{
+    net::{TcpListener, UnixListener, UnixStream},
+    sync::oneshot,
+};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Server, server::Router};
 
@@ -43,13 +46,32 @@ pub enum ApiError {
         /// What the platform said.
         source: std::io::Error,
     },
+    /// The platform gave no thread or event loop.
+    #[error("cannot start a thread for the API")]
+    Thread(#[source] std::io::Error),
     /// The certificates make no server.
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
 
-/// Serves the API on all configured places, in tasks, until the daemon ends.
-pub async fn serve(api: Api) -> Result<(), ApiError> {
+/// Serves the API on all configured places until the daemon ends, on a thread of its own: a long answer delays nothing.
+pub async fn start(api: Api) -> Result<(), ApiError> {
+    let (ready, started) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ApiError::Thread)?;
+    let thread = std::thread::Builder::new().name("api".into()).spawn(move || {
+        runtime.block_on(async {
+            let result = serve(api).await;
+            let serves = result.is_ok();
+            if ready.send(result).is_ok() && serves {
+                std::future::pending::<()>().await;
+            }
+        });
+    });
+    thread.map_err(ApiError::Thread)?;
+    started.await.unwrap_or_else(|_| Err(ApiError::Thread(std::io::Error::other("the thread ended"))))
+}
+
+async fn serve(api: Api) -> Result<(), ApiError> {
     let path = api.config.api.socket.clone();
     let listener = listen_unix(&path).await?;
     let router = router(&api);

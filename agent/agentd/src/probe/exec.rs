@@ -41,6 +41,8 @@ pub(super) struct Exec {
     pub(super) concurrency: usize,
     pub(super) replies: mpsc::Sender<ProbeReply>,
     pub(super) shared: Arc<Shared>,
+    /// Taken from the queue before there was a runner.
+    pub(super) first: Option<ProbeRequest>,
 }
 
 /// An order that has no report yet.
@@ -57,9 +59,21 @@ impl Pending {
     }
 }
 
+/// Never loses a request: it is either ready at once or waits in the queue alone.
+async fn next(first: &mut Option<ProbeRequest>, queue: &mut mpsc::Receiver<ProbeRequest>) -> Option<ProbeRequest> {
+    match first.take() {
+        Some(request) => Some(request),
+        None => queue.recv().await,
+    }
+}
+
 impl Exec {
-    /// Serves the queue until it is closed.
+    /// Serves the queue until it is closed. Without exec probes there is no runner.
     pub(super) async fn supervise(mut self) {
+        self.first = self.queue.recv().await;
+        if self.first.is_none() {
+            return;
+        }
         let mut pause = BACK_OFF.0;
         loop {
             let since = Instant::now();
@@ -112,7 +126,7 @@ impl Exec {
                     }
                     bytes.reserve(READ);
                 }
-                request = self.queue.recv(), if pending.len() < self.concurrency => {
+                request = next(&mut self.first, &mut self.queue), if pending.len() < self.concurrency => {
                     let Some(request) = request else { return Ok(()) };
                     number += 1;
                     let order = Pending { id: request.id, started: Instant::now(), timeout: request.timeout };

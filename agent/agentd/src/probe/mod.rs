@@ -66,7 +66,8 @@ struct Shared {
 }
 
 impl Prober {
-    /// Starts the probing thread, and through it the exec runner: `runner_path` with the argument "exec-runner".
+    /// Starts the probing thread, and with the first exec probe the exec runner: `runner_path` with the argument
+    /// "exec-runner".
     ///
     /// Must be called in the host's own network namespace. Fails when the platform gives no thread, epoll or namespace.
     pub fn spawn(cfg: &config::Probe, runner_path: PathBuf, replies: mpsc::Sender<ProbeReply>) -> io::Result<Self> {
@@ -81,6 +82,7 @@ impl Prober {
             concurrency: cfg.exec_concurrency,
             replies: replies.clone(),
             shared: Arc::clone(&shared),
+            first: None,
         };
         let concurrency = cfg.concurrency;
         std::thread::Builder::new().name("probe".into()).spawn(move || {

@@ -26,6 +26,10 @@ const DIGEST_QUEUE: usize = 64;
 /// A peer that sends half a frame and then nothing is cut off after this.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A connection on which datagrams were sent for so long, and not even an acknowledgement came, is given up: the other
+/// end was restarted, or the path is cut. Longer than a stopped process may be stopped without harm.
+const SILENT: Duration = Duration::from_secs(4);
+
 /// A connection in use.
 pub(super) struct Open {
     pub(super) connection: Connection,
@@ -33,6 +37,10 @@ pub(super) struct Open {
     pub(super) since: Instant,
     pub(super) used: Instant,
     heard_ms: Arc<AtomicU64>,
+    /// UDP datagrams that had arrived when something was last sent.
+    arrived: u64,
+    /// Since when nothing has arrived although something was sent.
+    unanswered: Option<Instant>,
     events: mpsc::Sender<Bytes>,
     digests: mpsc::Sender<Bytes>,
 }
@@ -45,6 +53,15 @@ impl Open {
     /// When a datagram last came on it, in milliseconds since it was opened.
     pub(super) fn heard(&self) -> Instant {
         self.since + Duration::from_millis(self.heard_ms.load(Relaxed))
+    }
+
+    /// Whether what was sent on it is answered, be it by acknowledgements only.
+    pub(super) fn answers(&mut self, now: Instant) -> bool {
+        let arrived = self.connection.stats().udp_rx.datagrams;
+        if std::mem::replace(&mut self.arrived, arrived) != arrived {
+            self.unanswered = None;
+        }
+        now.duration_since(*self.unanswered.get_or_insert(now)) < SILENT
     }
 
     pub(super) fn send_datagram(&self, bytes: Bytes, counters: &Counters) {
@@ -82,6 +99,8 @@ pub(super) fn start(transport: &Transport, host: HostId, uplink: Uplink, connect
         since,
         used: since,
         heard_ms: Arc::clone(&heard_ms),
+        arrived: 0,
+        unanswered: None,
         events,
         digests,
     };

@@ -40,11 +40,9 @@ use crate::{
     identity::{Identity, IdentityError, tls},
 };
 
-/// A connection on which nothing arrives for so long is lost.
-const IDLE_TIMEOUT_MS: u32 = 6_000;
-
-/// Keeps the connections in use from being idle.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// A connection on which nothing is sent or arrives for so long is closed. One that is used and not answered is given
+/// up much sooner: see `connection::SILENT`.
+const IDLE_TIMEOUT_MS: u32 = 60_000;
 
 /// Requests that a peer may have open at once.
 const MAX_REQUESTS: u32 = 16;
@@ -240,7 +238,6 @@ fn transport_config() -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
-        .keep_alive_interval(Some(KEEP_ALIVE))
         .max_concurrent_bidi_streams(VarInt::from_u32(MAX_REQUESTS))
         .max_concurrent_uni_streams(VarInt::from_u32(MAX_GOSSIP_STREAMS))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))

@@ -141,7 +141,15 @@ pub(super) async fn serve(transport: Transport, from: Option<HostId>, mut send: 
         count(&shared.counters.requests_refused);
         tracing::warn!(?from, reason = refusal.text, "request refused");
     }
-    let response = frame::encode(&Response { version: frame::VERSION, body: Some(body) });
+    let response = Response { version: frame::VERSION, body: Some(body) };
+    let response = match &response.body {
+        // The details of 32,000 containers take milliseconds to encode: not on the thread that answers SWIM.
+        Some(Answer::Query(_)) => match tokio::task::spawn_blocking(move || frame::encode(&response)).await {
+            Ok(bytes) => bytes,
+            Err(_) => return,
+        },
+        Some(_) | None => frame::encode(&response),
+    };
     if send.write_chunk(response).await.is_ok() {
         let _ = send.finish();
     }
@@ -154,8 +162,10 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
             let result = match &shared.requests.authority {
                 None => Err(admission::no_authority(&shared.identity)),
                 Some(authority) => {
-                    let view = shared.requests.view.borrow().clone();
-                    admit(authority, &view, &join)
+                    let (authority, view) = (Arc::clone(authority), shared.requests.view.borrow().clone());
+                    // Signs and waits for the disk.
+                    let admitted = tokio::task::spawn_blocking(move || admit(&authority, &view, &join)).await;
+                    admitted.unwrap_or_else(|_| Err(frame::refusal(Reason::Busy, "this host is busy; ask again")))
                 }
             };
             match result {
@@ -168,7 +178,10 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
         }
         (Some(Ask::Query(query)), Some(_)) => {
             let view = shared.requests.view.borrow().clone();
-            Answer::Query(show(&view, &query))
+            match tokio::task::spawn_blocking(move || show(&view, &query)).await {
+                Ok(details) => Answer::Query(details),
+                Err(_) => Answer::Refusal(frame::refusal(Reason::Busy, "this host is busy; ask again")),
+            }
         }
         (Some(Ask::Sync(request)), Some(_)) => {
             let (reply, answered) = oneshot::channel();

@@ -56,13 +56,19 @@ impl Table {
         Self { me, slots: BTreeMap::new(), pins: BTreeSet::new() }
     }
 
+    /// The connection to send on, if there is one that works. To be called for sending only.
     pub(super) fn open(&mut self, host: HostId, uplink: Uplink) -> Option<&mut Open> {
+        let now = Instant::now();
         match self.slots.get_mut(&(host, uplink)) {
             Some(Slot::Open(open)) if open.is_alive() => {
-                open.used = Instant::now();
+                if !open.answers(now) {
+                    open.close("no answer");
+                    return None;
+                }
+                open.used = now;
                 Some(open)
             }
-            _ => None,
+            Some(Slot::Open(_) | Slot::Dialing { .. } | Slot::Failed { .. }) | None => None,
         }
     }
 
@@ -72,7 +78,7 @@ impl Table {
             .iter()
             .filter_map(|uplink| match self.slots.get(&(host, *uplink)) {
                 Some(Slot::Open(open)) if open.is_alive() => Some(open),
-                _ => None,
+                Some(Slot::Open(_) | Slot::Dialing { .. } | Slot::Failed { .. }) | None => None,
             })
             .collect();
         ways.sort_by_key(|open| std::cmp::Reverse(open.heard()));

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Between two snapshots that differ in latencies only.
-const QUIET_INTERVAL: Duration = Duration::from_millis(500);
+const QUIET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What of the last snapshot is out of date.
 #[derive(Default)]
