@@ -206,22 +206,22 @@ pub(super) enum ReadError {
 /// Reads one frame of at most `max` bytes; `None` at the end of the stream.
 pub(super) async fn read_frame(stream: &mut RecvStream, max: usize) -> Result<Option<Bytes>, ReadError> {
     let mut prefix = [0; frame::PREFIX_LEN];
-    match stream.read_exact(&mut prefix).await {
+    // Between two frames a stream may be silent for as long as it likes.
+    match stream.read_exact(&mut prefix[..1]).await {
         Ok(()) => {}
-        Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
-        Err(quinn::ReadExactError::FinishedEarly(_) | quinn::ReadExactError::ReadError(_)) => {
-            return Err(ReadError::Lost);
-        }
+        Err(quinn::ReadExactError::FinishedEarly(_)) => return Ok(None),
+        Err(quinn::ReadExactError::ReadError(_)) => return Err(ReadError::Lost),
     }
-    let len = frame::decode_prefix(prefix, max).map_err(ReadError::Frame)?;
-    let body = async {
+    let rest = async {
+        stream.read_exact(&mut prefix[1..]).await.map_err(|_| ReadError::Lost)?;
+        let len = frame::decode_prefix(prefix, max).map_err(ReadError::Frame)?;
         // Grows with what arrives, not with what was announced.
         let mut body = bytes::BytesMut::with_capacity(len.min(64 * 1024));
         while body.len() < len {
-            let chunk = stream.read_chunk(len - body.len(), true).await.ok().flatten()?;
+            let chunk = stream.read_chunk(len - body.len(), true).await.ok().flatten().ok_or(ReadError::Lost)?;
             body.extend_from_slice(&chunk.bytes);
         }
-        Some(body.freeze())
+        Ok(Some(body.freeze()))
     };
-    tokio::time::timeout(FRAME_TIMEOUT, body).await.ok().flatten().map(Some).ok_or(ReadError::Lost)
+    tokio::time::timeout(FRAME_TIMEOUT, rest).await.unwrap_or(Err(ReadError::Lost))
 }

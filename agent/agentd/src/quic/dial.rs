@@ -38,7 +38,8 @@ pub(super) async fn dial(transport: Transport, host: HostId, uplink: Uplink, add
         }
         Err(reason) => {
             tracing::debug!(%host, %uplink, %address, reason, "cannot connect");
-            transport.table().failed(host, uplink, address);
+            let lost = transport.table().failed(host, uplink, address);
+            (0..lost).for_each(|_| count(&transport.shared.counters.datagrams_unsent));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, RecvStream, SendStream, VarInt};
 use ringmesh_node::View;
 use ringmesh_proto::{
     HostId,
@@ -30,6 +30,9 @@ const TRY_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// For the host loop to answer a sync.
 const LOOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For a request to arrive, and for its answer to be taken. Who asks gives up long before.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Members that a joining host is told to contact first.
 const MAX_SEEDS: usize = 16;
@@ -125,7 +128,7 @@ async fn ask_on(connection: &Connection, bytes: bytes::Bytes) -> Result<Answer, 
 pub(super) async fn serve(transport: Transport, from: Option<HostId>, mut send: SendStream, mut receive: RecvStream) {
     let shared = &transport.shared;
     let read = connection::read_frame(&mut receive, frame::MAX_REQUEST);
-    let request = match tokio::time::timeout(Duration::from_secs(10), read).await {
+    let request = match tokio::time::timeout(STREAM_TIMEOUT, read).await {
         Ok(Ok(Some(bytes))) => frame::decode_request(bytes, from.map(|_| shared.identity.cluster)),
         Ok(Err(connection::ReadError::Frame(error))) => Err(error),
         Ok(Ok(None) | Err(connection::ReadError::Lost)) | Err(_) => return,
@@ -150,8 +153,11 @@ pub(super) async fn serve(transport: Transport, from: Option<HostId>, mut send: 
         },
         Some(_) | None => frame::encode(&response),
     };
-    if send.write_chunk(response).await.is_ok() {
-        let _ = send.finish();
+    match tokio::time::timeout(STREAM_TIMEOUT, send.write_chunk(response)).await {
+        Ok(Ok(())) => drop(send.finish()),
+        Ok(Err(_)) => {}
+        // Dropped, the stream would keep what is buffered for as long as the peer likes.
+        Err(_) => drop(send.reset(VarInt::from_u32(0))),
     }
 }
 

@@ -111,13 +111,15 @@ impl Table {
         Wait::Dial
     }
 
-    pub(super) fn failed(&mut self, host: HostId, uplink: Uplink, address: SocketAddr) {
-        let Some(slot) = self.slots.get_mut(&(host, uplink)) else { return };
-        if let Slot::Dialing { backoff, .. } = slot {
-            let backoff = *backoff;
-            let next = (backoff * 2).min(BACKOFF.1);
-            *slot = Slot::Failed { until: Instant::now() + backoff, backoff: next, address };
-        }
+    /// Notes that a try failed. Returns how many messages waited for it and are lost.
+    pub(super) fn failed(&mut self, host: HostId, uplink: Uplink, address: SocketAddr) -> usize {
+        let Some(slot) = self.slots.get_mut(&(host, uplink)) else { return 0 };
+        // Otherwise the other end has connected meanwhile, and what waited went that way.
+        let Slot::Dialing { waiting, backoff } = slot else { return 0 };
+        let (lost, backoff) = (waiting.len(), *backoff);
+        let next = (backoff * 2).min(BACKOFF.1);
+        *slot = Slot::Failed { until: Instant::now() + backoff, backoff: next, address };
+        lost
     }
 
     /// Keeps a new connection. Returns what waited for it, or `None` if another one is kept instead.
