@@ -1,0 +1,9 @@
+//! The transport over loopback: members reach each other, and nothing that anybody sends does harm.
+
+mod connections;
+mod datagrams;
+mod members;
+mod requests;
+mod strangers;
+mod streams;
+mod support;

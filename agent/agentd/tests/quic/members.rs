@@ -1,0 +1,77 @@
+//! What hosts of one cluster say to each other.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ringmesh_agentd::quic::{Inbound, RequestError};
+use ringmesh_node::{Class, View};
+use ringmesh_proto::{
+    Uplink,
+    peer::{QueryRequest, SyncRequest, SyncResponse, Version},
+    v1,
+};
+
+use crate::support::{Cluster, Host, gossip, gossip_frame, read, within};
+
+#[tokio::test]
+async fn members_exchange_datagrams_gossip_and_questions() {
+    let cluster = Cluster::new();
+    let mut h1 = Host::start(&cluster.first);
+    let mut h2 = Host::start(&cluster.admit("h2"));
+    let unknown = h1.transport.query(h2.member, QueryRequest::default()).await;
+    assert!(matches!(unknown, Err(RequestError::NoConnection)), "{unknown:?}");
+
+    for uplink in Uplink::BOTH {
+        h1.transport.send_datagram(h2.member, uplink, Bytes::from_static(b"there"));
+        assert_eq!(h2.next_datagram().await, (h1.id(), uplink, Bytes::from_static(b"there")));
+        h2.transport.send_datagram(h1.member, uplink, Bytes::from_static(b"and back"));
+        assert_eq!(h1.next_datagram().await, (h2.id(), uplink, Bytes::from_static(b"and back")));
+    }
+
+    for (class, text) in [(Class::Event, "urgent"), (Class::Digest, "not urgent")] {
+        h1.transport.send_gossip(h2.member, Uplink::B, class, gossip_frame(cluster.first.cluster, text));
+        assert_eq!(h2.next_gossip().await, (h1.id(), gossip(text)));
+    }
+
+    let container = v1::Container { name: "web".into(), ..v1::Container::default() };
+    let view = View { containers: Arc::new(vec![Arc::new(container)]), ..View::default() };
+    h2.view.send_replace(Arc::new(view));
+    let ask = QueryRequest { containers: true, services: false };
+    let answer = within("an answer", h1.transport.query(h2.member, ask)).await.expect("h2 answers");
+    assert_eq!(answer.containers.iter().map(|container| container.name.as_str()).collect::<Vec<_>>(), ["web"]);
+
+    let have = Version { host: 7, generation: 8, seq: 9, ..Version::default() };
+    h1.transport.sync(h2.member, SyncRequest { have: vec![have] });
+    let Inbound::Sync { request, reply } = h2.next().await else { panic!("no sync") };
+    assert_eq!(request.have, [have]);
+    let response = SyncResponse { missing: Some(gossip("missed")), ..SyncResponse::default() };
+    reply.send(response.clone()).expect("the request is still open");
+    let Inbound::SyncAnswer { from, response: answer } = h1.next().await else { panic!("no answer") };
+    assert_eq!((from, answer), (h2.id(), response));
+
+    for host in [&h1, &h2] {
+        assert!(host.counters.read().values().all(|count| *count == 0), "{:?}", host.counters.read());
+    }
+}
+
+#[tokio::test]
+async fn gossip_takes_the_other_uplink_when_its_own_has_no_connection() {
+    let cluster = Cluster::new();
+    let mut h1 = Host::start(&cluster.first);
+    let mut h2 = Host::start(&cluster.admit("h2"));
+    h1.reach(&mut h2, Uplink::B, b"over b").await;
+    // Nothing listens on its uplink A any more.
+    let mut moved = h2.member;
+    moved.addresses[0] = Some(crate::support::free(Uplink::A));
+    h1.transport.send_gossip(moved, Uplink::A, Class::Event, gossip_frame(cluster.first.cluster, "around"));
+    let arrived = within("the gossip", async {
+        loop {
+            if let Inbound::Gossip { from, gossip } = h2.next().await {
+                return (from, gossip);
+            }
+        }
+    });
+    assert_eq!(arrived.await, (h1.id(), gossip("around")));
+    assert_eq!(read(&h1.counters.event_frames_dropped), 0);
+    assert!(h1.inbound.try_recv().is_err());
+}
