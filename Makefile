@@ -106,10 +106,16 @@ advisories: need-cargo cargo-deny ## known vulnerabilities of dependencies; fetc
 fuzz: need-cargo ## each fuzz target for FUZZ_SECONDS=20
 	FUZZ_SECONDS=$(FUZZ_SECONDS) agent/fuzz/run
 
+# serf, to compare with, is unpacked and not installed: Debian's package would start a daemon.
+SERF := $(TARGET)/bench/usr/bin/serf
+
 .PHONY: bench-agent
 bench-agent: install-deps release ## figures of the agent in the lab, as in docs/benchmarks.md; needs root
 	$(CARGO) build --release --workspace --example bench-agent
-	$(ROOT) $(TARGET)/release/examples/bench-agent
+	@[ -x $(SERF) ] || { mkdir -p $(TARGET)/bench && cd $(TARGET)/bench && apt-get download -qq serf \
+		&& dpkg-deb -x serf_*.deb . && rm serf_*.deb; } \
+		|| echo "make: cannot fetch Debian's package serf; nothing is compared with it" >&2
+	$(ROOT) $(TARGET)/release/examples/bench-agent --serf $(SERF)
 
 # --- housekeeping ---
 
