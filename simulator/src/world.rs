@@ -37,6 +37,8 @@ pub struct World {
     cut: BTreeSet<(HostIndex, Uplink)>,
     /// Services that answer wrongly, by host.
     sick: BTreeSet<HostIndex>,
+    /// Of datagrams and of gossip frames, in percent.
+    loss: u32,
     delivered: u64,
 }
 
@@ -71,6 +73,7 @@ impl World {
             rng: StdRng::seed_from_u64(seed),
             cut: BTreeSet::new(),
             sick: BTreeSet::new(),
+            loss: 0,
             delivered: 0,
         }
     }
@@ -155,6 +158,11 @@ impl World {
     /// Loses all that is sent to or from a host over an uplink.
     pub fn cut(&mut self, index: HostIndex, uplink: Uplink) {
         self.cut.insert((index, uplink));
+    }
+
+    /// From now on so many percent of datagrams and gossip frames are lost, each by itself.
+    pub fn lose(&mut self, percent: u32) {
+        self.loss = percent;
     }
 
     /// Ends all cuts of a host.
@@ -259,6 +267,7 @@ impl World {
             Event::Wake(_) => node.handle_timeout(now),
             Event::Datagram { from, uplink, bytes, .. } => node.handle_datagram(now, id(from), uplink, bytes),
             Event::Gossip { from, bytes, .. } => {
+                assert!(bytes.len() <= frame::PREFIX_LEN + frame::MAX_GOSSIP, "a node sends what is taken");
                 let frame =
                     frame::decode_gossip(&bytes[frame::PREFIX_LEN..], CLUSTER).expect("a node sends what it reads");
                 node.handle_gossip(now, id(from), frame.gossip.unwrap_or_default());
@@ -301,6 +310,10 @@ impl World {
 
     fn carry(&mut self, from: HostIndex, output: Output) {
         let at = self.arrival();
+        let lossy = matches!(output, Output::Datagram { .. } | Output::Gossip { .. });
+        if lossy && self.loss > 0 && self.rng.random_range(0..100) < self.loss {
+            return;
+        }
         match output {
             Output::Datagram { to, uplink, bytes } => {
                 if let Some(to) = self.locate(to, uplink) {
@@ -312,7 +325,9 @@ impl World {
                     self.push(at, Event::Gossip { from, to, uplink, bytes });
                 }
             }
-            Output::Sync { to, uplink, request } => {
+            Output::Sync { to, request } => {
+                let open = |uplink: &Uplink| !self.cut.contains(&(from, *uplink));
+                let uplink = Uplink::BOTH.into_iter().find(open).unwrap_or(Uplink::A);
                 if let Some(to) = self.locate(to, uplink) {
                     self.push(at, Event::SyncRequest { from, to, uplink, request });
                 }

@@ -9,7 +9,7 @@ use ringmesh_proto::{Uplink, v1};
 use ringmesh_simulator::World;
 use v1::{host::State, uplink::State as UplinkState, verdict::Value};
 
-const SEEDS: std::ops::Range<u64> = 0..20;
+const SEEDS: std::ops::Range<u64> = 0..10;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn container(name: &str) -> ContainerSpec {
@@ -222,6 +222,64 @@ fn a_verdict_reaches_every_host_as_an_event_within_its_thresholds() {
         assert!(world.run_until(SECOND * 3, digest).is_some(), "seed {seed}: the digest follows");
         world.sicken(0, false);
         assert!(world.run_until(SECOND * 10, |world| known(world, "is passing")).is_some(), "seed {seed}");
+    }
+}
+
+#[test]
+fn what_happened_on_a_cut_off_host_is_told_everywhere_after_it_heals() {
+    for seed in SEEDS {
+        let mut world = converged(seed, 5);
+        world.run_for(SECOND * 3);
+        for uplink in Uplink::BOTH {
+            world.cut(2, uplink);
+        }
+        world.run_for(SECOND * 15);
+        world.sicken(2, true);
+        world.run_for(SECOND * 5);
+        world.heal(2);
+        let told = |world: &World| {
+            world.hosts().all(|host| {
+                let events = &world.view(host).events;
+                events.iter().filter(|event| event.kind == "service-verdict" && event.host == "h3").count() == 1
+            })
+        };
+        assert!(world.run_until(SECOND * 30, told).is_some(), "seed {seed}: {:#?}", texts(&world, 0));
+        assert!(world.run_until(SECOND * 30, |world| all_alive(world, 5)).is_some(), "seed {seed}");
+    }
+}
+
+#[test]
+fn loss_delays_news_and_takes_nobody_down() {
+    for seed in SEEDS {
+        let mut world = converged(seed, 5);
+        world.lose(10);
+        for host in world.hosts() {
+            world.sicken(host, true);
+        }
+        world.run_for(SECOND * 60);
+        for host in world.hosts() {
+            let name = format!("h{}", host + 1);
+            assert!(!told(&world, "host-down", &name), "seed {seed}: {name} at 10 % loss");
+            let events = &world.view(host).events;
+            let verdicts = events.iter().filter(|event| event.kind == "service-verdict").count();
+            assert_eq!(verdicts, 5, "seed {seed}: {name} was told of each once: {:#?}", texts(&world, host));
+        }
+    }
+}
+
+#[test]
+fn a_host_that_starts_while_another_is_down_knows_of_it() {
+    for seed in SEEDS {
+        let mut world = converged(seed, 5);
+        world.kill(3);
+        assert!(world.run_until(SECOND * 20, |world| all_say(world, 3, "h4", State::Down)).is_some(), "seed {seed}");
+        world.kill(0);
+        world.start(0);
+        assert!(world.run_until(SECOND * 20, |world| all_say(world, 3, "h4", State::Down)).is_some(), "seed {seed}");
+        world.add_host(vec![]);
+        assert!(world.run_until(SECOND * 20, |world| all_say(world, 3, "h4", State::Down)).is_some(), "seed {seed}");
+        world.start(3);
+        assert!(world.run_until(SECOND * 20, |world| all_alive(world, 6)).is_some(), "seed {seed}");
     }
 }
 

@@ -70,6 +70,9 @@ pub enum AgentError {
         /// As configured.
         level: String,
     },
+    /// Us: a broken invariant, which the log names.
+    #[error("the host loop broke, see the log above; please report it. Containers run on; start the agent again")]
+    Broke,
     /// The platform gave no thread, socket, signal or randomness.
     #[error("the platform refused: {what}")]
     Platform {
@@ -126,7 +129,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let (view_sender, view) = watch::channel(Arc::new(View::default()));
     let (disk_sender, disk_receiver) = watch::channel(None);
 
-    let node = Node::new(clock.now(), node_config(&config, &identity)?);
+    let node_config = node_config(&config, &identity)?;
     let requests = Requests { view: view.clone(), authority: authority.clone() };
     let transport = Transport::open(
         Arc::clone(&identity),
@@ -148,13 +151,15 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
         counters,
         started_at: clock::unix(),
     };
+    // Whatever may refuse has been tried: only now others are told that this host is there, and containers start.
+    api::start(api).await?;
+    let node = Node::new(clock.now(), node_config);
     let instance = runtime::instance(&config.host.state_dir);
     let (handle, statuses) = runtime::spawn(&config, &instance, &program);
     let writer = tokio::spawn(disk::write_latest(config.host.state_dir.clone(), disk_receiver));
     let host_loop =
         HostLoop { node, clock, transport: transport.clone(), prober, disk: disk_sender, view: view_sender };
     let host_loop = tokio::spawn(host_loop.run(Inputs { inbound, replies, statuses, commands }));
-    api::start(api).await?;
     tracing::info!(host = %identity.host, name = identity.name, cluster = %identity.cluster, "the agent runs");
     if config.uplink.b.is_none() {
         tracing::warn!("there is no uplink b: the loss of one cable cuts this host off");
@@ -180,7 +185,7 @@ async fn until_end(mut host_loop: tokio::task::JoinHandle<()>) -> Result<&'stati
     let why = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
-        ended = &mut host_loop => return Ok(if ended.is_ok() { "left the cluster" } else { "the host loop broke" }),
+        ended = &mut host_loop => return ended.map(|()| "left the cluster").map_err(|_| AgentError::Broke),
     };
     host_loop.abort();
     let _ = host_loop.await;

@@ -30,7 +30,7 @@ pub const REPLY_BOUND: usize = 4096;
 /// Bound of the channel of commands.
 pub const COMMAND_BOUND: usize = 16;
 
-/// Inputs that one turn takes at the most before its outputs are carried out and its view is shown.
+/// Inputs of one kind that a turn takes at the most before its outputs are carried out and its view is shown.
 const TURN: usize = 256;
 
 /// What an operator orders.
@@ -76,38 +76,46 @@ impl HostLoop {
                 return;
             }
             let (at, _) = self.node.poll_timeout();
-            // In the order of haste. What waits in the sockets is read before timers run: after a pause of this process
-            // its answers are there, and only timers that are still due then say that something is missing.
+            // What waits in the sockets is read before timers run: after a pause of this process the answers are there,
+            // and only timers that are still due then say that something is missing.
             tokio::select! {
                 biased;
-                Some(inbound) = inputs.inbound.recv() => {
-                    self.take(inbound);
-                    for _ in 1..TURN {
-                        let Ok(inbound) = inputs.inbound.try_recv() else { break };
-                        self.take(inbound);
-                    }
-                }
-                Some(command) = inputs.commands.recv() => match command {
-                    Command::Leave => self.node.handle_leave(self.clock.now()),
-                },
-                Some(reply) = inputs.replies.recv() => {
-                    self.node.handle_probe_reply(self.clock.now(), reply);
-                    for _ in 1..TURN {
-                        let Ok(reply) = inputs.replies.try_recv() else { break };
-                        self.node.handle_probe_reply(self.clock.now(), reply);
-                    }
-                }
-                Some(statuses) = inputs.statuses.recv() => {
-                    for status in statuses {
-                        self.node.handle_status(self.clock.now(), status);
-                    }
-                }
+                Some(inbound) = inputs.inbound.recv() => self.take(inbound),
+                Some(command) = inputs.commands.recv() => self.obey(&command),
+                Some(reply) = inputs.replies.recv() => self.node.handle_probe_reply(self.clock.now(), reply),
+                Some(statuses) = inputs.statuses.recv() => self.note(statuses),
                 () = tokio::time::sleep_until(self.clock.deadline(at)) => {}
             }
-            // A stream of messages must not keep the timers from running.
+            // A turn takes some of each, so that a flood of one keeps none of the others waiting for long.
+            for _ in 0..TURN {
+                let Ok(inbound) = inputs.inbound.try_recv() else { break };
+                self.take(inbound);
+            }
+            for _ in 0..TURN {
+                let Ok(reply) = inputs.replies.try_recv() else { break };
+                self.node.handle_probe_reply(self.clock.now(), reply);
+            }
+            if let Ok(statuses) = inputs.statuses.try_recv() {
+                self.note(statuses);
+            }
+            if let Ok(command) = inputs.commands.try_recv() {
+                self.obey(&command);
+            }
             if self.node.poll_timeout().0 <= self.clock.instant() {
                 self.node.handle_timeout(self.clock.now());
             }
+        }
+    }
+
+    fn obey(&mut self, command: &Command) {
+        match command {
+            Command::Leave => self.node.handle_leave(self.clock.now()),
+        }
+    }
+
+    fn note(&mut self, statuses: Vec<ContainerStatus>) {
+        for status in statuses {
+            self.node.handle_status(self.clock.now(), status);
         }
     }
 
@@ -126,12 +134,16 @@ impl HostLoop {
 
     /// Carries out what the node wants and shows what is new. True when this host has left.
     fn carry_out(&mut self) -> bool {
+        // First the view: who is told that something changed may ask for it.
+        if let Some(view) = self.node.poll_view(self.clock.now()) {
+            self.view.send_replace(Arc::new(view));
+        }
         let mut left = false;
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Datagram { to, uplink, bytes } => self.transport.send_datagram(to, uplink, bytes),
                 Output::Gossip { to, uplink, class, bytes } => self.transport.send_gossip(to, uplink, class, bytes),
-                Output::Sync { to, request, .. } => self.transport.sync(to, request),
+                Output::Sync { to, request } => self.transport.sync(to, request),
                 Output::Pin(pins) => self.transport.pin(&pins),
                 Output::Probe(request) => {
                     let id = request.id;
@@ -144,9 +156,6 @@ impl HostLoop {
                 }
                 Output::Left => left = true,
             }
-        }
-        if let Some(view) = self.node.poll_view(self.clock.now()) {
-            self.view.send_replace(Arc::new(view));
         }
         left
     }

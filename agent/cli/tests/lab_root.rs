@@ -91,7 +91,7 @@ fn an_agent_is_killed_and_starts_again(lab: &Lab) {
 
 fn an_agent_is_stopped_for_three_seconds(lab: &Lab) {
     let others = ["h1", "h2", "h3", "h5"];
-    let past = lab.past(&others);
+    let past = lab.past(&ALL);
     lab.fault(&Fault::Stop { host: "h4".into() });
     lab.no_event(Duration::from_secs(3), &others, &past, |event| event.kind == "host-down");
     lab.fault(&Fault::Cont { host: "h4".into() });

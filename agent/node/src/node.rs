@@ -6,14 +6,13 @@ mod accuse;
 mod leave;
 mod record;
 mod show;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use prost::Message;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use ringmesh_proto::{
     ClusterId, Generation, HostId, Instant, Now, Uplink,
@@ -90,8 +89,6 @@ pub enum Output {
     Sync {
         /// Whom.
         to: Member,
-        /// Preferably over this uplink.
-        uplink: Uplink,
         /// What this host has.
         request: SyncRequest,
     },
@@ -145,6 +142,9 @@ pub enum TimerKind {
 /// Between two syncs with a neighbour, less up to a fifth.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Bytes of records in one gossip frame, of which the receiver takes [`frame::MAX_GOSSIP`].
+const PART: usize = 64 * 1024;
+
 /// The most probes that one turn starts; the rest follows in the next.
 const MAX_PROBES: usize = 64;
 
@@ -158,6 +158,11 @@ pub struct Node {
     rng: StdRng,
     outputs: VecDeque<Output>,
     sequence: u32,
+    /// The generation that this process began with. Its events are numbered through, whatever it is renewed to.
+    born: Generation,
+    started: Instant,
+    /// What this turn has for all neighbours.
+    outbox: Gossip,
     seen: BTreeMap<HostId, SeenWindow>,
     /// When a host was last heard of by SWIM.
     heard: BTreeMap<HostId, Instant>,
@@ -176,7 +181,7 @@ pub struct Node {
 impl Node {
     /// Starts another life of this host. The first output is the generation to persist.
     pub fn new(now: Now, mut config: Config) -> Self {
-        config.me.generation += 1;
+        config.me.generation = config.me.generation.saturating_add(1);
         let mut rng = StdRng::seed_from_u64(config.seed);
         let me = config.me;
         let known = std::mem::take(&mut config.known);
@@ -186,6 +191,8 @@ impl Node {
         let overlay = Overlay::new(me.id, config.wiring, me.addresses.map(|address| address.is_some()));
         let mut node = Self {
             sequence: rng.random(),
+            born: me.generation,
+            started: now.instant,
             config,
             membership,
             overlay,
@@ -193,6 +200,7 @@ impl Node {
             health,
             rng,
             outputs: VecDeque::new(),
+            outbox: Gossip::default(),
             seen: BTreeMap::new(),
             heard: BTreeMap::new(),
             since: BTreeMap::new(),
@@ -256,19 +264,19 @@ impl Node {
 
     /// Another host asks for what it lacks.
     pub fn handle_sync_request(&mut self, request: &SyncRequest) -> SyncResponse {
-        let (missing, lack) = self.store.compare(request);
-        SyncResponse { missing: Some(missing), members: self.membership.records(), lack }
+        SyncResponse { members: self.membership.records(), ..self.store.compare(request) }
     }
 
     /// A host answered an [`Output::Sync`].
     pub fn handle_sync_response(&mut self, now: Now, from: HostId, response: SyncResponse) {
         self.membership.handle_members(now.instant, &response.members);
-        self.learn(now, from, response.missing.unwrap_or_default());
-        self.store.close_gaps();
+        let mut missing = response.missing.unwrap_or_default();
+        missing.events.sort_by_key(|event| event.unix_ms);
+        self.learn(now, from, missing);
+        self.store.cover(&response.covers);
         if let Some((to, _)) = self.membership.state(from).filter(|_| !response.lack.is_empty()) {
-            let (gossip, _) = self.store.compare(&SyncRequest { have: response.lack });
-            let uplink = self.best_uplink(to);
-            self.send_gossip(to, uplink, &gossip);
+            let gossip = self.store.select(&response.lack);
+            self.send_gossip(to, &gossip);
         }
         self.settle(now);
     }
@@ -400,21 +408,27 @@ impl Node {
             self.membership.outlive(now.instant, generation);
         }
         gossip.hosts.retain(|record| record.host != me.id.raw());
-        let gone = |record: &HostRecord| (HostId::new(record.host), self.has_left(HostId::new(record.host)));
-        let gone: BTreeMap<HostId, bool> = gossip.hosts.iter().map(gone).collect();
+        let before = |record: &HostRecord| {
+            let id = HostId::new(record.host);
+            (id, (self.has_left(id), self.store.host(id).map(|heard| heard.record.position)))
+        };
+        let before: BTreeMap<HostId, (bool, Option<u32>)> = gossip.hosts.iter().map(before).collect();
         let new = self.store.accept(now, gossip);
+        let mut moved = false;
         for record in &new.hosts {
             let id = HostId::new(record.host);
             if self.unnamed.remove(&id) {
                 self.tell_host(now, "host-alive", id, v1::event::Severity::Info, "joined");
             }
-            if record.leaving && gone.get(&id) == Some(&false) {
+            let (had_left, position) = before.get(&id).copied().unwrap_or_default();
+            moved |= position != Some(record.position);
+            if record.leaving && !had_left {
                 self.host_leaves(now, id);
             }
         }
         if !new.hosts.is_empty() {
             self.shown.hosts_stale();
-            if self.config.wiring == Wiring::Cabled {
+            if moved && self.config.wiring == Wiring::Cabled {
                 self.rebuild_rings(now);
             }
         }
@@ -436,6 +450,8 @@ impl Node {
             self.health_changed(now, change);
         }
         self.spread_record(now);
+        let outbox = std::mem::take(&mut self.outbox);
+        self.flood(&outbox, None);
         while let Some((to, payload)) = self.membership.poll_transmit() {
             self.sequence = self.sequence.wrapping_add(1);
             // Over both: the loss of one uplink must not look like the loss of a host.
@@ -448,6 +464,10 @@ impl Node {
     fn member_changed(&mut self, now: Now, change: membership::Change) {
         use membership::Change;
         match change {
+            // The last it said before it left arrives after the leave.
+            Change::Alive(member) | Change::Renamed(member) if self.has_left(member.id) => {
+                self.membership.forget(member.id);
+            }
             Change::Alive(member) | Change::Renamed(member) => {
                 let before = self.since.insert(member.id, now);
                 self.withdraw(now, member.id);
@@ -476,11 +496,12 @@ impl Node {
             Change::Renewed(generation) => {
                 tracing::info!(generation, "this host was thought down and begins another life");
                 self.config.me.generation = generation;
-                self.store.events_mut().begin_generation();
                 self.own.renew();
                 self.persist();
                 self.write_record(now);
             }
+            // One that has refuted meanwhile is not accused: nothing would take that back.
+            Change::ProbeFailed(host) if matches!(self.membership.state(host), Some((_, SwimState::Alive))) => {}
             Change::ProbeFailed(host) => {
                 self.accuse(
                     now,
@@ -534,11 +555,11 @@ impl Node {
     /// Puts an event into the log, and sends it to all unless every host concludes it for itself.
     fn tell(&mut self, now: Now, event: EventRecord, local: bool) {
         let me = self.me();
-        let event = EventRecord { origin: me.id.raw(), generation: me.generation, unix_ms: now.unix.0, ..event };
+        let event = EventRecord { origin: me.id.raw(), generation: self.born, unix_ms: now.unix.0, ..event };
         let logged = self.store.events_mut().append(event, local);
         self.shown_event(&logged.record, local);
         if !local {
-            self.flood(&Gossip { events: vec![logged.record.clone()], ..Gossip::default() }, None);
+            self.outbox.events.push(logged.record.clone());
         }
     }
 
@@ -586,8 +607,14 @@ impl Node {
         let mut hosts: Vec<Member> = vec![self.me()];
         let others = self.membership.states().filter(|(_, state)| *state != SwimState::Down).map(|(member, _)| member);
         hosts.extend(others.filter(|member| !self.has_left(member.id)));
+        if self.config.wiring == Wiring::Cabled {
+            // Where a host stands is in its record.
+            let me = self.me().id;
+            hosts.retain(|member| member.id == me || self.store.host(member.id).is_some());
+        }
         let (store, own) = (&self.store, self.config.position);
-        let position = |id: HostId| store.host(id).map_or(own, |heard| heard.record.position as u16);
+        let position =
+            |id: HostId| store.host(id).map_or(own, |heard| u16::try_from(heard.record.position).unwrap_or(u16::MAX));
         if self.overlay.rebuild(now.instant, &hosts, position) {
             let pins = self.overlay.links().map(|(uplink, link)| (link.peer, uplink)).collect();
             self.outputs.push_back(Output::Pin(pins));
@@ -612,8 +639,7 @@ impl Node {
 
     fn sync_with(&mut self, to: Member) {
         let request = SyncRequest { have: self.store.versions() };
-        let uplink = self.best_uplink(to);
-        self.outputs.push_back(Output::Sync { to, uplink, request });
+        self.outputs.push_back(Output::Sync { to, request });
     }
 
     /// Sends to all neighbours but the one that it came from.
@@ -624,8 +650,7 @@ impl Node {
         let mut peers: Vec<Member> = self.overlay.links().map(|(_, link)| link.peer).collect();
         peers.dedup_by_key(|peer| peer.id);
         for to in peers.into_iter().filter(|peer| Some(peer.id) != from) {
-            let uplink = self.best_uplink(to);
-            self.send_gossip(to, uplink, gossip);
+            self.send_gossip(to, gossip);
         }
     }
 
@@ -642,12 +667,15 @@ impl Node {
         usable.min_by_key(badness).unwrap_or(Uplink::A)
     }
 
-    fn send_gossip(&mut self, to: Member, uplink: Uplink, gossip: &Gossip) {
-        let class =
-            if gossip.events.is_empty() && gossip.accusations.is_empty() { Class::Digest } else { Class::Event };
-        let frame =
-            GossipFrame { version: frame::VERSION, cluster: self.config.cluster.raw(), gossip: Some(gossip.clone()) };
-        self.outputs.push_back(Output::Gossip { to, uplink, class, bytes: frame::encode(&frame) });
+    /// In frames that are far below the bound of the receiver.
+    fn send_gossip(&mut self, to: Member, gossip: &Gossip) {
+        let uplink = self.best_uplink(to);
+        for part in split(gossip) {
+            let urgent = !part.events.is_empty() || !part.accusations.is_empty();
+            let class = if urgent { Class::Event } else { Class::Digest };
+            let frame = GossipFrame { version: frame::VERSION, cluster: self.config.cluster.raw(), gossip: Some(part) };
+            self.outputs.push_back(Output::Gossip { to, uplink, class, bytes: frame::encode(&frame) });
+        }
     }
 
     fn send_datagram(&mut self, to: Member, uplink: Uplink, kind: Kind, payload: Bytes, sequence: u32) {
@@ -673,6 +701,30 @@ impl Node {
 
 fn fork(rng: &mut StdRng) -> StdRng {
     StdRng::seed_from_u64(rng.random())
+}
+
+/// The same gossip in parts, each of some [`PART`] bytes.
+fn split(gossip: &Gossip) -> Vec<Gossip> {
+    let mut parts = vec![Gossip::default()];
+    let mut room = PART;
+    let mut part = |len: usize, add: &dyn Fn(&mut Gossip)| {
+        if len > room {
+            parts.push(Gossip::default());
+            room = PART;
+        }
+        room = room.saturating_sub(len);
+        add(parts.last_mut().expect("there is one from the start"));
+    };
+    for record in &gossip.hosts {
+        part(record.encoded_len(), &|out| out.hosts.push(record.clone()));
+    }
+    for record in &gossip.accusations {
+        part(record.encoded_len(), &|out| out.accusations.push(record.clone()));
+    }
+    for record in &gossip.events {
+        part(record.encoded_len(), &|out| out.events.push(record.clone()));
+    }
+    parts
 }
 
 fn datagram_counter(error: DatagramError) -> &'static str {

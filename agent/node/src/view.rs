@@ -11,6 +11,8 @@ pub struct View {
     pub taken: Now,
     /// This host's name.
     pub name: String,
+    /// Of the digest that summarises `containers` and `services`.
+    pub fingerprint: u64,
     /// All hosts by name, this one included.
     pub hosts: Arc<Vec<v1::Host>>,
     /// Ring A and ring B.

@@ -10,7 +10,9 @@ use ringmesh_proto::{
     v1,
 };
 
-use super::Api;
+use tonic::Status;
+
+use super::{Api, not_found};
 use crate::clock;
 
 /// For all tries to ask one host.
@@ -26,27 +28,29 @@ pub(super) struct Answer {
 }
 
 impl Api {
-    /// Asks every host, or only the one of this name. Hosts that are down or have left are not asked; down ones are named
-    /// among the sources.
-    pub(super) async fn ask_all(&self, query: QueryRequest, only: &str) -> Vec<Answer> {
+    /// Asks every host, or only the one of this name or id. Hosts that have left are not asked; ones that are down are not
+    /// asked and named among the sources.
+    pub(super) async fn ask_all(&self, query: QueryRequest, only: &str) -> Result<Vec<Answer>, Status> {
         let view = self.view();
-        let wanted = |name: &str| only.is_empty() || only == name;
-        let mut answers = Vec::new();
-        if wanted(&view.name) {
-            answers.push(own(&view, &query));
+        let wanted: Vec<&v1::Host> =
+            view.hosts.iter().filter(|host| only.is_empty() || host.name == only || host.id == only).collect();
+        if wanted.is_empty() && !only.is_empty() {
+            return Err(not_found("host", only));
         }
-        let state = |name: &str| view.hosts.iter().find(|host| host.name == name).map(v1::Host::state);
-        let peers = view.peers.values().filter(|peer| wanted(&peer.name));
-        let (askable, gone): (Vec<&Peer>, Vec<&Peer>) = peers.partition(|peer| peer.askable);
-        answers.extend(
-            gone.into_iter()
-                .filter(|peer| state(&peer.name) != Some(v1::host::State::Left))
-                .map(|peer| unreached(peer, "the host is down".into())),
-        );
-        let asked = stream::iter(askable.into_iter().cloned()).map(|peer| self.ask(peer, query));
-        answers.extend(asked.buffer_unordered(ASK_CONCURRENCY).collect::<Vec<_>>().await);
-        answers.sort_by(|one, other| one.source.host.cmp(&other.source.host));
-        answers
+        let peer = |host: &v1::Host| view.peers.get(&host.id.parse().ok()?).filter(|peer| peer.askable).cloned();
+        let asked = wanted.into_iter().filter(|host| host.state() != v1::host::State::Left).map(|host| {
+            let (view, peer, local, name) = (&view, peer(host), host.local, host.name.clone());
+            async move {
+                match peer {
+                    _ if local => own(view, &query),
+                    Some(peer) => self.ask(peer, query).await,
+                    None => unreached(&name, "the host is down".into()),
+                }
+            }
+        });
+        let asked: Vec<_> = asked.collect();
+        // In the order of the hosts.
+        Ok(stream::iter(asked).buffered(ASK_CONCURRENCY).collect().await)
     }
 
     /// Asks one host.
@@ -62,8 +66,8 @@ impl Api {
                 };
                 Answer { source, details: Some(details) }
             }
-            Ok(Err(error)) => unreached(&peer, error.to_string()),
-            Err(_) => unreached(&peer, "no answer in time".into()),
+            Ok(Err(error)) => unreached(&peer.name, error.to_string()),
+            Err(_) => unreached(&peer.name, "no answer in time".into()),
         }
     }
 }
@@ -76,6 +80,7 @@ pub(super) fn own(view: &View, query: &QueryRequest) -> Answer {
         services: if query.services { copy(&view.services) } else { Vec::new() },
         observed_unix_ms: view.taken.unix.0,
         age_ms: u32::try_from(age).unwrap_or(u32::MAX),
+        fingerprint: view.fingerprint,
     };
     let source = v1::Source {
         host: view.name.clone(),
@@ -91,7 +96,7 @@ fn copy<T: Clone>(items: &[Arc<T>]) -> Vec<T> {
     items.iter().map(|item| T::clone(item)).collect()
 }
 
-fn unreached(peer: &Peer, error: String) -> Answer {
-    let source = v1::Source { host: peer.name.clone(), reached: false, observed_at: None, age_ms: 0, error };
+pub(super) fn unreached(host: &str, error: String) -> Answer {
+    let source = v1::Source { host: host.to_owned(), reached: false, observed_at: None, age_ms: 0, error };
     Answer { source, details: None }
 }

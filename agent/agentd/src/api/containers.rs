@@ -43,7 +43,7 @@ impl Containers for Api {
     ) -> Result<Response<ListContainersResponse>, Status> {
         let request = request.into_inner();
         let mut response = ListContainersResponse::default();
-        for answer in self.ask_all(QUERY, &request.host).await {
+        for answer in self.ask_all(QUERY, &request.host).await? {
             response.sources.push(answer.source);
             let containers = answer.details.unwrap_or_default().containers;
             response.containers.extend(containers.into_iter().filter(|c| selects(&request.labels, &c.labels)));
@@ -57,7 +57,7 @@ impl Containers for Api {
     ) -> Result<Response<GetContainerResponse>, Status> {
         let request = request.into_inner();
         let (mut found, mut sources) = (Vec::new(), Vec::new());
-        for answer in self.ask_all(QUERY, &request.host).await {
+        for answer in self.ask_all(QUERY, &request.host).await? {
             let containers = answer.details.unwrap_or_default().containers;
             found.extend(containers.into_iter().filter(|container| container.name == request.name));
             sources.push(answer.source);

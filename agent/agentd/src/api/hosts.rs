@@ -12,8 +12,10 @@ use super::{
 };
 
 impl Watched for Host {
+    /// With the name: when a host of which only the id was known gets its name, clients that go by names see the one
+    /// vanish and the other appear.
     fn key(&self) -> String {
-        self.id.clone()
+        format!("{} {}", self.id, self.name)
     }
 
     fn essence(&self) -> Self {

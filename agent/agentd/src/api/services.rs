@@ -41,7 +41,7 @@ impl Services for Api {
                 && selects(&request.labels, &service.labels)
         };
         let mut response = ListServicesResponse::default();
-        for answer in self.ask_all(QUERY, &request.host).await {
+        for answer in self.ask_all(QUERY, &request.host).await? {
             response.sources.push(answer.source);
             response.services.extend(answer.details.unwrap_or_default().services.into_iter().filter(wanted));
         }
@@ -54,7 +54,7 @@ impl Services for Api {
             service.name == request.name && (request.container.is_empty() || service.container == request.container)
         };
         let (mut found, mut sources) = (Vec::new(), Vec::new());
-        for answer in self.ask_all(QUERY, &request.host).await {
+        for answer in self.ask_all(QUERY, &request.host).await? {
             found.extend(answer.details.unwrap_or_default().services.into_iter().filter(wanted));
             sources.push(answer.source);
         }

@@ -14,7 +14,7 @@ use ringmesh_node::Class;
 use ringmesh_proto::{HostId, Uplink, frame};
 use tokio::sync::mpsc;
 
-use super::{Inbound, Transport, request};
+use super::{Inbound, Transport, request, table::Waiting};
 use crate::counters::{Counters, count};
 
 /// Urgent frames that wait on one connection.
@@ -30,6 +30,12 @@ const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 /// end was restarted, or the path is cut. Longer than a stopped process may be stopped without harm.
 const SILENT: Duration = Duration::from_secs(4);
 
+/// Between the first and the last doubt about a silent connection.
+const SECOND_LOOK: Duration = Duration::from_millis(300);
+
+/// How long a connection that is not sent on any more is still listened to.
+const RETIRE: Duration = Duration::from_secs(1);
+
 /// A connection in use.
 pub(super) struct Open {
     pub(super) connection: Connection,
@@ -41,6 +47,8 @@ pub(super) struct Open {
     arrived: u64,
     /// Since when nothing has arrived although something was sent.
     unanswered: Option<Instant>,
+    /// Since when that is so for too long.
+    silent: Option<Instant>,
     events: mpsc::Sender<Bytes>,
     digests: mpsc::Sender<Bytes>,
 }
@@ -50,7 +58,7 @@ impl Open {
         self.connection.close_reason().is_none()
     }
 
-    /// When a datagram last came on it, in milliseconds since it was opened.
+    /// When a datagram last came on it.
     pub(super) fn heard(&self) -> Instant {
         self.since + Duration::from_millis(self.heard_ms.load(Relaxed))
     }
@@ -60,8 +68,26 @@ impl Open {
         let arrived = self.connection.stats().udp_rx.datagrams;
         if std::mem::replace(&mut self.arrived, arrived) != arrived {
             self.unanswered = None;
+            self.silent = None;
         }
-        now.duration_since(*self.unanswered.get_or_insert(now)) < SILENT
+        if now.duration_since(*self.unanswered.get_or_insert(now)) < SILENT {
+            return true;
+        }
+        // This process itself may have been stopped; then the answers are in the socket and are read next.
+        now.duration_since(*self.silent.get_or_insert(now)) < SECOND_LOOK
+    }
+
+    /// Whether it was found silent when something was last sent.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent.is_some()
+    }
+
+    /// Ends it when what is on its way has arrived.
+    pub(super) fn retire(self) {
+        tokio::spawn(async move {
+            tokio::time::sleep(RETIRE).await;
+            self.close("another connection is in use");
+        });
     }
 
     pub(super) fn send_datagram(&self, bytes: Bytes, counters: &Counters) {
@@ -101,17 +127,21 @@ pub(super) fn start(transport: &Transport, host: HostId, uplink: Uplink, connect
         heard_ms: Arc::clone(&heard_ms),
         arrived: 0,
         unanswered: None,
+        silent: None,
         events,
         digests,
     };
     let counters = Arc::clone(&transport.shared.counters);
     let mut table = transport.table();
-    let Some(waiting) = table.opened(host, uplink, open) else { return };
+    // One that is not kept to send on is still listened to, until the other end retires it.
+    let waiting = table.opened(host, uplink, open).unwrap_or_default();
     if let Some(open) = table.open(host, uplink) {
         for message in waiting {
             match message {
-                super::table::Waiting::Datagram(bytes) => open.send_datagram(bytes, &counters),
-                super::table::Waiting::Gossip(class, bytes) => open.send_gossip(class, bytes, &counters),
+                Waiting::Datagram(bytes) => open.send_datagram(bytes, &counters),
+                Waiting::Gossip(class, bytes) => open.send_gossip(class, bytes, &counters),
+                // Who asked may have given up.
+                Waiting::Request(asker) => drop(asker.send(connection.clone())),
             }
         }
     }

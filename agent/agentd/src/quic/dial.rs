@@ -66,6 +66,12 @@ pub(super) async fn accept(transport: Transport, uplink: Uplink, endpoint: Endpo
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let joins = Arc::new(Semaphore::new(MAX_JOINS));
     while let Some(incoming) = endpoint.accept().await {
+        // When many call, a caller shows first that its address is its own (RFC 9000 §8.1.2): a forged one takes no slot.
+        if handshakes.available_permits() < MAX_HANDSHAKES / 2 && !incoming.remote_address_validated() {
+            // Only fails when the address is validated.
+            let _ = incoming.retry();
+            continue;
+        }
         let Ok(slot) = Arc::clone(&handshakes).try_acquire_owned() else {
             count(&transport.shared.counters.connections_refused);
             incoming.refuse();

@@ -53,7 +53,7 @@ const MAX_GOSSIP_STREAMS: u32 = 4;
 /// Bytes of datagrams that wait for the congestion window.
 const DATAGRAM_BUFFER: usize = 64 * 1024;
 
-/// Bytes that a peer may send on all its streams before they are read: one request of the largest size, twice.
+/// Bytes that a peer may send on all its streams before they are read: four requests of the largest size.
 const RECEIVE_WINDOW: u32 = 1024 * 1024;
 
 /// What came from another host.

@@ -8,7 +8,7 @@ use std::{
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use ringmesh_node::View;
 use ringmesh_proto::{
-    HostId,
+    HostId, Uplink,
     frame::{self, FrameError},
     member::Member,
     peer::{
@@ -18,7 +18,7 @@ use ringmesh_proto::{
 };
 use tokio::sync::{oneshot, watch};
 
-use super::{Inbound, Transport, connection};
+use super::{Inbound, Transport, connection, table::Waiting};
 use crate::{
     clock,
     counters::count,
@@ -49,7 +49,7 @@ pub struct Requests {
 /// Why a request got no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RequestError {
-    /// There is no connection and none could be opened.
+    /// There is no connection and none could be opened in time.
     #[error("no connection")]
     NoConnection,
     /// It did not answer in time on any uplink.
@@ -95,7 +95,10 @@ impl Transport {
             Request { version: frame::VERSION, cluster: self.shared.identity.cluster.raw(), body: Some(body) };
         let bytes = frame::encode(&request);
         let mut last = RequestError::NoConnection;
-        let ways = self.table().ways(to.id);
+        let mut ways = self.table().ways(to.id);
+        if ways.is_empty() {
+            ways.extend(self.connect(to).await);
+        }
         for connection in ways {
             match tokio::time::timeout(TRY_TIMEOUT, ask_on(&connection, bytes.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer),
@@ -105,6 +108,20 @@ impl Transport {
             }
         }
         Err(last)
+    }
+}
+
+impl Transport {
+    /// A new connection to a host, over the uplink that is first.
+    async fn connect(&self, to: Member) -> Option<Connection> {
+        let mut opening = Vec::new();
+        for uplink in Uplink::BOTH {
+            let (asker, opened) = oneshot::channel();
+            self.wait_for_connection(&mut self.table(), to, uplink, Waiting::Request(asker));
+            opening.push(opened);
+        }
+        let first = tokio::time::timeout(TRY_TIMEOUT, futures_util::future::select_ok(opening)).await;
+        first.ok()?.ok().map(|(connection, _)| connection)
     }
 }
 
@@ -241,5 +258,6 @@ fn show(view: &View, query: &QueryRequest) -> QueryResponse {
         services: if query.services { view.services.iter().map(|s| (**s).clone()).collect() } else { Vec::new() },
         observed_unix_ms: view.taken.unix.0,
         age_ms: u32::try_from(now.0.saturating_sub(view.taken.unix.0)).unwrap_or(u32::MAX),
+        fingerprint: view.fingerprint,
     }
 }

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use ringmesh_node::Class;
 use ringmesh_proto::{HostId, Uplink};
+use tokio::sync::oneshot;
 
 use super::connection::Open;
 
@@ -21,12 +22,14 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(400), Duration::fro
 /// Two connections between the same hosts younger than this were opened by both ends at once.
 const YOUNG: Duration = Duration::from_secs(2);
 
-/// Connections that are remembered as failing, at most; the rest is tried anew.
+/// Connections that are open, being opened or remembered as failing; beyond it the failures are forgotten.
 const MAX_SLOTS: usize = 4096;
 
 pub(super) enum Waiting {
     Datagram(Bytes),
     Gossip(Class, Bytes),
+    /// Someone who has a question.
+    Request(oneshot::Sender<quinn::Connection>),
 }
 
 /// What became of a message without a connection.
@@ -77,7 +80,7 @@ impl Table {
         let mut ways: Vec<&Open> = Uplink::BOTH
             .iter()
             .filter_map(|uplink| match self.slots.get(&(host, *uplink)) {
-                Some(Slot::Open(open)) if open.is_alive() => Some(open),
+                Some(Slot::Open(open)) if open.is_alive() && !open.is_silent() => Some(open),
                 Some(Slot::Open(_) | Slot::Dialing { .. } | Slot::Failed { .. }) | None => None,
             })
             .collect();
@@ -122,7 +125,7 @@ impl Table {
         lost
     }
 
-    /// Keeps a new connection. Returns what waited for it, or `None` if another one is kept instead.
+    /// Keeps a new connection. Returns what waited for it, or `None` if another one is kept to send on.
     pub(super) fn opened(&mut self, host: HostId, uplink: Uplink, open: Open) -> Option<VecDeque<Waiting>> {
         let mut waiting = VecDeque::new();
         match self.slots.remove(&(host, uplink)) {
@@ -132,10 +135,9 @@ impl Table {
                 let lower_is_me = self.me < host;
                 if old.since.elapsed() < YOUNG && old.dialed_by_us == lower_is_me && open.dialed_by_us != lower_is_me {
                     self.slots.insert((host, uplink), Slot::Open(old));
-                    open.close("opened twice");
                     return None;
                 }
-                old.close("replaced");
+                old.retire();
             }
             Some(Slot::Dialing { waiting: queued, .. }) => waiting = queued,
             Some(Slot::Open(_) | Slot::Failed { .. }) | None => {}

@@ -60,12 +60,6 @@ impl EventLog {
         self.push(LoggedEvent { record, local })
     }
 
-    /// A new generation of this host numbers its events from 1 again.
-    pub fn begin_generation(&mut self) {
-        self.own_seq = 0;
-        self.local_seq = 0;
-    }
-
     /// Keeps an event of another host; false if it has been here.
     pub fn accept(&mut self, record: &EventRecord) -> bool {
         if record.seq == 0 || !self.arrived(record) {
@@ -80,29 +74,48 @@ impl EventLog {
         self.origins.get(&origin).map_or((0, 0), |arrived| (arrived.generation, arrived.contiguous))
     }
 
-    /// Appends to `out` the events of `origin` after this one.
-    pub fn after(&self, origin: HostId, generation: u32, seq: u32, out: &mut Vec<EventRecord>) {
-        if self.origins.get(&origin).is_none_or(|a| (a.generation, a.contiguous.max(a.top())) <= (generation, seq)) {
-            return;
+    /// Appends to `out` the events of `origin` after this one, as far as a sync has room. Returns the generation and the
+    /// number up to which the receiver then has all that this host knows of.
+    pub fn after(&self, origin: HostId, generation: u32, seq: u32, out: &mut Vec<EventRecord>) -> (u32, u32) {
+        let Some(arrived) = self.origins.get(&origin) else { return (generation, seq) };
+        let whole = (arrived.generation, arrived.contiguous);
+        if (arrived.generation, arrived.contiguous.max(arrived.top())) <= (generation, seq) {
+            return whole.max((generation, seq));
         }
         let newer = self.log.iter().filter(|event| {
             let record = &event.record;
             !event.local && record.origin == origin.raw() && (record.generation, record.seq) > (generation, seq)
         });
+        // The log is in the order of arrival; what is cut off must be the highest numbers.
+        let mut newer: Vec<&EventRecord> = newer.map(|event| &event.record).collect();
+        newer.sort_by_key(|record| (record.generation, record.seq));
         let room = MAX_AFTER.saturating_sub(out.len());
-        out.extend(newer.take(room).map(|event| event.record.clone()));
+        let cut = newer.len() > room;
+        newer.truncate(room);
+        let last = newer.last().map_or((generation, seq), |record| (record.generation, record.seq));
+        out.extend(newer.into_iter().cloned());
+        if cut { last.min(whole) } else { whole }
     }
 
-    /// Gives up waiting for what is missing below what has arrived.
-    pub fn close_gaps(&mut self) {
-        for arrived in self.origins.values_mut() {
-            arrived.contiguous = arrived.contiguous.max(arrived.top());
-            arrived.ahead.clear();
+    /// What is missing up to this event will not come: another host had it all and sent what it still kept.
+    pub fn cover(&mut self, origin: HostId, generation: u32, seq: u32) {
+        let arrived = self.origins.entry(origin).or_default();
+        if generation > arrived.generation {
+            *arrived = Arrived { generation, ..Arrived::default() };
+        }
+        if generation == arrived.generation && seq > arrived.contiguous {
+            arrived.contiguous = seq;
+            arrived.ahead = arrived.ahead.split_off(&(seq.saturating_add(1)));
+            arrived.advance();
         }
     }
 
     fn arrived(&mut self, record: &EventRecord) -> bool {
-        let arrived = self.origins.entry(HostId::new(record.origin)).or_default();
+        let origin = HostId::new(record.origin);
+        if self.origins.len() >= super::MAX_HOSTS && !self.origins.contains_key(&origin) {
+            return false;
+        }
+        let arrived = self.origins.entry(origin).or_default();
         if record.generation < arrived.generation {
             return false;
         }
@@ -116,9 +129,7 @@ impl EventLog {
         if arrived.ahead.len() > MAX_AHEAD {
             arrived.contiguous = arrived.ahead.pop_first().unwrap_or(arrived.contiguous);
         }
-        while arrived.ahead.remove(&(arrived.contiguous + 1)) {
-            arrived.contiguous += 1;
-        }
+        arrived.advance();
         true
     }
 
@@ -133,6 +144,12 @@ impl EventLog {
 }
 
 impl Arrived {
+    fn advance(&mut self) {
+        while self.ahead.remove(&self.contiguous.saturating_add(1)) {
+            self.contiguous += 1;
+        }
+    }
+
     fn top(&self) -> u32 {
         self.ahead.last().copied().unwrap_or(0)
     }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use ringmesh_proto::{
     HostId, Now,
     digest::{self, Digest},
-    peer::{AccusationRecord, EventRecord, Gossip, HostRecord, SyncRequest, Version},
+    peer::{AccusationRecord, EventRecord, Gossip, HostRecord, SyncRequest, SyncResponse, Version},
 };
 
 /// The most hosts of a pool, and so of records kept: a zone.
@@ -22,6 +22,9 @@ pub const MAX_HOSTS: usize = 512;
 
 /// The most accusations kept of one host; further accusers change nothing.
 const MAX_ACCUSERS: usize = 32;
+
+/// The most accusations kept in all: 16 accusers of every host.
+const MAX_ACCUSATIONS: usize = 16 * MAX_HOSTS;
 
 /// The most bytes of any text in a record.
 const MAX_TEXT: usize = 512;
@@ -103,7 +106,8 @@ impl Store {
             }
         }
         for record in gossip.events {
-            if !texts_fit(&[&record.kind, &record.container, &record.service, &record.text]) {
+            let fits = texts_fit(&[&record.kind, &record.container, &record.service, &record.text]);
+            if !fits || record.accusers.len() > MAX_ACCUSERS {
                 self.refused += 1;
             } else if self.events.accept(&record) {
                 new.events.push(record);
@@ -129,18 +133,14 @@ impl Store {
             .collect()
     }
 
-    /// What a host that has `request.have` lacks, and what this host lacks of it.
-    pub fn compare(&self, request: &SyncRequest) -> (Gossip, Vec<Version>) {
-        let theirs: BTreeMap<u32, &Version> = request.have.iter().take(MAX_HOSTS).map(|v| (v.host, v)).collect();
+    /// Answers a host that has `request.have`: what it lacks, what this host lacks of it, and which events it has then.
+    pub fn compare(&self, request: &SyncRequest) -> SyncResponse {
+        let theirs: BTreeMap<u32, Version> = request.have.iter().take(MAX_HOSTS).map(|v| (v.host, *v)).collect();
         let mut missing = Gossip::default();
-        let mut lack = Vec::new();
+        let (mut lack, mut covers) = (Vec::new(), Vec::new());
         for mine in self.versions() {
-            let their = theirs.get(&mine.host).copied().copied().unwrap_or_default();
-            let host = HostId::new(mine.host);
-            if (mine.generation, mine.seq) > (their.generation, their.seq) {
-                missing.hosts.extend(self.hosts.get(&host).map(|heard| heard.record.clone()));
-            }
-            self.events.after(host, their.event_generation, their.event_seq, &mut missing.events);
+            let their = theirs.get(&mine.host).copied().unwrap_or(Version { host: mine.host, ..Version::default() });
+            covers.push(self.add_missing(their, &mut missing));
             if (their.generation, their.seq) > (mine.generation, mine.seq)
                 || (their.event_generation, their.event_seq) > (mine.event_generation, mine.event_seq)
             {
@@ -150,12 +150,39 @@ impl Store {
         let unknown = theirs.values().filter(|v| !self.hosts.contains_key(&HostId::new(v.host)));
         lack.extend(unknown.map(|v| Version { host: v.host, ..Version::default() }));
         missing.accusations = self.accusations.values().cloned().collect();
-        (missing, lack)
+        SyncResponse { missing: Some(missing), members: Vec::new(), lack, covers }
     }
 
-    /// Events up to what just arrived are as complete as they get: a gap that even a sync leaves stays.
-    pub fn close_gaps(&mut self) {
-        self.events.close_gaps();
+    /// What a host lacks that named just these versions.
+    pub fn select(&self, lack: &[Version]) -> Gossip {
+        let mut missing = Gossip::default();
+        for their in lack.iter().take(MAX_HOSTS) {
+            self.add_missing(*their, &mut missing);
+        }
+        missing
+    }
+
+    /// Adds what is newer than `their` version of one host; returns up to where its events are whole then.
+    fn add_missing(&self, their: Version, missing: &mut Gossip) -> Version {
+        let host = HostId::new(their.host);
+        if let Some(heard) = self.hosts.get(&host)
+            && (heard.record.generation, heard.record.seq) > (their.generation, their.seq)
+        {
+            missing.hosts.push(heard.record.clone());
+        }
+        let (event_generation, event_seq) =
+            self.events.after(host, their.event_generation, their.event_seq, &mut missing.events);
+        Version { host: their.host, event_generation, event_seq, ..Version::default() }
+    }
+
+    /// Another host has sent all events that it knows of up to these: what is not here by now will not come.
+    pub fn cover(&mut self, covers: &[Version]) {
+        for version in covers.iter().take(MAX_HOSTS) {
+            let host = HostId::new(version.host);
+            if self.hosts.contains_key(&host) {
+                self.events.cover(host, version.event_generation, version.event_seq);
+            }
+        }
     }
 
     /// Writes this host's own record.
@@ -192,6 +219,17 @@ impl Store {
         true
     }
 
+    /// Makes room for one more accuser of a host; what was withdrawn or is of an earlier life goes first.
+    fn room_to_accuse(&mut self, accused: HostId, generation: u32) -> bool {
+        let of_accused = (accused, HostId::new(0))..=(accused, HostId::new(u32::MAX));
+        let mut here = self.accusations.range(of_accused.clone());
+        if here.clone().count() < MAX_ACCUSERS {
+            return self.accusations.len() < MAX_ACCUSATIONS;
+        }
+        let idle = here.find(|(_, old)| old.withdrawn || old.accused_generation < generation).map(|(key, _)| *key);
+        idle.is_some_and(|key| self.accusations.remove(&key).is_some())
+    }
+
     fn accept_accusation(&mut self, record: &AccusationRecord) -> bool {
         let accused = HostId::new(record.accused);
         let key = (accused, HostId::new(record.accuser));
@@ -200,9 +238,11 @@ impl Store {
         {
             return false;
         }
-        let of_accused = (accused, HostId::new(0))..=(accused, HostId::new(u32::MAX));
-        let full = !self.accusations.contains_key(&key) && self.accusations.range(of_accused).count() >= MAX_ACCUSERS;
-        if full || !texts_fit(&[&record.evidence]) {
+        if !self.accusations.contains_key(&key) && !self.room_to_accuse(accused, record.accused_generation) {
+            self.refused += 1;
+            return false;
+        }
+        if !texts_fit(&[&record.evidence]) {
             self.refused += 1;
             return false;
         }

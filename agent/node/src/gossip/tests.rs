@@ -43,13 +43,13 @@ fn each_event_is_kept_once_and_a_sync_fills_the_gap() {
     assert_eq!(new.events.len(), 3);
     assert_eq!(holed.events().contiguous(HostId::new(1)), (1, 2));
 
-    let (missing, lack) = full.compare(&SyncRequest { have: holed.versions() });
-    assert!(lack.is_empty());
-    let filled = holed.accept(now, missing);
+    let response = full.compare(&SyncRequest { have: holed.versions() });
+    assert!(response.lack.is_empty());
+    let filled = holed.accept(now, response.missing.unwrap_or_default());
     assert_eq!(filled.events.iter().map(|e| e.seq).collect::<Vec<_>>(), [3, 4]);
     assert_eq!(holed.events().contiguous(HostId::new(1)), (1, 5));
-    let (missing, lack) = full.compare(&SyncRequest { have: holed.versions() });
-    assert!(missing.events.is_empty() && missing.hosts.is_empty() && lack.is_empty());
+    let response = full.compare(&SyncRequest { have: holed.versions() });
+    assert!(response.missing.unwrap_or_default() == Gossip::default() && response.lack.is_empty());
 }
 
 #[test]
@@ -57,9 +57,50 @@ fn what_the_asker_has_and_the_answerer_lacks_is_named() {
     let now = Now::default();
     let (mut asker, answerer) = (Store::default(), Store::default());
     asker.accept(now, hosts(vec![record(7, 1, 1)]));
-    let (missing, lack) = answerer.compare(&SyncRequest { have: asker.versions() });
-    assert!(missing.hosts.is_empty());
-    assert_eq!(lack.iter().map(|v| v.host).collect::<Vec<_>>(), [7]);
+    let response = answerer.compare(&SyncRequest { have: asker.versions() });
+    assert!(response.missing.unwrap_or_default().hosts.is_empty());
+    assert_eq!(response.lack.iter().map(|v| v.host).collect::<Vec<_>>(), [7]);
+    assert_eq!(asker.select(&response.lack).hosts.len(), 1, "and just that is pushed");
+    asker.accept(now, hosts(vec![record(8, 1, 1)]));
+    assert_eq!(asker.select(&response.lack).hosts.len(), 1);
+}
+
+#[test]
+fn a_gap_is_waited_for_until_someone_had_it_all_and_a_long_sync_goes_on_where_it_was_cut() {
+    let now = Now::default();
+    let (mut full, mut late) = (Store::default(), Store::default());
+    for store in [&mut full, &mut late] {
+        store.accept(now, hosts(vec![record(1, 1, 1)]));
+    }
+    full.accept(now, events((1..=900).map(|seq| event(1, 1, seq)).collect()));
+    late.accept(now, events(vec![event(1, 1, 900)]));
+    for expected in [512, 900] {
+        let response = full.compare(&SyncRequest { have: late.versions() });
+        late.accept(now, response.missing.unwrap_or_default());
+        late.cover(&response.covers);
+        assert_eq!(late.events().contiguous(HostId::new(1)), (1, expected));
+    }
+    // Two that both lack event 5 do not talk each other out of it.
+    let (mut one, mut other) = (Store::default(), Store::default());
+    for store in [&mut one, &mut other] {
+        store.accept(now, hosts(vec![record(1, 1, 1)]));
+        store.accept(now, events([1, 2, 3, 4, 6].map(|seq| event(1, 1, seq)).to_vec()));
+    }
+    let response = other.compare(&SyncRequest { have: one.versions() });
+    one.accept(now, response.missing.unwrap_or_default());
+    one.cover(&response.covers);
+    assert_eq!(one.events().contiguous(HostId::new(1)), (1, 4));
+    assert_eq!(one.accept(now, events(vec![event(1, 1, 5)])).events.len(), 1);
+    // What nobody keeps any more is given up.
+    let mut fresh = Store::default();
+    fresh.accept(now, hosts(vec![record(1, 1, 1)]));
+    full.accept(now, events((901..=6000).map(|seq| event(1, 1, seq)).collect()));
+    for _ in 0..10 {
+        let response = full.compare(&SyncRequest { have: fresh.versions() });
+        fresh.accept(now, response.missing.unwrap_or_default());
+        fresh.cover(&response.covers);
+    }
+    assert_eq!(fresh.events().contiguous(HostId::new(1)), (1, 6000));
 }
 
 #[test]

@@ -52,6 +52,9 @@ pub enum Change {
 /// The longest time to a service's first probe: a start of the agent is no reason to wait a whole interval.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 
+/// A reply that is later than twice its time-out and this will not come.
+const LOST_AFTER: Duration = Duration::from_secs(2);
+
 /// All containers and checks of one host.
 pub struct Health {
     host: String,
@@ -71,6 +74,8 @@ struct Container {
     spec: ContainerSpec,
     status: ContainerStatus,
     checks: Vec<CheckId>,
+    /// It ran in this life of the agent: that it is gone or back is news.
+    ran: bool,
     shown: Option<Arc<v1::Container>>,
 }
 
@@ -79,7 +84,8 @@ struct Check {
     spec: ServiceSpec,
     state: CheckState,
     due: Instant,
-    under_way: bool,
+    /// Since when a probe is under way.
+    under_way: Option<Instant>,
     shown: Option<Arc<v1::Service>>,
 }
 
@@ -114,7 +120,7 @@ impl Health {
                 spec: service.clone(),
                 state: CheckState::default(),
                 due,
-                under_way: false,
+                under_way: None,
                 shown: None,
             };
             self.due.insert((due, id));
@@ -122,7 +128,7 @@ impl Health {
             checks.push(id);
         }
         let status = ContainerStatus { name: spec.name.clone(), ..ContainerStatus::default() };
-        self.containers.insert(spec.name.clone(), Container { spec, status, checks, shown: None });
+        self.containers.insert(spec.name.clone(), Container { spec, status, checks, ran: false, shown: None });
         self.revision += 1;
     }
 
@@ -146,10 +152,11 @@ impl Health {
         let status = &container.status;
         container.shown = None;
         self.revision += 1;
-        // That a container is found running when the agent starts, or is started then, is no news.
-        let settles = matches!(old.state, ContainerState::Unknown | ContainerState::Absent | ContainerState::Created)
-            && status.state == ContainerState::Running;
-        if old.state != status.state && old.state != ContainerState::Unknown && !settles {
+        // That a container is found running when the agent starts, or is made and started then, is no news.
+        let ran = container.ran;
+        container.ran |= status.state == ContainerState::Running;
+        let news = ran || matches!(status.state, ContainerState::Stopped | ContainerState::Paused);
+        if old.state != status.state && old.state != ContainerState::Unknown && news {
             self.changes.push_back(Change::Container {
                 container: status.name.clone(),
                 old: old.state,
@@ -159,6 +166,7 @@ impl Health {
         }
         let why = match status.state {
             ContainerState::Stopped => Some("the container has stopped"),
+            ContainerState::Absent if ran => Some("the container is gone"),
             ContainerState::Unknown
             | ContainerState::Absent
             | ContainerState::Created
@@ -172,7 +180,7 @@ impl Health {
             } else if self.containers_running(id) && old.state != ContainerState::Running {
                 // It just started: look at once, whatever came of a probe of its life before.
                 if let Some(check) = self.checks.get_mut(&id) {
-                    check.under_way = false;
+                    check.under_way = None;
                 }
                 let due = now.instant + self.draw(FIRST_PROBE / 2);
                 self.reschedule(id, due);
@@ -195,7 +203,7 @@ impl Health {
             let interval = check.spec.interval;
             let next = due.max(now - interval) + interval - self.draw(interval / 20);
             self.reschedule(id, next);
-            requests.extend(self.request(id));
+            requests.extend(self.request(now, id));
         }
         requests
     }
@@ -203,7 +211,7 @@ impl Health {
     /// Takes the outcome of a probe.
     pub fn handle_reply(&mut self, now: Now, reply: ProbeReply) {
         let Some(check) = self.checks.get_mut(&reply.id) else { return };
-        if !std::mem::take(&mut check.under_way) || !self.containers_running(reply.id) {
+        if check.under_way.take().is_none() || !self.containers_running(reply.id) {
             return;
         }
         self.conclude(now, reply.id, |state, now| state.reply(now, reply));
@@ -213,7 +221,7 @@ impl Health {
     pub fn handle_busy(&mut self, id: CheckId) {
         self.postponed += 1;
         if let Some(check) = self.checks.get_mut(&id) {
-            check.under_way = false;
+            check.under_way = None;
         }
     }
 
@@ -271,15 +279,17 @@ impl Health {
         shown.collect()
     }
 
-    fn request(&mut self, id: CheckId) -> Option<ProbeRequest> {
+    fn request(&mut self, now: Instant, id: CheckId) -> Option<ProbeRequest> {
         if !self.containers_running(id) {
             return None;
         }
         let check = self.checks.get_mut(&id)?;
-        if std::mem::replace(&mut check.under_way, true) {
-            // Its time-out is at most its interval, so the answer is on its way; count the turn as taken.
+        // Its answer is on its way, unless it was lost.
+        let lost = check.spec.timeout * 2 + LOST_AFTER;
+        if check.under_way.is_some_and(|since| now.since(since) < lost) {
             return None;
         }
+        check.under_way = Some(now);
         let status = &self.containers.get(&check.container)?.status;
         Some(ProbeRequest {
             id,

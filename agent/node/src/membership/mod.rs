@@ -5,8 +5,6 @@
 
 mod seen;
 mod swim;
-#[cfg(test)]
-mod tests;
 
 pub use seen::SeenWindow;
 
@@ -70,6 +68,9 @@ const REJOIN_TICK: Duration = Duration::from_millis(500);
 
 /// How many of them are called at one look.
 const REJOIN_FANOUT: usize = 3;
+
+/// The most members that a snapshot may hold: a zone, and as many that are gone.
+const MAX_MEMBERS: usize = 1024;
 
 /// The longest time between two calls to the same one.
 const REJOIN_MAX: Duration = Duration::from_secs(8);
@@ -135,6 +136,12 @@ impl Membership {
         self.told.get(&host).copied()
     }
 
+    /// Hosts that were members in an earlier life of this one and have not been heard of in this.
+    pub fn unheard(&self) -> impl Iterator<Item = Member> {
+        let unheard = self.known.iter().filter(|(id, known)| !known.gone && !self.told.contains_key(id));
+        unheard.map(|(_, known)| known.member)
+    }
+
     /// Hosts that were ever members, the newest life of each: what a restart needs.
     pub fn known(&self) -> impl Iterator<Item = Member> {
         self.known.values().filter(|known| !known.gone).map(|known| known.member)
@@ -194,18 +201,19 @@ impl Membership {
 
     /// Takes what another host says of all members, as a joining or healed host needs it.
     ///
-    /// Only news of life counts: that the other side of a healed partition thought our hosts down does not make
-    /// them so.
+    /// That a host is down counts only if nothing is known of it here: that the other side of a healed partition thought
+    /// our hosts down does not make them so.
     pub fn handle_members(&mut self, now: Instant, records: &[MemberRecord]) {
-        let alive = records.iter().filter(|record| record.state < 2).filter_map(|record| {
+        let news = records.iter().take(MAX_MEMBERS).filter_map(|record| {
             let member = Member::try_from(record).ok()?;
-            (member.id != self.foca.identity().0.id).then(|| {
-                foca::Member::new(SwimMember(member), u16::try_from(record.incarnation).unwrap_or(0), State::Alive)
-            })
+            let state = if record.state < 2 { State::Alive } else { State::Down };
+            let counts = state == State::Alive || !self.told.contains_key(&member.id);
+            (member.id != self.foca.identity().0.id && counts)
+                .then(|| foca::Member::new(SwimMember(member), u16::try_from(record.incarnation).unwrap_or(0), state))
         });
-        let alive: Vec<_> = alive.collect();
+        let news: Vec<_> = news.collect();
         self.wheel.now = self.wake(now);
-        if let Err(error) = self.foca.apply_many(alive.into_iter(), true, &mut self.wheel) {
+        if let Err(error) = self.foca.apply_many(news.into_iter(), true, &mut self.wheel) {
             tracing::debug!(%error, "members from a snapshot");
         }
         self.settle(now);

@@ -1,9 +1,6 @@
 //! Accusations: which host this one cannot reach, on what evidence, and when it takes that back.
 
-use ringmesh_proto::{
-    HostId, Now,
-    peer::{AccusationRecord, Gossip},
-};
+use ringmesh_proto::{HostId, Now, peer::AccusationRecord};
 
 use super::Node;
 use crate::{membership::SwimState, overlay::LinkState};
@@ -61,7 +58,7 @@ impl Node {
             withdrawn,
         };
         self.store.put_accusation(record.clone());
-        self.flood(&Gossip { accusations: vec![record], ..Gossip::default() }, None);
+        self.outbox.accusations.push(record);
         self.shown.hosts_stale();
     }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use ringmesh_proto::{
     Instant, Now, Uplink,
-    peer::{Gossip, HostRecord, LinkRecord},
+    digest::Digest,
+    peer::{HostRecord, LinkRecord},
 };
 
 use super::{Node, show};
@@ -60,8 +61,13 @@ impl Node {
         self.own.stale = false;
         let record = self.make_record();
         self.store.put_own(now, record.clone());
-        self.flood(&Gossip { hosts: vec![record], ..Gossip::default() }, None);
+        self.outbox.hosts.push(record);
         self.shown.hosts_stale();
+    }
+
+    /// Names the state of the details: of another life of this host it is another.
+    pub(super) fn fingerprint(&self) -> u64 {
+        u64::from(self.born) << 32 | self.health.revision() & u64::from(u32::MAX)
     }
 
     fn make_record(&self) -> HostRecord {
@@ -89,7 +95,7 @@ impl Node {
                     role: show::role_number(link.role),
                 })
                 .collect(),
-            digest: self.health.digest().encode(),
+            digest: Digest { fingerprint: self.fingerprint(), ..self.health.digest() }.encode(),
             leaving: self.own.leaving,
         }
     }

@@ -23,6 +23,12 @@ use crate::{
 /// Between two snapshots that differ in latencies only.
 const QUIET_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The least time between two snapshots, and what each host adds to it: making one takes a time that grows with them.
+const MIN_INTERVAL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_micros(500));
+
+/// A host that has not been heard of is called down when this one runs for so long.
+const UNHEARD_FOR: Duration = Duration::from_secs(5);
+
 /// What of the last snapshot is out of date.
 #[derive(Default)]
 pub(super) struct Shown {
@@ -34,6 +40,8 @@ pub(super) struct Shown {
     revision: Option<u64>,
     /// Round trips, latencies: when they are next worth a snapshot.
     quiet: Option<Instant>,
+    /// What came too soon after the last snapshot is shown then.
+    deferred: Option<Instant>,
     shown_at: Instant,
 }
 
@@ -54,7 +62,7 @@ impl Shown {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.quiet
+        self.quiet.into_iter().chain(self.deferred).min()
     }
 }
 
@@ -85,11 +93,18 @@ impl Node {
         if !(self.shown.hosts || self.shown.events || details || quiet) {
             return None;
         }
+        let next = self.shown.shown_at + MIN_INTERVAL.0 + MIN_INTERVAL.1 * self.shown.view.hosts.len() as u32;
+        if now.instant < next && !self.shown.view.hosts.is_empty() {
+            self.shown.deferred = Some(next);
+            return None;
+        }
+        self.shown.deferred = None;
         let mut view = self.shown.view.clone();
         view.taken = now;
         view.name.clone_from(&self.config.name);
+        view.fingerprint = self.fingerprint();
         if self.shown.hosts || quiet {
-            view.hosts = share(self.show_hosts());
+            view.hosts = share(self.show_hosts(now));
             view.rings = share(self.show_rings());
             view.links = share(self.show_links(now));
             view.peers = Arc::new(self.show_peers());
@@ -114,12 +129,15 @@ impl Node {
         Some(view)
     }
 
-    fn show_hosts(&self) -> Vec<v1::Host> {
+    fn show_hosts(&self, now: Now) -> Vec<v1::Host> {
         let me = self.me();
         let own = std::iter::once((me, Some(SwimState::Alive)));
         let others = self.membership.states().map(|(member, state)| (member, Some(state)));
+        let silent = now.instant.since(self.started) >= UNHEARD_FOR;
+        let unheard = self.membership.unheard().map(|member| (member, silent.then_some(SwimState::Down)));
         let mut hosts: Vec<v1::Host> = own
             .chain(others)
+            .chain(unheard)
             .map(|(member, state)| {
                 let state = match state {
                     _ if self.has_left(member.id) => v1::host::State::Left,
@@ -268,7 +286,7 @@ impl Node {
 
     fn show_peers(&self) -> std::collections::BTreeMap<HostId, Peer> {
         let peers = self.membership.states().map(|(member, state)| {
-            let fingerprint = self.store.host(member.id).map_or(0, |heard| heard.digest.fingerprint.wrapping_add(1));
+            let fingerprint = self.store.host(member.id).map_or(0, |heard| heard.digest.fingerprint);
             let askable = state != SwimState::Down && !self.has_left(member.id);
             (member.id, Peer { member, name: self.name_of(member.id), askable, fingerprint })
         });

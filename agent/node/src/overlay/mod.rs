@@ -126,7 +126,13 @@ impl Overlay {
         }
         changed |= !self.links.is_empty();
         self.links = links;
-        self.revision += 1;
+        self.revision += u64::from(changed);
+        for uplink in Uplink::BOTH {
+            let idle = !self.links.keys().any(|(_, over)| *over == uplink);
+            if idle && self.uplinks[uplink.index()] != UplinkState::None {
+                self.uplinks[uplink.index()] = UplinkState::Up;
+            }
+        }
         changed
     }
 
