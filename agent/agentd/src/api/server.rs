@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
 };
@@ -30,6 +30,9 @@ pub enum ApiError {
     /// Another agent serves on this socket.
     #[error("another agent serves the API on {0}; stop it, or set another api.socket")]
     InUse(PathBuf),
+    /// Something else has its name: a file that is not ours to remove.
+    #[error("{0} is there and is no socket; set another api.socket, or move that away")]
+    NoSocket(PathBuf),
     /// The socket cannot be made.
     #[error("cannot make the API's socket {path}; check the directory and its permissions")]
     Socket {
@@ -100,8 +103,9 @@ async fn listen_unix(path: &Path) -> Result<UnixListener, ApiError> {
     if UnixStream::connect(path).await.is_ok() {
         return Err(ApiError::InUse(path.to_owned()));
     }
-    match std::fs::remove_file(path) {
-        Ok(()) => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => return Err(ApiError::NoSocket(path.to_owned())),
+        Ok(_) => std::fs::remove_file(path).map_err(failed)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
