@@ -384,6 +384,17 @@ impl Config {
         toml::to_string(self).expect("every field is a TOML value")
     }
 
+    /// The same without the values of containers' environment variables, which often are passwords.
+    pub fn without_secrets(&self) -> Self {
+        let mut config = self.clone();
+        for variable in config.containers.iter_mut().filter_map(|c| c.oci.as_mut()).flat_map(|oci| &mut oci.env) {
+            if let Some((name, _)) = variable.split_once('=') {
+                *variable = format!("{name}=(hidden)");
+            }
+        }
+        config
+    }
+
     /// The addresses of uplink A and B.
     pub fn addresses(&self) -> [Option<SocketAddr>; 2] {
         [Some(self.uplink.a.socket_addr()), self.uplink.b.as_ref().map(UplinkAddress::socket_addr)]
@@ -420,6 +431,7 @@ impl Config {
             (Mode::Cabled, Some(0)) => return Err(("mesh.position".into(), "counts from 1".into())),
             (Mode::Cabled, Some(_)) | (Mode::Switched, None) => {}
         }
+        log_level("log.level", &self.log.level)?;
         range("mesh.connection_cache", self.mesh.connection_cache, 8, 4096)?;
         range("probe.concurrency", self.probe.concurrency, 1, 65_536)?;
         range("probe.exec_concurrency", self.probe.exec_concurrency, 1, 256)?;
@@ -581,6 +593,21 @@ fn name(key: &str, value: &str) -> Result<(), (String, String)> {
     }
     let rule = "use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit";
     Err((key.into(), format!("\"{}\" is no name; {rule}", value.escape_debug())))
+}
+
+/// Anything else would be taken for the name of a module, and nothing would be logged.
+fn log_level(key: &str, value: &str) -> Result<(), (String, String)> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let good = value.split(',').map(str::trim).all(|part| match part.rsplit_once('=') {
+        Some((module, level)) => !module.is_empty() && is_level(level),
+        None => is_level(part),
+    });
+    if good {
+        return Ok(());
+    }
+    let levels = "use error, warn, info, debug or trace, or per module as \"info,ringmesh_node=debug\"";
+    Err((key.into(), format!("\"{}\" is no level; {levels}", value.escape_debug())))
 }
 
 fn range<T: PartialOrd + std::fmt::Display>(key: &str, value: T, min: T, max: T) -> Result<(), (String, String)> {
