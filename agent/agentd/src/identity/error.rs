@@ -47,7 +47,9 @@ pub enum IdentityError {
         cure: &'static str,
     },
     /// Platform: a file that cannot be read or written.
-    #[error("cannot {action} {path}")]
+    #[error(
+        "cannot {action} {path}; run as the user that it belongs to (root, mostly), and see that the disk is in order"
+    )]
     Io {
         /// "read", "write" and the like.
         action: &'static str,

@@ -71,7 +71,8 @@ impl Identity {
     /// Errors name the file and the cure. A key that group or others may read is refused.
     pub fn load(state_dir: &Path) -> Result<Self, IdentityError> {
         let directory = directory(state_dir);
-        if !directory.is_dir() {
+        // One that this user may not look at is there all the same: the first file says so.
+        if std::fs::metadata(&directory).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             return Err(IdentityError::Missing { path: directory });
         }
         let file = ClusterFile::read(&directory.join("cluster.toml"))?;
