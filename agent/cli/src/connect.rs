@@ -3,7 +3,9 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -13,7 +15,7 @@ use rustls::pki_types::{
     pem::{self, PemObject},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 use tonic::transport::{Channel, Endpoint};
@@ -169,9 +171,12 @@ async fn handshake<S>(target: &Target, stream: S) -> Result<Channel, CliError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut stream = Some(TokioIo::new(stream));
+    let broken = Arc::new(OnceLock::new());
+    let mut stream = Some(TokioIo::new(Told { stream, broken: Arc::clone(&broken) }));
     let connector = tower::service_fn(move |_| {
-        let stream = stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset));
+        // Asked for a second stream, it says why the first one broke: nobody else remembers.
+        let why = || broken.get().cloned().unwrap_or_else(|| "connection reset".to_owned());
+        let stream = stream.take().ok_or_else(|| io::Error::new(io::ErrorKind::ConnectionReset, why()));
         std::future::ready(stream)
     });
     // The name is not looked up: the stream exists.
@@ -181,6 +186,36 @@ where
         }
         CliError::Unreachable(format!("{target} does not speak gRPC ({}): is it an agent's API?", chain(&error)))
     })
+}
+
+/// A stream that remembers why reading from it failed.
+struct Told<S> {
+    stream: S,
+    broken: Arc<OnceLock<String>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Told<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, into);
+        if let Poll::Ready(Err(error)) = &read {
+            self.broken.get_or_init(|| chain(error));
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Told<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 async fn tls_stream(
