@@ -211,17 +211,15 @@ impl Host {
 
     /// The next datagram, which must be all that comes.
     pub(crate) async fn next_datagram(&mut self) -> (HostId, Uplink, Bytes) {
-        match self.next().await {
-            Inbound::Datagram { from, uplink, bytes } => (from, uplink, bytes),
-            other => panic!("no datagram: {other:?}"),
-        }
+        let next = self.next().await;
+        let Inbound::Datagram { from, uplink, bytes } = next else { panic!("no datagram: {next:?}") };
+        (from, uplink, bytes)
     }
 
     pub(crate) async fn next_gossip(&mut self) -> (HostId, Gossip) {
-        match self.next().await {
-            Inbound::Gossip { from, gossip } => (from, gossip),
-            other => panic!("no gossip: {other:?}"),
-        }
+        let next = self.next().await;
+        let Inbound::Gossip { from, gossip } = next else { panic!("no gossip: {next:?}") };
+        (from, gossip)
     }
 
     /// Sends until something of it arrives: a connection that both open at once may take the first ones with it.
