@@ -7,6 +7,7 @@ use ringmesh_agentd::quic::{Inbound, RequestError};
 use ringmesh_node::{Class, View};
 use ringmesh_proto::{
     Uplink,
+    member::Member,
     peer::{QueryRequest, SyncRequest, SyncResponse, Version},
     v1,
 };
@@ -18,8 +19,8 @@ async fn members_exchange_datagrams_gossip_and_questions() {
     let cluster = Cluster::new();
     let mut h1 = Host::start(&cluster.first);
     let mut h2 = Host::start(&cluster.admit("h2"));
-    let unknown = h1.transport.query(h2.member, QueryRequest::default()).await;
-    assert!(matches!(unknown, Err(RequestError::NoConnection)), "{unknown:?}");
+    // A question opens a connection if there is none.
+    h1.transport.query(h2.member, QueryRequest::default()).await.expect("h2 answers");
 
     for uplink in Uplink::BOTH {
         h1.transport.send_datagram(h2.member, uplink, Bytes::from_static(b"there"));
@@ -52,6 +53,16 @@ async fn members_exchange_datagrams_gossip_and_questions() {
     for host in [&h1, &h2] {
         assert!(host.counters.read().values().all(|count| *count == 0), "{:?}", host.counters.read());
     }
+}
+
+#[tokio::test]
+async fn a_question_to_nobody_ends_soon() {
+    let cluster = Cluster::new();
+    let h1 = Host::start(&cluster.first);
+    let addresses = Uplink::BOTH.map(|uplink| Some(crate::support::free(uplink)));
+    let nobody = Member { id: cluster.admit("h2").host, generation: 1, addresses };
+    let answer = within("an end", h1.transport.query(nobody, QueryRequest::default())).await;
+    assert!(matches!(answer, Err(RequestError::NoConnection)), "{answer:?}");
 }
 
 #[tokio::test]
