@@ -23,8 +23,8 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Datagrams to a host to which no connection could be opened in time.
-    datagrams_unsent,
+    /// Datagrams and frames to a host to which no connection could be opened in time.
+    messages_unsent,
     /// Datagrams that a connection's buffer or path had no room for.
     datagrams_dropped,
     /// Datagrams that the host loop was too busy to take.

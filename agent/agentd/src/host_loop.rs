@@ -7,12 +7,13 @@
 //!  api ─── Command (16; the caller waits) ─────────────────────────────────────────────▶ ┘
 //! ```
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ringmesh_node::{
-    Node, Output, Persistent, View,
+    Node, Output, Persistent, TimerKind, View,
     health::spec::{ContainerStatus, ProbeReply},
 };
+use ringmesh_proto::Instant;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -32,6 +33,9 @@ pub const COMMAND_BOUND: usize = 16;
 
 /// Inputs of one kind that a turn takes at the most before its outputs are carried out and its view is shown.
 const TURN: usize = 256;
+
+/// Timers that are due within such a span run in one turn, at its end: waking costs more than what most of them do.
+const GRID: Duration = Duration::from_millis(100);
 
 /// What an operator orders.
 #[derive(Debug)]
@@ -71,11 +75,20 @@ pub struct Inputs {
 impl HostLoop {
     /// Runs until this host has left.
     pub async fn run(mut self, mut inputs: Inputs) {
+        // Kept over the turns: arming a timer anew would wake this thread once more.
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(tokio::time::Instant::now()));
         loop {
             if self.carry_out() {
                 return;
             }
-            let (at, _) = self.node.poll_timeout();
+            let deadline = self.clock.deadline(match self.node.poll_timeout() {
+                // What someone may be waiting to see is shown in time.
+                (at, TimerKind::View) => at,
+                (at, _) => on_grid(at),
+            });
+            if timer.deadline() != deadline || timer.is_elapsed() {
+                timer.as_mut().reset(deadline);
+            }
             // What waits in the sockets is read before timers run: after a pause of this process the answers are there,
             // and only timers that are still due then say that something is missing.
             tokio::select! {
@@ -84,7 +97,7 @@ impl HostLoop {
                 Some(command) = inputs.commands.recv() => self.obey(&command),
                 Some(reply) = inputs.replies.recv() => self.node.handle_probe_reply(self.clock.now(), reply),
                 Some(statuses) = inputs.statuses.recv() => self.note(statuses),
-                () = tokio::time::sleep_until(self.clock.deadline(at)) => {}
+                () = &mut timer => {}
             }
             // A turn takes some of each, so that a flood of one keeps none of the others waiting for long.
             for _ in 0..TURN {
@@ -159,4 +172,10 @@ impl HostLoop {
         }
         left
     }
+}
+
+/// The next point of the grid.
+fn on_grid(at: Instant) -> Instant {
+    let grid = GRID.as_nanos() as u64;
+    Instant::from_nanos(at.as_nanos().div_ceil(grid).saturating_mul(grid))
 }

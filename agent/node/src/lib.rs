@@ -17,5 +17,5 @@ mod node;
 pub mod overlay;
 mod view;
 
-pub use node::{Class, Config, Node, Output, Persistent};
+pub use node::{Class, Config, Node, Output, Persistent, TimerKind};
 pub use view::{Peer, View};

@@ -133,14 +133,16 @@ pub enum TimerKind {
     Record,
     /// A neighbour is to be asked for what was missed.
     Sync,
-    /// Latencies are to be shown.
+    /// What came too soon after the last snapshot is to be shown.
     View,
+    /// Round trips and latencies are to be shown.
+    Latencies,
     /// The next step of leaving.
     Leave,
 }
 
 /// Between two syncs with a neighbour, less up to a fifth.
-const SYNC_INTERVAL: Duration = Duration::from_secs(5);
+const SYNC_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bytes of records in one gossip frame, of which the receiver takes [`frame::MAX_GOSSIP`].
 const PART: usize = 64 * 1024;
@@ -335,7 +337,8 @@ impl Node {
             (self.health.poll_timeout(), TimerKind::Health),
             (self.own.poll_timeout(), TimerKind::Record),
             (Some(self.next_sync), TimerKind::Sync),
-            (self.shown.poll_timeout(), TimerKind::View),
+            (self.shown.deferred(), TimerKind::View),
+            (self.shown.quiet(), TimerKind::Latencies),
             (self.leave.poll_timeout(), TimerKind::Leave),
         ];
         let due = timers.into_iter().filter_map(|(at, kind)| Some((at?, kind)));

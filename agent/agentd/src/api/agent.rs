@@ -12,11 +12,7 @@ use super::Api;
 use crate::{
     clock,
     host_loop::Command,
-    identity::{
-        Role,
-        admission::{AuthorityError, no_authority},
-        api,
-    },
+    identity::{Role, admission::AuthorityError, api},
 };
 
 /// How long a token lives when nobody says.
@@ -42,7 +38,7 @@ impl Agent for Api {
     }
 
     async fn get_config(&self, _: Request<GetConfigRequest>) -> Result<Response<GetConfigResponse>, Status> {
-        Ok(Response::new(GetConfigResponse { toml: self.config.to_toml() }))
+        Ok(Response::new(GetConfigResponse { toml: self.config.without_secrets().to_toml() }))
     }
 
     async fn create_token(
@@ -57,7 +53,8 @@ impl Agent for Api {
         };
         let uses = if request.uses == 0 { 1 } else { request.uses };
         let Some(authority) = self.authority.clone() else {
-            return Err(Status::failed_precondition(no_authority(&self.identity).text));
+            let text = format!("{} does not hold the CA's key; ask a host that does", self.identity.name);
+            return Err(Status::failed_precondition(text));
         };
         let addresses = self.config.addresses().into_iter().flatten().collect();
         let made = tokio::task::spawn_blocking(move || {

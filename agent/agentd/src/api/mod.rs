@@ -64,5 +64,5 @@ impl Api {
 }
 
 fn not_found(kind: &str, name: &str) -> Status {
-    Status::not_found(format!("there is no {kind} \"{}\"; see `ringmesh {kind} list`", name.escape_debug()))
+    Status::not_found(format!("there is no {kind} \"{}\"", name.escape_debug()))
 }

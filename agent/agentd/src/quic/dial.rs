@@ -39,7 +39,7 @@ pub(super) async fn dial(transport: Transport, host: HostId, uplink: Uplink, add
         Err(reason) => {
             tracing::debug!(%host, %uplink, %address, reason, "cannot connect");
             let lost = transport.table().failed(host, uplink, address);
-            (0..lost).for_each(|_| count(&transport.shared.counters.datagrams_unsent));
+            (0..lost).for_each(|_| count(&transport.shared.counters.messages_unsent));
         }
     }
 }

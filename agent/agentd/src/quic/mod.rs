@@ -14,6 +14,7 @@ mod request;
 mod table;
 
 use std::{
+    io::ErrorKind,
     net::{SocketAddr, UdpSocket},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -21,7 +22,7 @@ use std::{
 
 use bytes::Bytes;
 use quinn::{
-    ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use ringmesh_node::Class;
@@ -49,6 +50,10 @@ const MAX_REQUESTS: u32 = 16;
 
 /// Gossip streams that a peer may have open at once: one a class, and one of each that is being replaced.
 const MAX_GOSSIP_STREAMS: u32 = 4;
+
+/// A peer may keep an acknowledgement back for so long (draft-ietf-quic-ack-frequency). A lost last packet of a stream is
+/// sent again that much later.
+const MAX_ACK_DELAY: Duration = Duration::from_millis(250);
 
 /// Bytes of datagrams that wait for the congestion window.
 const DATAGRAM_BUFFER: usize = 64 * 1024;
@@ -204,11 +209,11 @@ impl Transport {
 
     fn wait_for_connection(&self, table: &mut Table, to: Member, uplink: Uplink, waiting: table::Waiting) {
         let Some(address) = to.address(uplink).filter(|_| self.shared.endpoints[uplink.index()].is_some()) else {
-            return count(&self.shared.counters.datagrams_unsent);
+            return count(&self.shared.counters.messages_unsent);
         };
         match table.wait(to.id, uplink, address, waiting) {
             table::Wait::Queued => {}
-            table::Wait::Dropped => count(&self.shared.counters.datagrams_unsent),
+            table::Wait::Dropped => count(&self.shared.counters.messages_unsent),
             table::Wait::Dial => {
                 tokio::spawn(dial::dial(self.clone(), to.id, uplink, address));
             }
@@ -222,12 +227,13 @@ impl Transport {
 
 fn endpoint(uplink: Uplink, address: SocketAddr, server: ServerConfig) -> Result<Endpoint, TransportError> {
     let socket = UdpSocket::bind(address).map_err(|source| {
-        let reason = match source.kind() {
-            std::io::ErrorKind::AddrInUse => "the port is in use; is another agent running? Else set another port",
-            std::io::ErrorKind::AddrNotAvailable => "the address is not one of this host's; see `ip address`",
-            std::io::ErrorKind::PermissionDenied => "not permitted; run as root, or take a port above 1023",
-            _ => "the platform refused",
-        };
+        const REASONS: [(ErrorKind, &str); 3] = [
+            (ErrorKind::AddrInUse, "the port is in use; is another agent running? Else set another port"),
+            (ErrorKind::AddrNotAvailable, "the address is not one of this host's; see `ip address`"),
+            (ErrorKind::PermissionDenied, "not permitted; run as root, or take a port above 1023"),
+        ];
+        let known = REASONS.iter().find(|(kind, _)| *kind == source.kind());
+        let reason = known.map_or("the platform refused", |(_, reason)| reason);
         TransportError::Bind { uplink, address, reason, source }
     })?;
     Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(quinn::TokioRuntime))
@@ -235,6 +241,9 @@ fn endpoint(uplink: Uplink, address: SocketAddr, server: ServerConfig) -> Result
 }
 
 fn transport_config() -> Arc<TransportConfig> {
+    // A third of all packets would be acknowledgements alone: let them ride on the next message instead.
+    let mut acks = AckFrequencyConfig::default();
+    acks.max_ack_delay(Some(MAX_ACK_DELAY)).ack_eliciting_threshold(VarInt::from_u32(10));
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
@@ -243,6 +252,7 @@ fn transport_config() -> Arc<TransportConfig> {
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        .ack_frequency_config(Some(acks))
         // A guess that fits a local network, so that a lost first packet costs milliseconds, not a second.
         .initial_rtt(Duration::from_millis(30));
     Arc::new(config)

@@ -257,14 +257,14 @@ async fn what_waits_for_a_connection_is_bounded_and_counted_when_it_fails() {
         ours.transport.send_datagram(member, Uplink::A, Bytes::from_static(b"lost"));
     }
     // Sixteen wait; the others are dropped at once.
-    assert_eq!(read(&ours.counters.datagrams_unsent), 84);
-    until("the try ends", || read(&ours.counters.datagrams_unsent) == 100).await;
+    assert_eq!(read(&ours.counters.messages_unsent), 84);
+    until("the try ends", || read(&ours.counters.messages_unsent) == 100).await;
     // Soon after a failure no further try is made.
     ours.transport.send_datagram(member, Uplink::A, Bytes::from_static(b"lost"));
-    assert_eq!(read(&ours.counters.datagrams_unsent), 101);
+    assert_eq!(read(&ours.counters.messages_unsent), 101);
     // A host that has no such uplink costs nothing.
     ours.transport.send_datagram(member, Uplink::B, Bytes::from_static(b"lost"));
-    assert_eq!(read(&ours.counters.datagrams_unsent), 102);
+    assert_eq!(read(&ours.counters.messages_unsent), 102);
     // Now it answers, after the pause.
     drop(silent);
     let endpoint = raw_endpoint(&cluster.admit("h3"), address);

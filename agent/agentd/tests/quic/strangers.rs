@@ -24,7 +24,7 @@ async fn expect_refused(cluster: &Cluster, stranger: &Arc<Identity>, gullible: &
 
     // They dial us, and do not believe us.
     theirs.transport.send_datagram(ours.member, Uplink::A, HELLO);
-    until("their try fails", || read(&theirs.counters.datagrams_unsent) == 1).await;
+    until("their try fails", || read(&theirs.counters.messages_unsent) == 1).await;
     until("we count it", || read(&ours.counters.connections_refused) == 1).await;
 
     // They dial us and believe us, but we not them.
@@ -41,7 +41,7 @@ async fn expect_refused(cluster: &Cluster, stranger: &Arc<Identity>, gullible: &
 
     // We dial them.
     ours.transport.send_datagram(theirs.member, Uplink::B, HELLO);
-    until("our try fails", || read(&ours.counters.datagrams_unsent) == 1).await;
+    until("our try fails", || read(&ours.counters.messages_unsent) == 1).await;
     until("they count it", || read(&theirs.counters.connections_refused) == 1).await;
     assert!(theirs.inbound.try_recv().is_err());
 
@@ -82,7 +82,7 @@ async fn another_host_at_the_address_is_refused() {
     let mut there = Host::start(&cluster.admit("there"));
     let meant = Member { id: cluster.admit("meant").host, ..there.member };
     ours.transport.send_datagram(meant, Uplink::A, HELLO);
-    until("our try fails", || read(&ours.counters.datagrams_unsent) == 1).await;
+    until("our try fails", || read(&ours.counters.messages_unsent) == 1).await;
     until("they count it", || read(&there.counters.connections_refused) == 1).await;
     assert!(there.inbound.try_recv().is_err());
 }
@@ -95,11 +95,11 @@ async fn a_server_of_another_cluster_gets_no_byte_of_ours() {
         let address = crate::support::free(Uplink::A);
         let endpoint = raw_endpoint(&stranger, address);
         let member = Member { id: stranger.host, generation: 1, addresses: [Some(address), None] };
-        let before = read(&ours.counters.datagrams_unsent);
+        let before = read(&ours.counters.messages_unsent);
         ours.transport.send_datagram(member, Uplink::A, HELLO);
         let incoming = endpoint.accept().await.expect("the endpoint is open");
         incoming.await.expect_err("our host breaks it off");
-        until("our try fails", || read(&ours.counters.datagrams_unsent) == before + 1).await;
+        until("our try fails", || read(&ours.counters.messages_unsent) == before + 1).await;
     }
 }
 

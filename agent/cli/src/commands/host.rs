@@ -40,7 +40,8 @@ Examples:
     Show(HostArg),
     /// Say who accuses a host of being unreachable, on what evidence, and when.
     #[command(after_help = "\
-Several hosts must accuse a host before it is declared down; one alone proves nothing.
+An accuser has probed the host over both uplinks, itself and through others, and heard nothing. The host is down when \
+it has not answered the accusation in time.
 
 Example:
   ringmesh host why h3")]

@@ -15,7 +15,7 @@ use crate::{
 The hosts that the token names give this host a certificate, if the token is still good.
 
 Example, with a token from `ringmesh token create` on a host of the cluster:
-  ringmesh join rm1_… --name h2 --uplink-a 10.0.0.2 --uplink-b 10.0.1.2
+  ringmesh join rm1.… --name h2 --uplink-a 10.0.0.2 --uplink-b 10.0.1.2
   ringmesh agent")]
 pub(crate) struct JoinArgs {
     /// What `ringmesh token create` printed.

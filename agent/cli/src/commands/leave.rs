@@ -12,7 +12,8 @@ use crate::{
 /// Take the agent's host out of the cluster for good.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The others say that it has left, not that it is down, and its agent ends. To come back it joins with a new token.
+The others say that it has left, not that it is down, and its agent ends. Its containers run on. It comes back when its \
+agent is started again.
 
 Examples:
   ringmesh leave               the host of the local agent
@@ -23,6 +24,6 @@ pub(crate) async fn run(context: &Context, LeaveArgs {}: &LeaveArgs) -> Result<(
     let mut client = client!(context, AgentClient);
     let status = context.call(client.get_status(GetStatusRequest {})).await?;
     context.call(client.leave(LeaveRequest {})).await?;
-    note(&format!("{} has left the cluster; its agent ends", status.name));
+    note(&format!("{} leaves the cluster and its agent ends", status.name));
     Ok(())
 }

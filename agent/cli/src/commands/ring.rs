@@ -31,7 +31,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 pub(crate) enum RingCommand {
     /// Draw both rings and list the chords.
     #[command(after_help = "\
-Ring A runs over uplink A, ring B over uplink B; each is a circle of all hosts that are alive. Between two hosts stands \
+Ring A runs over uplink A, ring B over uplink B; each is a circle of all hosts that are alive or suspected. Between two hosts stands \
 the state of their link:
   h1 ─ 210µs ─ h2   up, with its round trip
   h1 ~ 2.1ms ~ h2   degraded

@@ -14,7 +14,7 @@ use super::{Node, show};
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time after which an unchanged record is written anew, so that others see that it is fresh.
-const REFRESH: Duration = Duration::from_secs(10);
+const REFRESH: Duration = Duration::from_secs(30);
 
 /// What was written last.
 #[derive(Default)]

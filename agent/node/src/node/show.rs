@@ -61,8 +61,12 @@ impl Shown {
         self.quiet.get_or_insert(due);
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.quiet.into_iter().chain(self.deferred).min()
+    pub(super) fn quiet(&self) -> Option<Instant> {
+        self.quiet
+    }
+
+    pub(super) fn deferred(&self) -> Option<Instant> {
+        self.deferred
     }
 }
 

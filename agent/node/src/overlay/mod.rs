@@ -109,6 +109,7 @@ impl Overlay {
     }
 
     fn relink(&mut self, now: Instant, hosts: &[Member], wanted: &[Link]) -> bool {
+        let phase = self.phase(now);
         let mut links = BTreeMap::new();
         let mut changed = false;
         for link in wanted {
@@ -121,7 +122,7 @@ impl Overlay {
             changed |= kept.as_ref().is_none_or(|kept| kept.peer.addresses != peer.addresses);
             // A restarted host starts with a clean history: what was lost before says nothing of it.
             let monitor = kept.filter(|kept| kept.peer == *peer).map(|kept| kept.monitor);
-            let monitor = monitor.unwrap_or_else(|| LinkMonitor::new(now, phase(self.me, link)));
+            let monitor = monitor.unwrap_or_else(|| LinkMonitor::new(now, phase));
             links.insert((link.peer, link.uplink), OwnLink { peer: *peer, role: link.role, monitor });
         }
         changed |= !self.links.is_empty();
@@ -134,6 +135,15 @@ impl Overlay {
             }
         }
         changed
+    }
+
+    /// To the next probe of the other links: one wake-up for all costs less than one for each. Of a first link it is
+    /// drawn from the id, so that hosts that started together do not probe together.
+    fn phase(&self, now: Instant) -> Duration {
+        match self.poll_timeout() {
+            Some(next) => next.since(now),
+            None => PROBE_INTERVAL * (self.me.raw().wrapping_mul(0x9e37_79b9) >> 24) / 256,
+        }
     }
 
     /// When [`Self::handle_timeout`] is next wanted.
@@ -202,10 +212,4 @@ impl Overlay {
         self.revision += u64::from(changed);
         changed
     }
-}
-
-/// Spreads the probes of a host's links over the interval, without a draw of randomness.
-fn phase(me: HostId, link: &Link) -> Duration {
-    let mix = me.raw() ^ link.peer.raw().rotate_left(13) ^ (link.uplink.index() as u32) << 7;
-    PROBE_INTERVAL * (mix.wrapping_mul(0x9e37_79b9) >> 24) / 256
 }
