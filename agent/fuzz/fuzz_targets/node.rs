@@ -1,0 +1,90 @@
+//! What a member of the cluster may send, as steps of a live node: datagrams, gossip and answers to a sync, with time
+//! going by. Nothing panics, the timer moves on, and what is sent stays within its bounds.
+#![no_main]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use prost::Message;
+use ringmesh_node::{Config, Node, Output, overlay::Wiring};
+use ringmesh_proto::{
+    ClusterId, HostId, Instant, Now, UnixMillis, Uplink,
+    datagram::{Datagram, Kind, MAX_LEN, MAX_PAYLOAD},
+    frame,
+    member::Member,
+    peer::{Gossip, SyncRequest, SyncResponse},
+};
+
+const CLUSTER: ClusterId = ClusterId::new(0);
+
+/// Outputs of one step: far more than a node has to say to the few hosts that so few bytes can name.
+const MAX_OUTPUTS: usize = 10_000;
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut now = Now { instant: Instant::ZERO, unix: UnixMillis(1_700_000_000_000) };
+    let mut node = Node::new(now, config());
+    drain(&mut node, now);
+    let mut rest = bytes;
+    // A step is: what it is, its length, its bytes.
+    while let [step, len, tail @ ..] = rest {
+        let (input, tail) = tail.split_at(tail.len().min(usize::from(*len) * 4));
+        rest = tail;
+        let from = HostId::new(2 + u32::from(*step >> 6));
+        match step % 6 {
+            0 => node.handle_datagram(now, from, Uplink::A, Bytes::copy_from_slice(input)),
+            kind @ (1 | 2) => {
+                let kind = if kind == 1 { Kind::Swim } else { Kind::LinkProbe };
+                let payload = Bytes::copy_from_slice(&input[..input.len().min(MAX_PAYLOAD)]);
+                let datagram = Datagram { kind, cell: 0, sequence: u32::from(*len), payload };
+                node.handle_datagram(now, from, Uplink::B, datagram.encode(CLUSTER));
+            }
+            3 => node.handle_gossip(now, from, Gossip::decode(input).unwrap_or_default()),
+            4 => {
+                let response = SyncResponse::decode(input).unwrap_or_default();
+                node.handle_sync_response(now, from, response);
+                let _ = node.handle_sync_request(&SyncRequest::decode(input).unwrap_or_default());
+            }
+            _ => now.instant += Duration::from_millis(u64::from(*len) * 20),
+        }
+        if node.poll_timeout().0 <= now.instant {
+            node.handle_timeout(now);
+        }
+        drain(&mut node, now);
+        assert!(node.poll_timeout().0 > now.instant, "the timer moves on");
+    }
+});
+
+fn drain(node: &mut Node, now: Now) {
+    let mut outputs = 0;
+    while let Some(output) = node.poll_output() {
+        outputs += 1;
+        assert!(outputs <= MAX_OUTPUTS, "a step has an end");
+        match output {
+            Output::Datagram { bytes, .. } => assert!(bytes.len() <= MAX_LEN),
+            Output::Gossip { bytes, .. } => assert!(bytes.len() <= frame::PREFIX_LEN + frame::MAX_GOSSIP),
+            Output::Sync { .. } | Output::Pin(_) | Output::Probe(_) | Output::Persist(_) | Output::Left => {}
+        }
+    }
+    let _ = node.poll_view(now);
+}
+
+fn config() -> Config {
+    let member = |id: u32| Member {
+        id: HostId::new(id),
+        generation: 0,
+        addresses: [Some(([10, 0, 0, id as u8], 7400).into()), Some(([10, 0, 1, id as u8], 7400).into())],
+    };
+    Config {
+        cluster: CLUSTER,
+        me: member(1),
+        name: "h1".into(),
+        zone: "default".into(),
+        version: "fuzz".into(),
+        wiring: Wiring::Switched { seed: 1 },
+        position: 0,
+        known: vec![member(2), member(3)],
+        containers: Vec::new(),
+        seed: 1,
+    }
+}
