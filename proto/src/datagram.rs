@@ -30,9 +30,9 @@ pub const MAX_PAYLOAD: usize = MAX_LEN - HEADER_LEN;
 pub enum Kind {
     /// A SWIM message of the pool of hosts.
     Swim,
-    /// "Are you there?" on one link; 8 bytes that come back as they are.
+    /// "Are you there?" on one link: 8 bytes that come back as they are, and the sender's round trip.
     LinkProbe,
-    /// The answer to [`Kind::LinkProbe`].
+    /// The answer to [`Kind::LinkProbe`]: its first 8 bytes.
     LinkAck,
 }
 

@@ -31,7 +31,7 @@ use crate::{
         spec::{CheckId, ContainerSpec, ContainerStatus, ProbeReply, ProbeRequest},
     },
     membership::{self, Membership, Refused, SeenWindow, SwimState},
-    overlay::{Overlay, UplinkState, Wiring},
+    overlay::{LinkProbe, Overlay, UplinkState, Wiring},
 };
 use leave::Leave;
 use record::OwnRecord;
@@ -144,6 +144,12 @@ pub enum TimerKind {
 /// Between two syncs with a neighbour, less up to a fifth.
 const SYNC_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Bytes of a link probe's payload: its number, and the sender's round trip in microseconds. The answer is the number.
+const PROBE_LEN: usize = 12;
+
+/// Instead of a round trip: the sender does not hear us on this link.
+const DEAF: u32 = u32::MAX;
+
 /// Bytes of records in one gossip frame, of which the receiver takes [`frame::MAX_GOSSIP`].
 const PART: usize = 64 * 1024;
 
@@ -244,7 +250,7 @@ impl Node {
                     Err(Refused::Spoofed) => self.count("datagram_spoofed"),
                 }
             }
-            Kind::LinkProbe => self.answer_link_probe(from, uplink, datagram.payload),
+            Kind::LinkProbe => self.answer_link_probe(now, from, uplink, datagram.payload),
             Kind::LinkAck => {
                 let mut payload = datagram.payload;
                 let Ok(number) = payload.try_get_u64() else { return self.count("datagram_malformed") };
@@ -360,9 +366,11 @@ impl Node {
         if probes.is_empty() {
             return;
         }
-        for (to, uplink, number) in probes {
-            let mut payload = BytesMut::with_capacity(8);
+        for LinkProbe { to, uplink, number, hears, rtt } in probes {
+            let mut payload = BytesMut::with_capacity(PROBE_LEN);
             payload.put_u64(number);
+            let rtt_us = rtt.map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(DEAF).min(DEAF - 1));
+            payload.put_u32(if hears { rtt_us } else { DEAF });
             self.send_datagram(to, uplink, Kind::LinkProbe, payload.freeze(), 0);
         }
         let before = self.overlay.uplinks();
@@ -385,13 +393,20 @@ impl Node {
         self.accuse_silent(now);
     }
 
-    fn answer_link_probe(&mut self, from: HostId, uplink: Uplink, payload: Bytes) {
-        match self.membership.state(from) {
-            Some((to, _)) if payload.len() == 8 => self.send_datagram(to, uplink, Kind::LinkAck, payload, 0),
-            Some(_) => self.count("datagram_malformed"),
-            // A host that we do not know yet; it will be introduced.
-            None => {}
+    fn answer_link_probe(&mut self, now: Now, from: HostId, uplink: Uplink, mut payload: Bytes) {
+        if payload.len() != PROBE_LEN {
+            return self.count("datagram_malformed");
         }
+        let number = payload.split_to(8);
+        let rtt_us = payload.get_u32();
+        // Otherwise a host that we do not know yet; it will be introduced.
+        let Some((to, _)) = self.membership.state(from) else { return };
+        self.send_datagram(to, uplink, Kind::LinkAck, number, 0);
+        let rtt = (rtt_us != 0 && rtt_us != DEAF).then(|| Duration::from_micros(u64::from(rtt_us)));
+        if self.overlay.handle_probe(now.instant, from, uplink, rtt_us != DEAF, rtt) {
+            self.link_came_up(now, from);
+        }
+        self.shown.links_stale(false);
     }
 
     fn link_came_up(&mut self, now: Now, peer: HostId) {

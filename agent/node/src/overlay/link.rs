@@ -1,4 +1,7 @@
 //! One link: a probe every half second, and what its answers say.
+//!
+//! One end's probes serve both: an end that is probed counts that as an answer to a probe of its own, which it then need
+//! not send. It sends one only when no probe has come for longer than the other end takes between two.
 
 use std::time::Duration;
 
@@ -6,6 +9,9 @@ use ringmesh_proto::Instant;
 
 /// Between two probes of a link.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// An end that was probed waits so long for the next probe before it sends one itself.
+const HEARD_FOR: Duration = Duration::from_millis(750);
 
 /// Probes in a row without an answer after which a link is down: 1.5 s.
 const DOWN_AFTER: u32 = 3;
@@ -100,6 +106,25 @@ impl LinkMonitor {
             // As if all had been answered.
             self.answered = u32::MAX;
         }
+        self.begin(now);
+        self.next_probe = now + PROBE_INTERVAL;
+        self.judge();
+        self.newest
+    }
+
+    /// The other end probed this link, and it hears us: that is as good as an answer, and saves a probe of our own.
+    ///
+    /// `rtt`: as the other end measured it.
+    pub fn heard(&mut self, now: Instant, rtt: Option<Duration>) {
+        self.begin(now);
+        self.answered |= 1;
+        self.rtt = rtt.or(self.rtt);
+        self.next_probe = now + HEARD_FOR;
+        self.judge();
+    }
+
+    /// Closes the account of the newest probe and opens the next one's.
+    fn begin(&mut self, now: Instant) {
         if self.newest > 0 && self.answered & 1 == 0 {
             self.failing_since.get_or_insert(self.newest_sent);
         }
@@ -107,9 +132,6 @@ impl LinkMonitor {
         self.newest_sent = now;
         self.answered <<= 1;
         self.sent = (self.sent + 1).min(32);
-        self.next_probe = now + PROBE_INTERVAL;
-        self.judge();
-        self.newest
     }
 
     /// Marks probe `number` as answered.

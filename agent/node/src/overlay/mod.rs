@@ -52,6 +52,21 @@ pub struct Overlay {
     revision: u64,
 }
 
+/// A probe to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkProbe {
+    /// To whom.
+    pub to: Member,
+    /// Over which uplink.
+    pub uplink: Uplink,
+    /// To be echoed.
+    pub number: u64,
+    /// Whether this end hears the other on this link.
+    pub hears: bool,
+    /// The round trip that this end measured.
+    pub rtt: Option<Duration>,
+}
+
 /// A link as this end sees it.
 #[derive(Clone, Debug)]
 pub struct OwnLink {
@@ -151,16 +166,37 @@ impl Overlay {
         self.links.values().map(|link| link.monitor.next_probe()).min()
     }
 
-    /// The probes that are due: to whom, over which uplink, and the number to be echoed.
-    pub fn handle_timeout(&mut self, now: Instant) -> Vec<(Member, Uplink, u64)> {
+    /// The probes that are due.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<LinkProbe> {
         let due = self.links.iter_mut().filter(|(_, link)| link.monitor.next_probe() <= now);
         let mut probes = Vec::new();
         for ((_, uplink), link) in due {
             let before = link.monitor.state();
-            probes.push((link.peer, *uplink, link.monitor.probe(now)));
+            let number = link.monitor.probe(now);
+            let hears = link.monitor.state() != LinkState::Down;
+            probes.push(LinkProbe { to: link.peer, uplink: *uplink, number, hears, rtt: link.monitor.rtt() });
             self.revision += u64::from(before != link.monitor.state());
         }
         probes
+    }
+
+    /// A neighbour probed a link, says whether it hears us on it, and the round trip that it measured. Returns true if
+    /// that brought the link up.
+    ///
+    /// Of two ends the one with the lower id probes and the other is probed.
+    pub fn handle_probe(
+        &mut self,
+        now: Instant,
+        from: HostId,
+        uplink: Uplink,
+        hears: bool,
+        rtt: Option<Duration>,
+    ) -> bool {
+        let Some(link) = self.links.get_mut(&(from, uplink)).filter(|_| hears && from < self.me) else { return false };
+        let before = link.monitor.state();
+        link.monitor.heard(now, rtt);
+        self.revision += u64::from(before != link.monitor.state());
+        before != LinkState::Up && link.monitor.state() == LinkState::Up
     }
 
     /// A neighbour echoed this number. Returns true if its link just came up.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use ringmesh_proto::{HostId, Instant, Uplink, member::Member};
 
-use super::{LinkMonitor, LinkState, Overlay, PROBE_INTERVAL, UplinkState, Wiring};
+use super::{LinkMonitor, LinkProbe, LinkState, Overlay, PROBE_INTERVAL, UplinkState, Wiring};
 
 /// Feeds one outcome per probe: '1' answered at once, '0' lost. Returns the state after each.
 fn states(outcomes: &str) -> Vec<LinkState> {
@@ -76,9 +76,9 @@ fn run(overlay: &mut Overlay, now: &mut Instant, seconds: u64, answers: impl Fn(
     let end = *now + Duration::from_secs(seconds);
     while *now < end {
         *now = overlay.poll_timeout().expect("there are links");
-        for (peer, uplink, number) in overlay.handle_timeout(*now) {
+        for LinkProbe { to, uplink, number, .. } in overlay.handle_timeout(*now) {
             if answers(uplink) {
-                overlay.handle_ack(*now, peer.id, uplink, number);
+                overlay.handle_ack(*now, to.id, uplink, number);
             }
         }
         overlay.judge_uplinks(*now, |_, _, _| true);
@@ -106,13 +106,52 @@ fn a_dead_neighbour_is_no_fault_of_the_uplink() {
     let dead = overlay.links().next().map(|(_, link)| link.peer.id).expect("there are links");
     while now < end {
         now = overlay.poll_timeout().expect("there are links");
-        for (peer, uplink, number) in overlay.handle_timeout(now) {
-            if peer.id != dead {
-                overlay.handle_ack(now, peer.id, uplink, number);
+        for LinkProbe { to, uplink, number, .. } in overlay.handle_timeout(now) {
+            if to.id != dead {
+                overlay.handle_ack(now, to.id, uplink, number);
             }
         }
         overlay.judge_uplinks(now, |peer, _, _| peer != dead);
         assert_eq!(overlay.uplinks(), [UplinkState::Up, UplinkState::Up]);
+    }
+}
+
+#[test]
+fn who_is_probed_need_not_probe_until_the_probes_end() {
+    let mut link = LinkMonitor::new(Instant::ZERO, Duration::ZERO);
+    let mut now = Instant::ZERO;
+    for _ in 0..20 {
+        now += PROBE_INTERVAL;
+        link.heard(now, Some(Duration::from_millis(1)));
+        assert!(link.next_probe() > now + PROBE_INTERVAL, "no probe of its own");
+    }
+    assert_eq!((link.state(), link.loss_percent(), link.rtt()), (LinkState::Up, 0, Some(Duration::from_millis(1))));
+    let silent_since = now;
+    while link.state() != LinkState::Down {
+        now = link.next_probe();
+        link.probe(now);
+    }
+    assert!(now.since(silent_since) <= Duration::from_millis(2500), "{:?}", now.since(silent_since));
+    link.heard(now, None);
+    assert_eq!(link.state(), LinkState::Down, "one probe is no proof");
+    link.heard(now + PROBE_INTERVAL, None);
+    assert_eq!(link.state(), LinkState::Up);
+}
+
+#[test]
+fn a_neighbour_that_does_not_hear_us_or_has_the_higher_id_saves_no_probe() {
+    let mut overlay = Overlay::new(HostId::new(3), Wiring::Switched { seed: 7 }, [true, true]);
+    overlay.rebuild(Instant::ZERO, &(1..=5).map(member).collect::<Vec<_>>(), |_| 0);
+    let links: Vec<_> = overlay.links().map(|(uplink, link)| (uplink, link.peer.id)).collect();
+    let now = Instant::ZERO + PROBE_INTERVAL * 10;
+    for (uplink, peer) in links {
+        let due = |overlay: &Overlay| {
+            overlay.links().any(|(over, l)| (over, l.peer.id) == (uplink, peer) && l.monitor.next_probe() <= now)
+        };
+        overlay.handle_probe(now, peer, uplink, false, None);
+        assert!(due(&overlay), "deaf");
+        overlay.handle_probe(now, peer, uplink, true, None);
+        assert_eq!(due(&overlay), peer > HostId::new(3));
     }
 }
 
