@@ -255,7 +255,7 @@ fn the_agent_itself() {
     assert_eq!(agent.asked().last().map(String::as_str), Some(ttl));
 
     let ran = finish(asking(&agent, &["leave"]));
-    assert_eq!((ran.code, ran.err.as_str()), (0, "h1 has left the cluster; its agent ends\n"));
+    assert_eq!((ran.code, ran.err.as_str()), (0, "h1 leaves the cluster and its agent ends\n"));
     assert_eq!(agent.asked().last().map(String::as_str), Some("LeaveRequest"));
 }
 
