@@ -145,8 +145,20 @@ fn deaf(netns: &Option<PathBuf>) -> SocketAddr {
     receiver.recv_timeout(PATIENCE).expect("the server starts")
 }
 
+/// Listens on no connection, but holds its port: another test's server must not get it.
 fn refused(netns: &Option<PathBuf>) -> SocketAddr {
-    listen(netns.clone(), drop)
+    let (sender, receiver) = std_mpsc::channel();
+    let netns = netns.clone();
+    thread::spawn(move || {
+        enter(netns.as_ref());
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("loopback is up");
+        let address = socket.local_addr().expect("it is bound");
+        sender.send(address.as_socket().expect("of the internet")).expect("the test waits");
+        thread::park();
+        drop(socket);
+    });
+    receiver.recv_timeout(PATIENCE).expect("the socket is made")
 }
 
 /// A gRPC server that knows the services "" and "good", which serve, and "bad", which does not.
