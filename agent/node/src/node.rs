@@ -373,6 +373,12 @@ impl Node {
             payload.put_u32(if hears { rtt_us } else { DEAF });
             self.send_datagram(to, uplink, Kind::LinkProbe, payload.freeze(), 0);
         }
+        self.judge_uplinks(now);
+        self.accuse_silent(now);
+    }
+
+    /// To be called after every probe of a link, whichever end sent it.
+    fn judge_uplinks(&mut self, now: Now) {
         let before = self.overlay.uplinks();
         let (store, heard, membership) = (&self.store, &self.heard, &self.membership);
         // A failing link is held against our own uplink only if its other end was heard of since, is suspected by
@@ -390,7 +396,6 @@ impl Node {
             self.tell_uplinks(now, before);
         }
         self.shown.links_stale(changed);
-        self.accuse_silent(now);
     }
 
     fn answer_link_probe(&mut self, now: Now, from: HostId, uplink: Uplink, mut payload: Bytes) {
@@ -406,7 +411,7 @@ impl Node {
         if self.overlay.handle_probe(now.instant, from, uplink, rtt_us != DEAF, rtt) {
             self.link_came_up(now, from);
         }
-        self.shown.links_stale(false);
+        self.judge_uplinks(now);
     }
 
     fn link_came_up(&mut self, now: Now, peer: HostId) {
