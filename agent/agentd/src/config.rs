@@ -100,7 +100,7 @@ pub struct Mesh {
     /// Place in the physical cycle, 1 to 65535; only in cabled mode, and required there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<u16>,
-    /// Connections to hosts that are no ring neighbours, kept for reuse. 8 to 4096, default 64.
+    /// Connections to hosts that are no ring neighbours, kept for reuse; two a host, so 256 are enough for 128 hosts. 8 to 4096, default 256.
     pub connection_cache: usize,
 }
 
@@ -117,7 +117,7 @@ pub enum Mode {
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { mode: Mode::Switched, position: None, connection_cache: 64 }
+        Self { mode: Mode::Switched, position: None, connection_cache: 256 }
     }
 }
 
