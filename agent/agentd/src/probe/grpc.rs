@@ -1,9 +1,18 @@
 //! The gRPC health check (grpc.health.v1) over a connection that somebody else made.
 
-use std::{error::Error, io, net::SocketAddr};
+use std::{
+    error::Error,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint, Uri},
@@ -36,7 +45,7 @@ pub(super) async fn check(stream: TcpStream, address: SocketAddr, service: &str)
 /// A channel that lives in the one connection and never makes another.
 async fn channel(stream: TcpStream, address: SocketAddr) -> Result<Channel, Box<dyn Error + Send + Sync>> {
     stream.set_nodelay(true)?;
-    let mut stream = Some(TokioIo::new(stream));
+    let mut stream = Some(TokioIo::new(Unclosed(stream)));
     let connector = tower::service_fn(move |_: Uri| {
         let stream = stream.take().ok_or_else(|| io::Error::other("the connection was closed"));
         async { stream }
@@ -47,6 +56,32 @@ async fn channel(stream: TcpStream, address: SocketAddr) -> Result<Channel, Box<
         .connect_with_connector(connector)
         .await?;
     Ok(endpoint)
+}
+
+/// A connection whose write half is never closed by itself, so that dropping it resets it (see
+/// [`Dial`](super::socket::Dial)).
+///
+/// The HTTP client closes it on its way out; a server that then closes its own half in time would leave us in TIME_WAIT.
+struct Unclosed(TcpStream);
+
+impl AsyncRead for Unclosed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Unclosed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 fn words(status: &Status, service: &str) -> String {
