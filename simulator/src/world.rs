@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use ringmesh_node::{
-    Config, Node, Output, Persistent, View,
+    Config, Node, Output, Persistent, Reach, View,
     health::spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeReply},
     overlay::Wiring,
 };
@@ -35,6 +35,10 @@ pub struct World {
     queued: u64,
     rng: StdRng,
     cut: BTreeSet<(HostIndex, Uplink)>,
+    /// Hosts that do not hear each other, over any uplink; the lower first.
+    cut_pairs: BTreeSet<(HostIndex, HostIndex)>,
+    /// Hosts without power: not even their kernels answer.
+    off: BTreeSet<HostIndex>,
     /// Services that answer wrongly, by host.
     sick: BTreeSet<HostIndex>,
     /// Of datagrams and of gossip frames, in percent.
@@ -60,6 +64,7 @@ enum Event {
     SyncRequest { from: HostIndex, to: HostIndex, uplink: Uplink, request: SyncRequest },
     SyncResponse { from: HostIndex, to: HostIndex, uplink: Uplink, response: SyncResponse },
     Probed { host: HostIndex, id: CheckId },
+    Reached { host: HostIndex, of: HostId, uplink: Uplink, reach: Reach },
 }
 
 impl World {
@@ -72,6 +77,8 @@ impl World {
             queued: 0,
             rng: StdRng::seed_from_u64(seed),
             cut: BTreeSet::new(),
+            cut_pairs: BTreeSet::new(),
+            off: BTreeSet::new(),
             sick: BTreeSet::new(),
             loss: 0,
             delivered: 0,
@@ -112,6 +119,7 @@ impl World {
     pub fn start(&mut self, index: HostIndex) {
         let now = self.time();
         let seed = self.rng.random();
+        self.off.remove(&index);
         let host = &mut self.hosts[index];
         if let Some(disk) = &host.disk {
             host.config.me.generation = disk.generation;
@@ -150,6 +158,12 @@ impl World {
         self.hosts[index].node = None;
     }
 
+    /// Takes a host's power away.
+    pub fn power_off(&mut self, index: HostIndex) {
+        self.kill(index);
+        self.off.insert(index);
+    }
+
     /// Stops a host's process for so long; what is sent to it meanwhile waits.
     pub fn pause(&mut self, index: HostIndex, span: Duration) {
         self.hosts[index].paused_until = self.now + span;
@@ -160,6 +174,16 @@ impl World {
         self.cut.insert((index, uplink));
     }
 
+    /// Loses all that these two send to each other.
+    pub fn cut_pair(&mut self, one: HostIndex, other: HostIndex) {
+        self.cut_pairs.insert((one.min(other), one.max(other)));
+    }
+
+    fn is_cut(&self, from: HostIndex, to: HostIndex, uplink: Uplink) -> bool {
+        [from, to].iter().any(|host| self.cut.contains(&(*host, uplink)))
+            || self.cut_pairs.contains(&(from.min(to), from.max(to)))
+    }
+
     /// From now on so many percent of datagrams and gossip frames are lost, each by itself.
     pub fn lose(&mut self, percent: u32) {
         self.loss = percent;
@@ -168,6 +192,7 @@ impl World {
     /// Ends all cuts of a host.
     pub fn heal(&mut self, index: HostIndex) {
         self.cut.retain(|(host, _)| *host != index);
+        self.cut_pairs.retain(|(one, other)| *one != index && *other != index);
     }
 
     /// From now on the services of a host answer wrongly, or rightly.
@@ -250,7 +275,7 @@ impl World {
         let now = self.time();
         let index = event.target();
         if let Some((from, uplink)) = event.path()
-            && [from, index].iter().any(|host| self.cut.contains(&(*host, uplink)))
+            && self.is_cut(from, index, uplink)
         {
             return;
         }
@@ -278,6 +303,7 @@ impl World {
                 self.push(at, Event::SyncResponse { from: to, to: from, uplink, response });
             }
             Event::SyncResponse { from, response, .. } => node.handle_sync_response(now, id(from), response),
+            Event::Reached { of, uplink, reach, .. } => node.handle_reach(now, of, uplink, reach),
             Event::Probed { id, .. } => {
                 let reply =
                     ProbeReply { id, success: !sick, answer: "simulated".into(), latency: Duration::from_millis(1) };
@@ -333,6 +359,11 @@ impl World {
                 }
             }
             Output::Probe(request) => self.push(at, Event::Probed { host: from, id: request.id }),
+            Output::Reach { to, uplink } => {
+                let reach = self.reach(from, to, uplink);
+                let wait = if reach == Reach::Silent { Duration::from_millis(150) } else { Duration::ZERO };
+                self.push(at + wait, Event::Reached { host: from, of: to.id, uplink, reach });
+            }
             Output::Persist(disk) => self.hosts[from].disk = Some(disk),
             Output::Pin(_) => {}
             Output::Left => {
@@ -347,6 +378,14 @@ impl World {
         let index = (to.id.raw() as usize).checked_sub(1)?;
         let here = self.hosts.get(index)?.config.me.address(uplink);
         (here.is_some() && here == to.address(uplink)).then_some(index)
+    }
+
+    fn reach(&self, from: HostIndex, to: Member, uplink: Uplink) -> Reach {
+        match self.locate(to, uplink).filter(|to| !self.is_cut(from, *to, uplink) && !self.off.contains(to)) {
+            Some(to) if self.hosts[to].node.is_none() => Reach::Refused,
+            Some(_) => Reach::Answers,
+            None => Reach::Silent,
+        }
     }
 
     fn arrival(&mut self) -> Instant {
@@ -372,7 +411,7 @@ impl World {
 impl Event {
     fn target(&self) -> HostIndex {
         match self {
-            Self::Wake(host) | Self::Probed { host, .. } => *host,
+            Self::Wake(host) | Self::Probed { host, .. } | Self::Reached { host, .. } => *host,
             Self::Datagram { to, .. }
             | Self::Gossip { to, .. }
             | Self::SyncRequest { to, .. }
@@ -382,7 +421,7 @@ impl Event {
 
     fn path(&self) -> Option<(HostIndex, Uplink)> {
         match self {
-            Self::Wake(_) | Self::Probed { .. } => None,
+            Self::Wake(_) | Self::Probed { .. } | Self::Reached { .. } => None,
             Self::Datagram { from, uplink, .. }
             | Self::Gossip { from, uplink, .. }
             | Self::SyncRequest { from, uplink, .. }

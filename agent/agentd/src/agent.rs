@@ -26,6 +26,7 @@ use crate::{
     },
     probe::Prober,
     quic::{Requests, Transport, TransportError},
+    reach::{REACHED_BOUND, Reacher},
     runtime,
 };
 
@@ -126,6 +127,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let (inbound_sender, inbound) = mpsc::channel(INBOUND_BOUND);
     let (reply_sender, replies) = mpsc::channel(REPLY_BOUND);
     let (command_sender, commands) = mpsc::channel(COMMAND_BOUND);
+    let (reached_sender, reached) = mpsc::channel(REACHED_BOUND);
     let (view_sender, view) = watch::channel(Arc::new(View::default()));
     let (disk_sender, disk_receiver) = watch::channel(None);
 
@@ -157,9 +159,10 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let instance = runtime::instance(&config.host.state_dir);
     let (handle, statuses) = runtime::spawn(&config, &instance, &program);
     let writer = tokio::spawn(disk::write_latest(config.host.state_dir.clone(), disk_receiver));
+    let reacher = Reacher::new(config.addresses(), reached_sender);
     let host_loop =
-        HostLoop { node, clock, transport: transport.clone(), prober, disk: disk_sender, view: view_sender };
-    let host_loop = tokio::spawn(host_loop.run(Inputs { inbound, replies, statuses, commands }));
+        HostLoop { node, clock, transport: transport.clone(), prober, reacher, disk: disk_sender, view: view_sender };
+    let host_loop = tokio::spawn(host_loop.run(Inputs { inbound, replies, reached, statuses, commands }));
     tracing::info!(host = %identity.host, name = identity.name, cluster = %identity.cluster, "the agent runs");
     if config.uplink.b.is_none() {
         tracing::warn!("there is no uplink b: the loss of one cable cuts this host off");

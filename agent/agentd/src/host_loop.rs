@@ -3,6 +3,7 @@
 //! ```text
 //!  quic ── Inbound (4096; datagrams beyond it are dropped and counted, streams wait) ──▶ ┐
 //!  probe ─ ProbeReply (4096; the prober waits) ────────────────────────────────────────▶ │ Node ─▶ quic, prober, disk
+//!  reach ─ Reached (256; the asker waits) ─────────────────────────────────────────────▶ │      ─▶ reach
 //!  runtime Vec<ContainerStatus> (the supervisor waits) ────────────────────────────────▶ │      ─▶ View (watch)
 //!  api ─── Command (16; the caller waits) ─────────────────────────────────────────────▶ ┘
 //! ```
@@ -20,6 +21,7 @@ use crate::{
     clock::Clock,
     probe::Prober,
     quic::{Inbound, Transport},
+    reach::{Reached, Reacher},
 };
 
 /// Bound of the channel of what comes from other hosts: some 5 MB of the largest datagrams.
@@ -54,6 +56,8 @@ pub struct HostLoop {
     pub transport: Transport,
     /// Makes probes.
     pub prober: Prober,
+    /// Asks silent hosts' kernels.
+    pub reacher: Reacher,
     /// Keeps the newest state to write down.
     pub disk: watch::Sender<Option<Persistent>>,
     /// Shows the newest snapshot.
@@ -66,6 +70,8 @@ pub struct Inputs {
     pub inbound: mpsc::Receiver<Inbound>,
     /// Of the prober.
     pub replies: mpsc::Receiver<ProbeReply>,
+    /// What silent hosts' kernels answered.
+    pub reached: mpsc::Receiver<Reached>,
     /// Of the runtimes.
     pub statuses: mpsc::Receiver<Vec<ContainerStatus>>,
     /// Of operators.
@@ -83,7 +89,7 @@ impl HostLoop {
             }
             let deadline = self.clock.deadline(match self.node.poll_timeout() {
                 // What someone may be waiting to see is shown in time.
-                (at, TimerKind::View) => at,
+                (at, TimerKind::View | TimerKind::Silence | TimerKind::Flood) => at,
                 (at, _) => on_grid(at),
             });
             if timer.deadline() != deadline || timer.is_elapsed() {
@@ -96,6 +102,7 @@ impl HostLoop {
                 Some(inbound) = inputs.inbound.recv() => self.take(inbound),
                 Some(command) = inputs.commands.recv() => self.obey(&command),
                 Some(reply) = inputs.replies.recv() => self.node.handle_probe_reply(self.clock.now(), reply),
+                Some(reached) = inputs.reached.recv() => self.note_reach(reached),
                 Some(statuses) = inputs.statuses.recv() => self.note(statuses),
                 () = &mut timer => {}
             }
@@ -132,6 +139,10 @@ impl HostLoop {
         }
     }
 
+    fn note_reach(&mut self, Reached { host, uplink, reach }: Reached) {
+        self.node.handle_reach(self.clock.now(), host, uplink, reach);
+    }
+
     fn take(&mut self, inbound: Inbound) {
         let now = self.clock.now();
         match inbound {
@@ -157,6 +168,7 @@ impl HostLoop {
                 Output::Datagram { to, uplink, bytes } => self.transport.send_datagram(to, uplink, bytes),
                 Output::Gossip { to, uplink, class, bytes } => self.transport.send_gossip(to, uplink, class, bytes),
                 Output::Sync { to, request } => self.transport.sync(to, request),
+                Output::Reach { to, uplink } => self.reacher.ask(to, uplink),
                 Output::Pin(pins) => self.transport.pin(&pins),
                 Output::Probe(request) => {
                     let id = request.id;

@@ -13,4 +13,5 @@ pub mod identity;
 pub mod lab;
 pub mod probe;
 pub mod quic;
+pub mod reach;
 pub mod runtime;

@@ -17,5 +17,21 @@ mod node;
 pub mod overlay;
 mod view;
 
-pub use node::{Class, Config, Node, Output, Persistent, TimerKind};
-pub use view::{Peer, View};
+pub use node::{Class, Config, Node, Output, Persistent, Reach, TimerKind};
+pub use view::{Links, Peer, View};
+
+/// A name in an order that people expect: h2 before h10.
+fn natural(name: &str) -> Vec<(u64, String)> {
+    let mut parts = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let text = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (word, tail) = rest.split_at(text);
+        let digits = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
+        let (number, tail) = tail.split_at(digits);
+        parts.push((0, word.to_owned()));
+        parts.push((number.parse().unwrap_or(0), String::new()));
+        rest = tail;
+    }
+    parts
+}

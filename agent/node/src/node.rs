@@ -3,23 +3,25 @@
 //! It is the only place where these meet. It decides what is sent to whom and when; it neither sends nor waits.
 
 mod accuse;
+mod flood;
+mod isolation;
 mod leave;
 mod record;
 mod show;
+#[cfg(test)]
+mod tests;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use prost::Message;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use ringmesh_proto::{
     ClusterId, Generation, HostId, Instant, Now, Uplink,
     datagram::{Datagram, DatagramError, Kind},
-    frame,
     member::Member,
-    peer::{EventRecord, Gossip, GossipFrame, HostRecord, SyncRequest, SyncResponse},
+    peer::{EventRecord, Gossip, HostRecord, SyncRequest, SyncResponse},
     v1,
 };
 
@@ -33,9 +35,12 @@ use crate::{
     membership::{self, Membership, Refused, SeenWindow, SwimState},
     overlay::{LinkProbe, Overlay, UplinkState, Wiring},
 };
+use flood::Outbox;
 use leave::Leave;
 use record::OwnRecord;
 use show::Shown;
+pub use watch::Reach;
+use watch::Watch;
 
 /// Who a host is and what it should run.
 #[derive(Clone, Debug)]
@@ -92,6 +97,13 @@ pub enum Output {
         /// What this host has.
         request: SyncRequest,
     },
+    /// Ask whether the kernel of this host, from which nothing comes, answers at this uplink; see [`Node::handle_reach`].
+    Reach {
+        /// Whom.
+        to: Member,
+        /// Over which uplink.
+        uplink: Uplink,
+    },
     /// These are all connections to keep open.
     Pin(Vec<(Member, Uplink)>),
     /// Make this probe.
@@ -127,10 +139,14 @@ pub enum TimerKind {
     Membership,
     /// Probes of links.
     Overlay,
+    /// An uplink or a host has been silent for long: not to be put off.
+    Silence,
     /// Probes of services.
     Health,
     /// The own record is to be spread.
     Record,
+    /// What waits for all neighbours is to be sent on.
+    Flood,
     /// A neighbour is to be asked for what was missed.
     Sync,
     /// What came too soon after the last snapshot is to be shown.
@@ -144,14 +160,17 @@ pub enum TimerKind {
 /// Between two syncs with a neighbour, less up to a fifth.
 const SYNC_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The least time between two syncs that links ask for by coming up.
+const MIN_SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A host that went down within this time still has its place when observers are sought.
+const LATELY: Duration = Duration::from_secs(30);
+
 /// Bytes of a link probe's payload: its number, and the sender's round trip in microseconds. The answer is the number.
 const PROBE_LEN: usize = 12;
 
 /// Instead of a round trip: the sender does not hear us on this link.
 const DEAF: u32 = u32::MAX;
-
-/// Bytes of records in one gossip frame, of which the receiver takes [`frame::MAX_GOSSIP`].
-const PART: usize = 64 * 1024;
 
 /// The most probes that one turn starts; the rest follows in the next.
 const MAX_PROBES: usize = 64;
@@ -169,11 +188,19 @@ pub struct Node {
     /// The generation that this process began with. Its events are numbered through, whatever it is renewed to.
     born: Generation,
     started: Instant,
-    /// What this turn has for all neighbours.
-    outbox: Gossip,
+    /// What is on its way to all neighbours.
+    outbox: Outbox,
     seen: BTreeMap<HostId, SeenWindow>,
     /// When a host was last heard of by SWIM.
     heard: BTreeMap<HostId, Instant>,
+    /// Hosts from which nothing comes.
+    watches: BTreeMap<HostId, Watch>,
+    /// Hosts whose kernels have answered.
+    answers: BTreeSet<HostId>,
+    /// Hosts whose kernels have not, although they were well: a filter.
+    mute: BTreeSet<HostId>,
+    /// This host takes itself for cut off since then.
+    isolated: Option<Instant>,
     /// When SWIM's present opinion of a host began.
     since: BTreeMap<HostId, Now>,
     /// Hosts that are alive and of which no record has come: their event waits for their name.
@@ -181,6 +208,8 @@ pub struct Node {
     own: OwnRecord,
     accusations: u32,
     next_sync: Instant,
+    /// When another host was last asked.
+    synced: Instant,
     leave: Leave,
     shown: Shown,
     counters: BTreeMap<&'static str, u64>,
@@ -208,14 +237,19 @@ impl Node {
             health,
             rng,
             outputs: VecDeque::new(),
-            outbox: Gossip::default(),
+            outbox: Outbox::default(),
             seen: BTreeMap::new(),
             heard: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            answers: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            isolated: None,
             since: BTreeMap::new(),
             unnamed: BTreeSet::new(),
             own: OwnRecord::default(),
             accusations: 0,
             next_sync: now.instant + SYNC_INTERVAL,
+            synced: Instant::ZERO,
             leave: Leave::default(),
             shown: Shown::default(),
             counters: BTreeMap::new(),
@@ -238,13 +272,14 @@ impl Node {
             Ok(datagram) => datagram,
             Err(error) => return self.count(datagram_counter(error)),
         };
-        self.heard.insert(from, now.instant);
+        self.hear(now, from, uplink);
         match datagram.kind {
             Kind::Swim => {
                 if !self.seen.entry(from).or_default().insert(datagram.sequence) {
                     return;
                 }
-                match self.membership.handle_message(now.instant, from, &datagram.payload) {
+                let confirmed = self.confirmed();
+                match self.membership.handle_message(now.instant, from, &datagram.payload, confirmed) {
                     Ok(()) => {}
                     Err(Refused::Malformed) => self.count("datagram_malformed"),
                     Err(Refused::Spoofed) => self.count("datagram_spoofed"),
@@ -256,7 +291,7 @@ impl Node {
                 let Ok(number) = payload.try_get_u64() else { return self.count("datagram_malformed") };
                 let before = self.overlay.uplinks();
                 if self.overlay.handle_ack(now.instant, from, uplink, number) {
-                    self.link_came_up(now, from);
+                    self.link_came_up(now, from, uplink);
                 }
                 self.shown.links_stale(before != self.overlay.uplinks());
             }
@@ -321,15 +356,21 @@ impl Node {
     /// Runs what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         if self.membership.poll_timeout() <= now.instant {
-            self.membership.handle_timeout(now.instant);
+            let confirmed = self.confirmed();
+            self.membership.handle_timeout(now.instant, confirmed);
         }
         self.probe_links(now);
+        self.watch_silent_links(now);
+        if self.next_watch().is_some_and(|due| due <= now.instant) {
+            self.tend_watches(now);
+        }
         for request in self.health.handle_timeout(now.instant, MAX_PROBES) {
             self.outputs.push_back(Output::Probe(request));
         }
         if self.next_sync <= now.instant {
             self.next_sync = now.instant + SYNC_INTERVAL - random_below(&mut self.rng, SYNC_INTERVAL / 5);
-            self.sync_with_any();
+            self.store.drop_withdrawn(now);
+            self.sync_with_any(now);
         }
         self.continue_leave(now);
         self.settle(now);
@@ -340,8 +381,11 @@ impl Node {
         let timers = [
             (Some(self.membership.poll_timeout()), TimerKind::Membership),
             (self.overlay.poll_timeout(), TimerKind::Overlay),
+            (self.overlay.poll_silence(), TimerKind::Silence),
+            (self.next_watch(), TimerKind::Silence),
             (self.health.poll_timeout(), TimerKind::Health),
             (self.own.poll_timeout(), TimerKind::Record),
+            (self.outbox.poll_timeout(), TimerKind::Flood),
             (Some(self.next_sync), TimerKind::Sync),
             (self.shown.deferred(), TimerKind::View),
             (self.shown.quiet(), TimerKind::Latencies),
@@ -367,14 +411,9 @@ impl Node {
             return;
         }
         for LinkProbe { to, uplink, number, hears, rtt } in probes {
-            let mut payload = BytesMut::with_capacity(PROBE_LEN);
-            payload.put_u64(number);
-            let rtt_us = rtt.map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(DEAF).min(DEAF - 1));
-            payload.put_u32(if hears { rtt_us } else { DEAF });
-            self.send_datagram(to, uplink, Kind::LinkProbe, payload.freeze(), 0);
+            self.send_datagram(to, uplink, Kind::LinkProbe, link_probe(number, hears, rtt), 0);
         }
         self.judge_uplinks(now);
-        self.accuse_silent(now);
     }
 
     /// To be called after every probe of a link, whichever end sent it.
@@ -409,17 +448,31 @@ impl Node {
         self.send_datagram(to, uplink, Kind::LinkAck, number, 0);
         let rtt = (rtt_us != 0 && rtt_us != DEAF).then(|| Duration::from_micros(u64::from(rtt_us)));
         if self.overlay.handle_probe(now.instant, from, uplink, rtt_us != DEAF, rtt) {
-            self.link_came_up(now, from);
+            self.link_came_up(now, from, uplink);
         }
         self.judge_uplinks(now);
     }
 
-    fn link_came_up(&mut self, now: Now, peer: HostId) {
+    fn link_came_up(&mut self, now: Now, peer: HostId, uplink: Uplink) {
         self.shown.links_stale(true);
-        self.withdraw(now, peer);
         if let Some((to, _)) = self.membership.state(peer) {
-            self.sync_with(to);
+            self.learn_reach(to, uplink);
+            // Links of a starved host come up often: what was missed is asked for once in a while all the same.
+            if now.instant.since(self.synced) >= MIN_SYNC_INTERVAL {
+                self.sync_with(now, to);
+            }
         }
+    }
+
+    /// Whether the votes, or the host itself, say that this life of it is over.
+    fn confirmed(&self) -> impl Fn(Member) -> bool + use<> {
+        let left = self.store.hosts().filter(|(_, heard)| heard.record.leaving).map(|(id, _)| id);
+        let left = left.filter(|id| self.has_left(*id));
+        let accused = self.store.accused().into_iter();
+        let accused = accused.filter(|id| self.membership.state(*id).is_some_and(|(to, _)| self.is_voted_down(to)));
+        let life = |id: HostId| Some((id, self.membership.state(id)?.0.generation));
+        let over: BTreeSet<(HostId, Generation)> = left.chain(accused).filter_map(life).collect();
+        move |member| over.contains(&(member.id, member.generation))
     }
 
     fn learn(&mut self, now: Now, from: HostId, mut gossip: Gossip) {
@@ -431,6 +484,7 @@ impl Node {
             self.membership.outlive(now.instant, generation);
         }
         gossip.hosts.retain(|record| record.host != me.id.raw());
+        self.disown(now, &mut gossip.accusations);
         let before = |record: &HostRecord| {
             let id = HostId::new(record.host);
             (id, (self.has_left(id), self.store.host(id).map(|heard| heard.record.position)))
@@ -447,6 +501,13 @@ impl Node {
             moved |= position != Some(record.position);
             if record.leaving && !had_left {
                 self.host_leaves(now, id);
+            } else if self
+                .membership
+                .state(id)
+                .is_some_and(|(member, state)| state == SwimState::Down && record.generation > member.generation)
+            {
+                // Its record is faster than SWIM's news of it.
+                self.membership.call(now.instant, id);
             }
         }
         if !new.hosts.is_empty() {
@@ -460,8 +521,12 @@ impl Node {
         }
         if !new.accusations.is_empty() {
             self.shown.hosts_stale();
+            self.judge_accused(now);
+            for accused in new.accusations.iter().filter(|record| !record.withdrawn) {
+                self.deputise(now, HostId::new(accused.accused));
+            }
         }
-        self.flood(&new, Some(from));
+        self.outbox.relay(new, from);
     }
 
     /// Handles what the machines concluded, until nothing is new.
@@ -473,8 +538,7 @@ impl Node {
             self.health_changed(now, change);
         }
         self.spread_record(now);
-        let outbox = std::mem::take(&mut self.outbox);
-        self.flood(&outbox, None);
+        self.flood(now);
         while let Some((to, payload)) = self.membership.poll_transmit() {
             self.sequence = self.sequence.wrapping_add(1);
             // Over both: the loss of one uplink must not look like the loss of a host.
@@ -511,10 +575,10 @@ impl Node {
             Change::Down(member) => {
                 if !self.has_left(member.id) {
                     self.since.insert(member.id, now);
-                    self.accuse_silent(now);
                     self.tell_host(now, "host-down", member.id, v1::event::Severity::Critical, "is down");
                 }
                 self.rebuild_rings(now);
+                self.judge_accused(now);
             }
             Change::Renewed(generation) => {
                 tracing::info!(generation, "this host was thought down and begins another life");
@@ -523,16 +587,9 @@ impl Node {
                 self.persist();
                 self.write_record(now);
             }
-            // One that has refuted meanwhile is not accused: nothing would take that back.
-            Change::ProbeFailed(host) if matches!(self.membership.state(host), Some((_, SwimState::Alive))) => {}
-            Change::ProbeFailed(host) => {
-                self.accuse(
-                    now,
-                    host,
-                    "no answer to a SWIM probe over any uplink, neither directly nor through others",
-                );
-            }
-            Change::Active => self.sync_with_any(),
+            Change::ProbeFailed(host) => self.watch(now, host, now.instant),
+            Change::Paused(span) => self.tell_pause(now, span),
+            Change::Active => self.sync_with_any(now),
         }
         self.shown.hosts_stale();
     }
@@ -582,7 +639,7 @@ impl Node {
         let logged = self.store.events_mut().append(event, local);
         self.shown_event(&logged.record, local);
         if !local {
-            self.outbox.events.push(logged.record.clone());
+            self.outbox.add_event(logged.record.clone());
         }
     }
 
@@ -623,7 +680,27 @@ impl Node {
             };
             self.tell(now, event, false);
         }
+        // Not with the next record but now: others hold a silent link against their own uplinks until they know.
+        self.write_record(now);
         self.shown.hosts_stale();
+    }
+
+    /// Says that this process did not run, and asks what it missed.
+    fn tell_pause(&mut self, now: Now, span: Duration) {
+        let event = EventRecord {
+            kind: "host-paused".into(),
+            host: self.me().id.raw(),
+            severity: v1::event::Severity::Warning as u32,
+            text: format!(
+                "the agent of {} did not run for {} ms; it accuses nobody for it",
+                self.config.name,
+                span.as_millis()
+            ),
+            ..EventRecord::default()
+        };
+        self.tell(now, event, false);
+        self.restart_watches(now);
+        self.sync_with_any(now);
     }
 
     fn rebuild_rings(&mut self, now: Now) {
@@ -635,17 +712,20 @@ impl Node {
             let me = self.me().id;
             hosts.retain(|member| member.id == me || self.store.host(member.id).is_some());
         }
+        let lately = |id: &HostId| self.since.get(id).is_some_and(|since| now.instant.since(since.instant) < LATELY);
+        let down = self.membership.states().filter(|(_, state)| *state == SwimState::Down).map(|(member, _)| member.id);
+        let lost: Vec<HostId> = down.filter(|id| !self.has_left(*id) && lately(id)).collect();
         let (store, own) = (&self.store, self.config.position);
         let position =
             |id: HostId| store.host(id).map_or(own, |heard| u16::try_from(heard.record.position).unwrap_or(u16::MAX));
-        if self.overlay.rebuild(now.instant, &hosts, position) {
+        if self.overlay.rebuild(now.instant, &hosts, &lost, position) {
             let pins = self.overlay.links().map(|(uplink, link)| (link.peer, uplink)).collect();
             self.outputs.push_back(Output::Pin(pins));
         }
         self.shown.links_stale(true);
     }
 
-    fn sync_with_any(&mut self) {
+    fn sync_with_any(&mut self, now: Now) {
         let alive: Vec<Member> = self
             .membership
             .states()
@@ -656,49 +736,14 @@ impl Node {
         let pool = if neighbours.is_empty() { alive } else { neighbours };
         if !pool.is_empty() {
             let to = pool[self.rng.random_range(0..pool.len())];
-            self.sync_with(to);
+            self.sync_with(now, to);
         }
     }
 
-    fn sync_with(&mut self, to: Member) {
+    fn sync_with(&mut self, now: Now, to: Member) {
+        self.synced = now.instant;
         let request = SyncRequest { have: self.store.versions() };
         self.outputs.push_back(Output::Sync { to, request });
-    }
-
-    /// Sends to all neighbours but the one that it came from.
-    fn flood(&mut self, gossip: &Gossip, from: Option<HostId>) {
-        if *gossip == Gossip::default() {
-            return;
-        }
-        let mut peers: Vec<Member> = self.overlay.links().map(|(_, link)| link.peer).collect();
-        peers.dedup_by_key(|peer| peer.id);
-        for to in peers.into_iter().filter(|peer| Some(peer.id) != from) {
-            self.send_gossip(to, gossip);
-        }
-    }
-
-    /// The uplink of the best link to a host, or of no link the one that is in order.
-    fn best_uplink(&self, to: Member) -> Uplink {
-        let usable = Uplink::BOTH.into_iter().filter(|uplink| {
-            to.address(*uplink).is_some() && self.overlay.uplinks()[uplink.index()] != UplinkState::None
-        });
-        let badness = |uplink: &Uplink| {
-            let link = self.overlay.links().find(|(over, link)| over == uplink && link.peer.id == to.id);
-            let state = link.map(|(_, link)| link.monitor.state() as u8);
-            (self.overlay.uplinks()[uplink.index()], state.unwrap_or(0))
-        };
-        usable.min_by_key(badness).unwrap_or(Uplink::A)
-    }
-
-    /// In frames that are far below the bound of the receiver.
-    fn send_gossip(&mut self, to: Member, gossip: &Gossip) {
-        let uplink = self.best_uplink(to);
-        for part in split(gossip) {
-            let urgent = !part.events.is_empty() || !part.accusations.is_empty();
-            let class = if urgent { Class::Event } else { Class::Digest };
-            let frame = GossipFrame { version: frame::VERSION, cluster: self.config.cluster.raw(), gossip: Some(part) };
-            self.outputs.push_back(Output::Gossip { to, uplink, class, bytes: frame::encode(&frame) });
-        }
     }
 
     fn send_datagram(&mut self, to: Member, uplink: Uplink, kind: Kind, payload: Bytes, sequence: u32) {
@@ -722,32 +767,17 @@ impl Node {
     }
 }
 
-fn fork(rng: &mut StdRng) -> StdRng {
-    StdRng::seed_from_u64(rng.random())
+/// The payload of a probe of a link.
+fn link_probe(number: u64, hears: bool, rtt: Option<Duration>) -> Bytes {
+    let mut payload = BytesMut::with_capacity(PROBE_LEN);
+    payload.put_u64(number);
+    let rtt_us = rtt.map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(DEAF).min(DEAF - 1));
+    payload.put_u32(if hears { rtt_us } else { DEAF });
+    payload.freeze()
 }
 
-/// The same gossip in parts, each of some [`PART`] bytes.
-fn split(gossip: &Gossip) -> Vec<Gossip> {
-    let mut parts = vec![Gossip::default()];
-    let mut room = PART;
-    let mut part = |len: usize, add: &dyn Fn(&mut Gossip)| {
-        if len > room {
-            parts.push(Gossip::default());
-            room = PART;
-        }
-        room = room.saturating_sub(len);
-        add(parts.last_mut().expect("there is one from the start"));
-    };
-    for record in &gossip.hosts {
-        part(record.encoded_len(), &|out| out.hosts.push(record.clone()));
-    }
-    for record in &gossip.accusations {
-        part(record.encoded_len(), &|out| out.accusations.push(record.clone()));
-    }
-    for record in &gossip.events {
-        part(record.encoded_len(), &|out| out.events.push(record.clone()));
-    }
-    parts
+fn fork(rng: &mut StdRng) -> StdRng {
+    StdRng::seed_from_u64(rng.random())
 }
 
 fn datagram_counter(error: DatagramError) -> &'static str {
@@ -758,9 +788,4 @@ fn datagram_counter(error: DatagramError) -> &'static str {
         DatagramError::Kind(_) => "datagram_malformed",
         DatagramError::Cluster => "datagram_cluster",
     }
-}
-
-/// Shares a snapshot's part.
-fn share<T>(items: Vec<T>) -> Arc<Vec<T>> {
-    Arc::new(items)
 }

@@ -1,5 +1,9 @@
 //! What a host knows, at one moment and in the words of the API: every query is answered from it.
 
+mod links;
+
+pub use links::Links;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use ringmesh_proto::{HostId, Now, member::Member, v1};
@@ -18,7 +22,7 @@ pub struct View {
     /// Ring A and ring B.
     pub rings: Arc<Vec<v1::Ring>>,
     /// All links that any host measures.
-    pub links: Arc<Vec<v1::Link>>,
+    pub links: Arc<Links>,
     /// This host's containers, by name.
     pub containers: Arc<Vec<Arc<v1::Container>>>,
     /// This host's services, in the order of its configuration.

@@ -39,7 +39,7 @@ impl Rings for Api {
     async fn list_rings(&self, _: Request<ListRingsRequest>) -> Result<Response<ListRingsResponse>, Status> {
         let view = self.view();
         let answered_by = view.name.clone();
-        Ok(Response::new(ListRingsResponse { rings: view.rings.to_vec(), links: view.links.to_vec(), answered_by }))
+        Ok(Response::new(ListRingsResponse { rings: view.rings.to_vec(), links: view.links.list(), answered_by }))
     }
 
     async fn get_ring(&self, request: Request<GetRingRequest>) -> Result<Response<Ring>, Status> {
@@ -64,13 +64,13 @@ impl Links for Api {
     async fn list_links(&self, request: Request<ListLinksRequest>) -> Result<Response<ListLinksResponse>, Status> {
         let host = request.into_inner().host;
         let view = self.view();
-        let links = view.links.iter().filter(|link| host.is_empty() || link.from == host).cloned().collect();
+        let links = view.links.list().into_iter().filter(|link| host.is_empty() || link.from == host).collect();
         Ok(Response::new(ListLinksResponse { links, answered_by: view.name.clone() }))
     }
 
     async fn get_link(&self, request: Request<GetLinkRequest>) -> Result<Response<Link>, Status> {
         let name = request.into_inner().name;
-        let found = self.view().links.iter().find(|link| link.name == name).cloned();
+        let found = self.view().links.list().into_iter().find(|link| link.name == name);
         let none = || Status::not_found("there is no such link; a name is FROM/TO/UPLINK, see `ringmesh link list`");
         found.map(Response::new).ok_or_else(none)
     }
@@ -80,6 +80,6 @@ impl Links for Api {
             Step::Object(kind, link) => WatchLinksResponse { change: kind as i32, link: Some(link) },
             Step::Synced | Step::Source(_) => WatchLinksResponse { change: Kind::Synced as i32, link: None },
         };
-        Ok(Response::new(self.watch_view(|view| view.links.to_vec(), message)))
+        Ok(Response::new(self.watch_view(|view| view.links.list(), message)))
     }
 }

@@ -15,6 +15,7 @@ use ringmesh_agentd::{
     host_loop::{COMMAND_BOUND, Command, HostLoop, Inputs, REPLY_BOUND},
     identity::tls,
     probe::Prober,
+    reach::Reacher,
 };
 use ringmesh_node::{Node, Persistent, View, overlay::Wiring};
 use ringmesh_proto::{
@@ -121,8 +122,10 @@ fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
     let view = host.view.subscribe();
     // There is nothing to probe; any program stands for the runner.
     let prober = Prober::spawn(&config::Probe::default(), "/bin/false".into(), reply_sender).expect("a thread");
-    let host_loop = HostLoop { node, clock, transport: host.transport, prober, disk, view: host.view };
-    tokio::spawn(host_loop.run(Inputs { inbound: host.inbound, replies, statuses, commands }));
+    let (reached_sender, reached) = mpsc::channel(1);
+    let reacher = Reacher::new([None; 2], reached_sender);
+    let host_loop = HostLoop { node, clock, transport: host.transport, prober, reacher, disk, view: host.view };
+    tokio::spawn(host_loop.run(Inputs { inbound: host.inbound, replies, reached, statuses, commands }));
     Running { member, view, _commands, _disk }
 }
 

@@ -9,7 +9,7 @@ mod tests;
 
 pub use events::{EVENT_CAPACITY, EventLog, LoggedEvent};
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringmesh_proto::{
     HostId, Now,
@@ -32,6 +32,9 @@ const MAX_TEXT: usize = 512;
 /// The most links in a host's record.
 const MAX_LINKS: usize = 64;
 
+/// An accusation that was taken back is kept for so long: six syncs, in which whoever missed it learns of it.
+const WITHDRAWN_FOR: Duration = Duration::from_secs(60);
+
 /// A host's newest record and when it came.
 #[derive(Clone, Debug)]
 pub struct HeardRecord {
@@ -46,7 +49,7 @@ pub struct HeardRecord {
 /// Everything that was learned by gossip.
 #[derive(Default)]
 pub struct Store {
-    hosts: BTreeMap<HostId, HeardRecord>,
+    hosts: BTreeMap<HostId, Arc<HeardRecord>>,
     /// By accused, then accuser.
     accusations: BTreeMap<(HostId, HostId), AccusationRecord>,
     events: EventLog,
@@ -55,12 +58,12 @@ pub struct Store {
 
 impl Store {
     /// The newest record of a host.
-    pub fn host(&self, host: HostId) -> Option<&HeardRecord> {
+    pub fn host(&self, host: HostId) -> Option<&Arc<HeardRecord>> {
         self.hosts.get(&host)
     }
 
     /// All newest records.
-    pub fn hosts(&self) -> impl Iterator<Item = (HostId, &HeardRecord)> {
+    pub fn hosts(&self) -> impl Iterator<Item = (HostId, &Arc<HeardRecord>)> {
         self.hosts.iter().map(|(id, record)| (*id, record))
     }
 
@@ -75,6 +78,20 @@ impl Store {
             .collect();
         found.sort_by_key(|record| std::cmp::Reverse(record.unix_ms));
         found
+    }
+
+    /// The hosts that somebody accuses.
+    pub fn accused(&self) -> Vec<HostId> {
+        let standing = self.accusations.iter().filter(|(_, record)| !record.withdrawn);
+        let mut accused: Vec<_> = standing.map(|((accused, _), _)| *accused).collect();
+        accused.dedup();
+        accused
+    }
+
+    /// Drops accusations that were taken back long ago.
+    pub fn drop_withdrawn(&mut self, now: Now) {
+        let until = now.unix.0.saturating_sub(WITHDRAWN_FOR.as_millis() as u64);
+        self.accusations.retain(|_, record| !record.withdrawn || record.unix_ms > until);
     }
 
     /// The event log.
@@ -188,7 +205,7 @@ impl Store {
     /// Writes this host's own record.
     pub fn put_own(&mut self, now: Now, record: HostRecord) {
         let digest = Digest::decode(&record.digest).unwrap_or_default();
-        self.hosts.insert(HostId::new(record.host), HeardRecord { record, digest, heard: now });
+        self.hosts.insert(HostId::new(record.host), Arc::new(HeardRecord { record, digest, heard: now }));
     }
 
     /// Writes one of this host's own accusations.

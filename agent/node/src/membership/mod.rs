@@ -2,14 +2,18 @@
 //!
 //! It owns foca, its timers, and the list of hosts that were ever members. It does not know rings, links or containers.
 //! Every datagram of it is sent over both uplinks by its caller, so that the loss of one is no loss to SWIM.
+//!
+//! It suspects, and does not judge: a host is down when its caller says so ([`Membership::confirm_down`]), who counts the
+//! votes of several observers. That foca's timer ran out, or that one member gossips it, is not enough.
 
+mod filter;
 mod seen;
 mod swim;
 
 pub use seen::SeenWindow;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     num::NonZeroU32,
     time::Duration,
 };
@@ -31,6 +35,16 @@ pub enum SwimState {
     Down,
 }
 
+impl From<State> for SwimState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Alive => Self::Alive,
+            State::Suspect => Self::Suspect,
+            State::Down => Self::Down,
+        }
+    }
+}
+
 /// What happened to the membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -48,6 +62,8 @@ pub enum Change {
     ProbeFailed(HostId),
     /// This host knows at least one live other host: it has joined.
     Active,
+    /// This process did not run for so long.
+    Paused(Duration),
 }
 
 /// Why a SWIM datagram was refused. Each reason has a counter.
@@ -62,6 +78,12 @@ pub enum Refused {
 /// A pause of the process longer than this is no passage of time for SWIM: a host that was stopped or starved
 /// accuses nobody on what it did not hear meanwhile.
 const PAUSE_MIN: Duration = Duration::from_millis(750);
+
+/// foca's timer that a suspicion ends with is put off by so much while the votes do not say the same.
+const HOLD: Duration = Duration::from_millis(500);
+
+/// Of those who say that we are down, the ones that said so within this time count.
+const UNDEAD_WINDOW: Duration = Duration::from_secs(10);
 
 /// Between two looks at the hosts that were members once and are not now.
 const REJOIN_TICK: Duration = Duration::from_millis(500);
@@ -79,8 +101,12 @@ const REJOIN_MAX: Duration = Duration::from_secs(8);
 pub struct Membership {
     foca: Foca<SwimMember, PostcardCodec, StdRng, NoCustomBroadcast>,
     wheel: Wheel,
-    /// How long the process was not running, in all; SWIM's clock is behind by it.
+    /// How long the process was not running or SWIM was frozen, in all; SWIM's clock is behind by it.
     paused: Duration,
+    /// SWIM's clock stands still since then.
+    frozen: Option<Instant>,
+    /// Who last said when that this host is down.
+    undead: BTreeMap<HostId, Instant>,
     /// What `changes` was told of each host, to find what is new.
     told: BTreeMap<HostId, (Member, SwimState)>,
     /// Hosts that were members once.
@@ -112,6 +138,8 @@ impl Membership {
             foca,
             wheel: Wheel::default(),
             paused: Duration::ZERO,
+            frozen: None,
+            undead: BTreeMap::new(),
             told: BTreeMap::new(),
             known,
             changes: VecDeque::new(),
@@ -147,14 +175,30 @@ impl Membership {
         self.known.values().filter(|known| !known.gone).map(|known| known.member)
     }
 
-    /// Takes a SWIM message that came from the host with this certificate.
-    pub fn handle_message(&mut self, now: Instant, from: HostId, payload: &[u8]) -> Result<(), Refused> {
-        let header: foca::Header<SwimMember> = PostcardCodec.decode_header(payload).map_err(|_| Refused::Malformed)?;
-        if header.src.0.id != from {
+    /// Takes a SWIM message that came from the host with this certificate. Of its news that a host is down, only what is
+    /// `confirmed` counts.
+    pub fn handle_message(
+        &mut self,
+        now: Instant,
+        from: HostId,
+        payload: &[u8],
+        confirmed: impl Fn(Member) -> bool,
+    ) -> Result<(), Refused> {
+        let me = self.me();
+        let news = filter::read(payload, |member| self.believes(me, member, &confirmed))?;
+        if news.header.src.0.id != from {
             return Err(Refused::Spoofed);
         }
+        if news.header.message == foca::Message::TurnUndead && !self.is_turned_undead(now, from) {
+            return Ok(());
+        }
         self.wheel.now = self.wake(now);
-        match self.foca.handle_data(payload, &mut self.wheel) {
+        let sender = news.header.src.0;
+        if self.told.get(&from) != Some(&(sender, SwimState::Alive)) {
+            self.wheel.touched.insert(from);
+        }
+        self.wheel.touched.extend(news.about.iter().copied());
+        match self.foca.handle_data(news.payload.as_deref().unwrap_or(payload), &mut self.wheel) {
             Ok(()) => {}
             Err(error) => {
                 tracing::debug!(%error, %from, "swim message refused");
@@ -168,12 +212,42 @@ impl Membership {
         Ok(())
     }
 
-    /// Runs what is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.wheel.now = self.wake(now);
-        while let Some(timer) = self.wheel.pop_due(self.wheel.now) {
-            if let Err(error) = self.foca.handle_timer(timer, &mut self.wheel) {
-                tracing::debug!(%error, "swim timer");
+    /// Whether to believe that this life of a host is over.
+    fn believes(&self, me: Member, member: Member, confirmed: impl Fn(Member) -> bool) -> bool {
+        // Of ourselves we are told otherwise: `is_turned_undead`. What is over anyway may be said.
+        let newer = self.told.get(&member.id).is_some_and(|(known, _)| known.generation > member.generation);
+        if member.id == me.id { member.generation < me.generation } else { newer || confirmed(member) }
+    }
+
+    /// Whether enough members say that this host is down: two, if there are as many.
+    fn is_turned_undead(&mut self, now: Instant, from: HostId) -> bool {
+        self.undead.retain(|_, at| now.since(*at) < UNDEAD_WINDOW);
+        self.undead.insert(from, now);
+        let others = self.told.len().saturating_sub(1);
+        self.undead.len() >= 2.min(others.max(1))
+    }
+
+    /// Runs what is due. A suspicion ends only in what is `confirmed`.
+    pub fn handle_timeout(&mut self, now: Instant, confirmed: impl Fn(Member) -> bool) {
+        if self.frozen.is_none() {
+            self.wheel.now = self.wake(now);
+            while let Some(timer) = self.wheel.pop_due(self.wheel.now) {
+                if let foca::Timer::ChangeSuspectToDown { member_id, .. } = &timer {
+                    self.wheel.touched.insert(member_id.0.id);
+                    let suspect = self.told.get(&member_id.0.id) == Some(&(member_id.0, SwimState::Suspect));
+                    let over = suspect && confirmed(member_id.0);
+                    if suspect && !over {
+                        self.wheel.put_off(timer, HOLD);
+                        continue;
+                    }
+                    // foca 2.0.0 tells a host that it is down when this timer runs out, even if it has refuted since.
+                    if !over {
+                        continue;
+                    }
+                }
+                if let Err(error) = self.foca.handle_timer(timer, &mut self.wheel) {
+                    tracing::debug!(%error, "swim timer");
+                }
             }
         }
         if now >= self.next_rejoin {
@@ -183,10 +257,46 @@ impl Membership {
         self.settle(now);
     }
 
+    /// The votes say that this life of a host is over.
+    pub fn confirm_down(&mut self, now: Instant, host: HostId) {
+        let Some(entry) = self.entry(host).filter(|entry| entry.state() != State::Down) else { return };
+        let down = foca::Member::new(entry.id().clone(), entry.incarnation(), State::Down);
+        self.wheel.now = self.wake(now);
+        self.wheel.touched.insert(host);
+        if let Err(error) = self.foca.apply_many(std::iter::once(down), true, &mut self.wheel) {
+            tracing::debug!(%error, "down");
+        }
+        self.settle(now);
+    }
+
+    /// Stops SWIM's clock, or lets it run on: a host that is cut off probes and suspects nobody. It goes on to call.
+    pub fn freeze(&mut self, now: Instant, frozen: bool) {
+        match (self.frozen, frozen) {
+            (None, true) => self.frozen = Some(now),
+            (Some(since), false) => {
+                self.frozen = None;
+                self.paused += now.since(since);
+                self.next_rejoin = now;
+            }
+            (None, false) | (Some(_), true) => {}
+        }
+    }
+
+    /// Forgets a host that is down or has left, as if it had never been.
+    pub fn remove(&mut self, now: Instant, host: HostId) {
+        self.known.remove(&host);
+        let Some((member, SwimState::Down)) = self.told.remove(&host) else { return };
+        self.wheel.now = self.wake(now);
+        if let Err(error) = self.foca.handle_timer(foca::Timer::RemoveDown(SwimMember(member)), &mut self.wheel) {
+            tracing::debug!(%error, "removal");
+        }
+    }
+
     /// When [`Self::handle_timeout`] is next wanted.
     pub fn poll_timeout(&self) -> Instant {
         let rejoin = self.next_rejoin;
-        self.wheel.next().map_or(rejoin, |swim| rejoin.min(swim + self.paused))
+        let swim = self.wheel.next().filter(|_| self.frozen.is_none());
+        swim.map_or(rejoin, |swim| rejoin.min(swim + self.paused))
     }
 
     /// A SWIM message to send, at most [`datagram::MAX_PAYLOAD`] bytes.
@@ -202,16 +312,24 @@ impl Membership {
     /// Takes what another host says of all members, as a joining or healed host needs it.
     ///
     /// That a host is down counts only if nothing is known of it here: that the other side of a healed partition thought
-    /// our hosts down does not make them so.
+    /// our hosts down does not make them so. It is shown and called then, and a word of its own makes it alive.
     pub fn handle_members(&mut self, now: Instant, records: &[MemberRecord]) {
-        let news = records.iter().take(MAX_MEMBERS).filter_map(|record| {
-            let member = Member::try_from(record).ok()?;
-            let state = if record.state < 2 { State::Alive } else { State::Down };
-            let counts = state == State::Alive || !self.told.contains_key(&member.id);
-            (member.id != self.foca.identity().0.id && counts)
-                .then(|| foca::Member::new(SwimMember(member), u16::try_from(record.incarnation).unwrap_or(0), state))
-        });
-        let news: Vec<_> = news.collect();
+        let me = self.me();
+        let mut news = Vec::new();
+        for record in records.iter().take(MAX_MEMBERS) {
+            let Ok(member) = Member::try_from(record) else { continue };
+            if member.id == me.id {
+                continue;
+            }
+            if record.state < 2 {
+                let incarnation = u16::try_from(record.incarnation).unwrap_or(0);
+                self.wheel.touched.insert(member.id);
+                news.push(foca::Member::new(SwimMember(member), incarnation, State::Alive));
+            } else if !self.told.contains_key(&member.id) && self.told.len() < MAX_MEMBERS {
+                self.told.insert(member.id, (member, SwimState::Down));
+                self.remember(now, member);
+            }
+        }
         self.wheel.now = self.wake(now);
         if let Err(error) = self.foca.apply_many(news.into_iter(), true, &mut self.wheel) {
             tracing::debug!(%error, "members from a snapshot");
@@ -232,7 +350,10 @@ impl Membership {
                 },
             )
         });
-        std::iter::once(me).chain(others).collect()
+        let in_swim: BTreeSet<HostId> = self.foca.iter_membership_state().map(|member| member.id().0.id).collect();
+        let by_hearsay = self.told.values().filter(|(member, _)| !in_swim.contains(&member.id));
+        let by_hearsay = by_hearsay.map(|(member, _)| member.to_record(0, 2));
+        std::iter::once(me).chain(others).chain(by_hearsay).collect()
     }
 
     /// Others remember a later life of this host than it does itself (its disk was set back): live one beyond that.
@@ -261,6 +382,7 @@ impl Membership {
         if let Some(known) = self.known.get_mut(&host).filter(|known| !known.gone) {
             known.next_call = now;
             known.wait = REJOIN_TICK;
+            self.next_rejoin = now;
         }
     }
 
@@ -277,9 +399,13 @@ impl Membership {
     /// SWIM's time, which stands still while this process does not run.
     fn wake(&mut self, now: Instant) -> Instant {
         let late = self.wheel.next().map_or(Duration::ZERO, |due| (now - self.paused).since(due));
+        if let Some(since) = self.frozen {
+            return since - self.paused;
+        }
         if late >= PAUSE_MIN {
             tracing::warn!(late_ms = late.as_millis() as u64, "this process was paused; nobody is accused for it");
             self.paused += late;
+            self.changes.push_back(Change::Paused(late));
         }
         now - self.paused
     }
@@ -288,17 +414,19 @@ impl Membership {
         if self.left {
             return;
         }
+        // One that is cut off calls all: who answers first ends that.
+        let frozen = self.frozen.is_some();
         let absent = self.known.iter_mut().filter(|(id, known)| {
             !known.gone
                 && known.next_call <= now
-                && !matches!(self.told.get(id), Some((_, state)) if *state != SwimState::Down)
+                && (frozen || !matches!(self.told.get(id), Some((_, state)) if *state != SwimState::Down))
         });
         let mut absent: Vec<&mut Known> = absent.map(|(_, known)| known).collect();
         absent.sort_by_key(|known| known.next_call);
         for known in absent.into_iter().take(REJOIN_FANOUT) {
             known.next_call = now + known.wait;
             known.wait = (known.wait * 2).min(REJOIN_MAX);
-            self.wheel.now = now - self.paused;
+            self.wheel.now = self.frozen.unwrap_or(now) - self.paused;
             if let Err(error) = self.foca.announce(SwimMember(known.member), &mut self.wheel) {
                 tracing::debug!(%error, "announce");
             }
@@ -309,9 +437,7 @@ impl Membership {
     ///
     /// Without it, in a small pool the suspicion may never be sent to the one whom it concerns.
     fn warn(&mut self, host: HostId) {
-        let Some(suspect) = self.foca.iter_membership_state().find(|member| member.id().0.id == host).cloned() else {
-            return;
-        };
+        let Some(suspect) = self.entry(host).cloned() else { return };
         let header = foca::Header {
             src: self.foca.identity().clone(),
             // The lowest says nothing that the receiver does not know.
@@ -339,14 +465,15 @@ impl Membership {
                 swim::Note::ProbeFailed(host) => self.changes.push_back(Change::ProbeFailed(host)),
             }
         }
+        let touched = std::mem::take(&mut self.wheel.touched);
         let mut suspects = Vec::new();
-        for entry in self.foca.iter_membership_state() {
-            let member = entry.id().0;
-            let state = match entry.state() {
-                State::Alive => SwimState::Alive,
-                State::Suspect => SwimState::Suspect,
-                State::Down => SwimState::Down,
-            };
+        let entries: Vec<_> = self
+            .foca
+            .iter_membership_state()
+            .filter(|entry| touched.contains(&entry.id().0.id))
+            .map(|entry| (entry.id().0, SwimState::from(entry.state())))
+            .collect();
+        for (member, state) in entries {
             let before = self.told.insert(member.id, (member, state));
             if before == Some((member, state)) {
                 continue;
@@ -364,8 +491,7 @@ impl Membership {
                 }
                 (_, SwimState::Down) => self.changes.push_back(Change::Down(member)),
             }
-            let known =
-                self.known.entry(member.id).or_insert(Known { member, next_call: now, wait: REJOIN_TICK, gone: false });
+            let known = self.remember(now, member);
             if member.generation >= known.member.generation {
                 known.member = member;
             }
@@ -378,6 +504,15 @@ impl Membership {
         }
         suspects.into_iter().for_each(|host| self.warn(host));
         self.resize();
+    }
+
+    fn remember(&mut self, now: Instant, member: Member) -> &mut Known {
+        let new = Known { member, next_call: now, wait: REJOIN_TICK, gone: false };
+        self.known.entry(member.id).or_insert(new)
+    }
+
+    fn entry(&self, host: HostId) -> Option<&foca::Member<SwimMember>> {
+        self.foca.iter_membership_state().find(|member| member.id().0.id == host)
     }
 
     /// Suspicion times and retransmissions grow with the logarithm of the pool.

@@ -1,12 +1,12 @@
 //! What foca asks of its surroundings: an identity, and a place for its timers, messages and notes.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
 use bytes::Bytes;
-use foca::{Identity, Notification, Runtime, Timer};
+use foca::{Identity, Message, Notification, Runtime, Timer};
 use ringmesh_proto::{HostId, Instant, member::Member};
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,15 @@ pub(super) struct Wheel {
     submitted: u64,
     pub(super) transmits: VecDeque<(Member, Bytes)>,
     pub(super) notes: VecDeque<Note>,
+    /// Members whose state may have changed.
+    pub(super) touched: BTreeSet<HostId>,
+    /// How unreliable this host itself seems: each failed probe adds one, each answer takes one away. Lifeguard's local
+    /// health (arXiv 1707.00788 §IV-A): probes and their time limits are stretched by it.
+    pub(super) score: u32,
 }
+
+/// The highest [`Wheel::score`], as in Lifeguard: probes every 9 s.
+const MAX_SCORE: u32 = 8;
 
 impl Wheel {
     pub(super) fn next(&self) -> Option<Instant> {
@@ -59,6 +67,10 @@ impl Wheel {
         let entry = self.timers.first_entry()?;
         (entry.key().0 <= now).then(|| entry.remove())
     }
+
+    pub(super) fn put_off(&mut self, timer: Timer<SwimMember>, by: Duration) {
+        self.submit_after(timer, by);
+    }
 }
 
 impl Runtime<SwimMember> for Wheel {
@@ -66,15 +78,21 @@ impl Runtime<SwimMember> for Wheel {
         match notification {
             Notification::Active => self.notes.push_back(Note::Active),
             Notification::Rejoin(member) => self.notes.push_back(Note::Rejoin(member.0)),
-            Notification::ProbeFailed(_, member) => self.notes.push_back(Note::ProbeFailed(member.0.id)),
+            Notification::ProbeFailed(_, member) => {
+                self.score = (self.score + 1).min(MAX_SCORE);
+                self.touched.insert(member.0.id);
+                self.notes.push_back(Note::ProbeFailed(member.0.id));
+            }
+            Notification::DataReceived(header) => {
+                if matches!(header.message, Message::Ack(_) | Message::ForwardedAck { .. }) {
+                    self.score = self.score.saturating_sub(1);
+                }
+            }
             // The state of the members is read after each call instead, because it also shows suspicion.
-            Notification::MemberUp(_)
-            | Notification::MemberDown(_)
-            | Notification::Rename(..)
-            | Notification::Idle
-            | Notification::Defunct
-            | Notification::DataReceived(_)
-            | Notification::DataSent(_) => {}
+            Notification::MemberUp(member) | Notification::MemberDown(member) | Notification::Rename(_, member) => {
+                self.touched.insert(member.0.id);
+            }
+            Notification::Idle | Notification::Defunct | Notification::DataSent(_) => {}
         }
     }
 
@@ -91,6 +109,14 @@ impl Runtime<SwimMember> for Wheel {
             Timer::PeriodicGossip(_) => 4,
             Timer::RemoveDown(_) => 5,
             Timer::PeriodicAnnounceDown(_) => 6,
+        };
+        let after = match event {
+            Timer::SendIndirectProbe { .. } | Timer::ProbeRandomMember(_) => after * (1 + self.score),
+            Timer::ChangeSuspectToDown { .. }
+            | Timer::PeriodicAnnounce(_)
+            | Timer::PeriodicGossip(_)
+            | Timer::RemoveDown(_)
+            | Timer::PeriodicAnnounceDown(_) => after,
         };
         self.submitted += 1;
         self.timers.insert((self.now + after, rank, self.submitted), event);

@@ -1,39 +1,34 @@
-//! Accusations: which host this one cannot reach, on what evidence, and when it takes that back.
+//! Accusations are votes: which hosts this one does not reach, on what evidence, and when enough of them say so.
+//!
+//! A host is down when a majority of those of its ring neighbours that are well accuse it, and two hosts at least, as long
+//! as there are two. Every host counts for itself, from the same accusations.
 
-use ringmesh_proto::{HostId, Now, peer::AccusationRecord};
+use std::collections::BTreeSet;
+
+use ringmesh_proto::{HostId, Now, member::Member, peer::AccusationRecord};
+use ringmesh_topology::Ring;
 
 use super::Node;
-use crate::{membership::SwimState, overlay::LinkState};
+use crate::membership::SwimState;
+
+/// A host with fewer neighbours that could accuse it is watched by some others, too.
+const WANTED_OBSERVERS: usize = 3;
+
+/// That many others.
+const DEPUTIES: usize = 3;
 
 impl Node {
     /// Accuses a host, once a life of it.
     pub(super) fn accuse(&mut self, now: Now, accused: HostId, evidence: &str) {
         let Some((member, _)) = self.membership.state(accused) else { return };
-        let me = self.me();
-        let standing = self.store.accusation(accused, me.id);
+        let standing = self.store.accusation(accused, self.me().id);
         if self.has_left(accused)
             || standing.is_some_and(|old| !old.withdrawn && old.accused_generation == member.generation)
         {
             return;
         }
-        let links = self.silent_links(now, accused);
-        let evidence = if links.is_empty() { evidence.to_owned() } else { format!("{evidence}; {links}") };
-        self.write_accusation(now, accused, member.generation, evidence, false);
-    }
-
-    /// Accuses the hosts that SWIM suspects and that do not answer on any link of ours.
-    pub(super) fn accuse_silent(&mut self, now: Now) {
-        let suspects = self.membership.states().filter(|(_, state)| *state == SwimState::Suspect);
-        let silent: Vec<HostId> = suspects
-            .map(|(member, _)| member.id)
-            .filter(|id| {
-                let mut links = self.overlay.links().filter(|(_, link)| link.peer.id == *id).peekable();
-                links.peek().is_some() && links.all(|(_, link)| link.monitor.state() == LinkState::Down)
-            })
-            .collect();
-        for host in silent {
-            self.accuse(now, host, "suspected, and silent on every link of this host");
-        }
+        self.write_accusation(now, accused, member.generation, evidence.to_owned(), false);
+        self.judge_accused(now);
     }
 
     /// Takes back what this host said of one that it hears again.
@@ -41,6 +36,19 @@ impl Node {
         let standing = self.store.accusation(accused, self.me().id).filter(|old| !old.withdrawn);
         if let Some(generation) = standing.map(|old| old.accused_generation) {
             self.write_accusation(now, accused, generation, String::new(), true);
+        }
+    }
+
+    /// Takes this host's own accusations out of what others say. One that does not stand any more is taken back once more:
+    /// somebody has missed that.
+    pub(super) fn disown(&mut self, now: Now, accusations: &mut Vec<AccusationRecord>) {
+        let me = self.me().id;
+        for record in accusations.extract_if(.., |record| record.accuser == me.raw()) {
+            let accused = HostId::new(record.accused);
+            let stands = self.store.accusation(accused, me).is_some_and(|own| !own.withdrawn);
+            if !record.withdrawn && !stands {
+                self.write_accusation(now, accused, record.accused_generation, String::new(), true);
+            }
         }
     }
 
@@ -58,16 +66,70 @@ impl Node {
             withdrawn,
         };
         self.store.put_accusation(record.clone());
-        self.outbox.accusations.push(record);
+        self.outbox.add_accusation(record);
         self.shown.hosts_stale();
     }
 
-    /// "no answer on uplink a for 1500 ms" for each failing link to a host.
-    fn silent_links(&self, now: Now, host: HostId) -> String {
-        let failing = self.overlay.links().filter(|(_, link)| link.peer.id == host).filter_map(|(uplink, link)| {
-            let since = link.monitor.failing_since()?;
-            Some(format!("no answer on uplink {uplink} for {} ms", now.instant.since(since).as_millis()))
-        });
-        failing.collect::<Vec<_>>().join(", ")
+    /// Counts the votes on all accused. To be called when there is a new one, or a voter is lost.
+    pub(super) fn judge_accused(&mut self, now: Now) {
+        for accused in self.store.accused() {
+            let Some((member, state)) = self.membership.state(accused) else { continue };
+            if state != SwimState::Down && self.is_voted_down(member) {
+                self.membership.confirm_down(now.instant, accused);
+            }
+        }
+    }
+
+    /// Whether enough hosts that are well themselves accuse this life of a host.
+    pub(super) fn is_voted_down(&self, accused: Member) -> bool {
+        let accusations = self.store.accusations(accused.id, accused.generation);
+        if accusations.is_empty() {
+            return false;
+        }
+        let votes = accusations.iter().filter(|record| self.can_vote(HostId::new(record.accuser))).count();
+        let neighbours = self.well_neighbours(accused.id).len();
+        let others = std::iter::once(self.me().id).chain(self.membership.states().map(|(member, _)| member.id));
+        let others = others.filter(|id| *id != accused.id && self.can_vote(*id)).take(2).count();
+        votes >= (neighbours / 2 + 1).max(others).max(1)
+    }
+
+    /// Its neighbours on both rings whose word counts.
+    fn well_neighbours(&self, host: HostId) -> BTreeSet<HostId> {
+        self.overlay.observers(host).into_iter().filter(|peer| self.can_vote(*peer)).collect()
+    }
+
+    /// Whether a host is alive, hears the others, and is not missed itself: by us, or by more than one.
+    fn can_vote(&self, host: HostId) -> bool {
+        let me = self.me();
+        if host == me.id {
+            return self.isolated.is_none();
+        }
+        let Some((member, state)) = self.membership.state(host) else { return false };
+        let isolated = self.store.host(host).is_some_and(|heard| heard.record.isolated);
+        let accusations = self.store.accusations(host, member.generation);
+        let missed = accusations.len() > 1 || accusations.iter().any(|record| record.accuser == me.id.raw());
+        state != SwimState::Down && !self.has_left(host) && !isolated && !missed
+    }
+
+    pub(super) fn is_accused_by_us_alone(&self, host: HostId) -> bool {
+        let Some((member, _)) = self.membership.state(host) else { return false };
+        let accusations = self.store.accusations(host, member.generation);
+        matches!(accusations.as_slice(), [only] if only.accuser == self.me().id.raw())
+    }
+
+    /// Others accuse a host that has too few neighbours left to judge it: those that follow it on ring A look as well.
+    pub(super) fn deputise(&mut self, now: Now, accused: HostId) {
+        let observers = self.overlay.observers(accused);
+        let order = self.overlay.rings().order(Ring::A);
+        let Some(place) = order.iter().position(|id| *id == accused) else { return };
+        let others = order[place..].iter().chain(&order[..place]).copied();
+        let mut deputies = others.filter(|id| *id != accused && !observers.contains(id));
+        let me = self.me().id;
+        if deputies.by_ref().take(DEPUTIES).any(|id| id == me)
+            && self.well_neighbours(accused).len() < WANTED_OBSERVERS
+            && self.overlay.peers().iter().all(|peer| *peer != accused)
+        {
+            self.watch(now, accused, now.instant);
+        }
     }
 }

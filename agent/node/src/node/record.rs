@@ -9,6 +9,7 @@ use ringmesh_proto::{
 };
 
 use super::{Node, show};
+use crate::overlay::OwnLink;
 
 /// The least time between two versions of the record.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -61,7 +62,7 @@ impl Node {
         self.own.stale = false;
         let record = self.make_record();
         self.store.put_own(now, record.clone());
-        self.outbox.hosts.push(record);
+        self.outbox.add_host(record);
         self.shown.hosts_stale();
     }
 
@@ -83,20 +84,23 @@ impl Node {
             position: u32::from(self.config.position),
             uplink_a: uplink(Uplink::A),
             uplink_b: uplink(Uplink::B),
-            links: self
-                .overlay
-                .links()
-                .map(|(uplink, link)| LinkRecord {
-                    peer: link.peer.id.raw(),
-                    uplink: uplink.index() as u32,
-                    state: show::link_state(link.monitor.state()) as u32,
-                    rtt_us: link.monitor.rtt().map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX)),
-                    loss_percent: link.monitor.loss_percent(),
-                    role: show::role_number(link.role),
-                })
-                .collect(),
+            links: self.own_links(),
             digest: Digest { fingerprint: self.fingerprint(), ..self.health.digest() }.encode(),
             leaving: self.own.leaving,
+            isolated: self.isolated.is_some(),
         }
+    }
+
+    /// This host's links as it sees them now.
+    pub(super) fn own_links(&self) -> Vec<LinkRecord> {
+        let record = |(uplink, link): (Uplink, &OwnLink)| LinkRecord {
+            peer: link.peer.id.raw(),
+            uplink: uplink.index() as u32,
+            state: show::link_state(link.monitor.state()) as u32,
+            rtt_us: link.monitor.rtt().map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX)),
+            loss_percent: link.monitor.loss_percent(),
+            role: show::role_number(link.role),
+        };
+        self.overlay.links().map(record).collect()
     }
 }

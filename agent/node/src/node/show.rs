@@ -1,6 +1,10 @@
 //! The snapshot that queries are answered from, made from the machines' state.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use ringmesh_proto::{
     HostId, Instant, Now, UnixMillis, Uplink,
@@ -10,14 +14,15 @@ use ringmesh_proto::{
 };
 use ringmesh_topology::{Mode, Ring, Role};
 
-use super::{Node, share};
+use super::Node;
 use crate::{
     View,
     gossip::{EVENT_CAPACITY, HeardRecord, event_id},
     health::spec::ContainerState,
     membership::SwimState,
+    natural,
     overlay::{LinkState, UplinkState},
-    view::Peer,
+    view::{Links, Peer},
 };
 
 /// Between two snapshots that differ in latencies only.
@@ -108,17 +113,17 @@ impl Node {
         view.name.clone_from(&self.config.name);
         view.fingerprint = self.fingerprint();
         if self.shown.hosts || quiet {
-            view.hosts = share(self.show_hosts(now));
-            view.rings = share(self.show_rings());
-            view.links = share(self.show_links(now));
+            view.hosts = Arc::new(self.show_hosts(now));
+            view.rings = Arc::new(self.show_rings());
             view.peers = Arc::new(self.show_peers());
+            view.links = Arc::new(self.show_links(now, &view.peers));
         }
         if self.shown.events {
-            view.events = share(self.shown.log.iter().cloned().collect());
+            view.events = Arc::new(self.shown.log.iter().cloned().collect());
         }
         if details || quiet {
-            view.containers = share(self.health.containers());
-            view.services = share(self.health.services());
+            view.containers = Arc::new(self.health.containers());
+            view.services = Arc::new(self.health.services());
         }
         let mut counters = self.counters.clone();
         counters.insert("gossip_refused", self.store.refused());
@@ -145,6 +150,10 @@ impl Node {
             .map(|(member, state)| {
                 let state = match state {
                     _ if self.has_left(member.id) => v1::host::State::Left,
+                    _ if member.id == me.id && self.isolated.is_some() => v1::host::State::Isolated,
+                    Some(SwimState::Alive) if self.store.host(member.id).is_some_and(|heard| heard.record.isolated) => {
+                        v1::host::State::Isolated
+                    }
                     Some(SwimState::Alive) => v1::host::State::Alive,
                     Some(SwimState::Suspect) => v1::host::State::Suspect,
                     Some(SwimState::Down) => v1::host::State::Down,
@@ -172,7 +181,7 @@ impl Node {
                     version: record.version.clone(),
                     since: self.since.get(&member.id).map(|now| now.unix.into()),
                     heard_at: heard.map(|heard| heard.heard.unix.into()),
-                    digest: heard.map(show_digest),
+                    digest: heard.map(|heard| show_digest(heard)),
                     accusations: accusations.iter().map(|record| self.show_accusation(record)).collect(),
                     local: member.id == me.id,
                 }
@@ -208,87 +217,22 @@ impl Node {
     }
 
     /// Our own links as we see them now, those of other live hosts as their records say.
-    fn show_links(&self, now: Now) -> Vec<v1::Link> {
+    fn show_links(&self, now: Now, peers: &BTreeMap<HostId, Peer>) -> Links {
         let me = self.me().id;
-        let own = self.make_own_links(now);
         let live = |id: HostId| {
             id != me
                 && matches!(self.membership.state(id), Some((_, SwimState::Alive | SwimState::Suspect)))
                 && !self.has_left(id)
         };
-        let others = self.store.hosts().filter(|(id, _)| live(*id)).flat_map(|(id, heard)| {
-            heard.record.links.iter().map(move |link| {
-                self.show_link(
-                    id,
-                    HostId::new(link.peer),
-                    link.uplink,
-                    link.role,
-                    link.state as i32,
-                    link.rtt_us,
-                    link.loss_percent,
-                    heard.heard.unix,
-                )
-            })
-        });
-        let mut links: Vec<v1::Link> = own.into_iter().chain(others).collect();
-        links.sort_by_cached_key(|link| natural(&link.name));
-        links
+        let own = HostRecord { host: me.raw(), links: self.own_links(), ..HostRecord::default() };
+        let own = Arc::new(HeardRecord { record: own, digest: Digest::default(), heard: now });
+        let others = self.store.hosts().filter(|(id, _)| live(*id)).map(|(_, heard)| Arc::clone(heard));
+        let mut names: BTreeMap<HostId, String> = peers.iter().map(|(id, peer)| (*id, peer.name.clone())).collect();
+        names.insert(me, self.config.name.clone());
+        Links { records: std::iter::once(own).chain(others).collect(), names }
     }
 
-    fn make_own_links(&self, now: Now) -> Vec<v1::Link> {
-        let me = self.me().id;
-        let show = |(uplink, link): (Uplink, &crate::overlay::OwnLink)| {
-            let monitor = &link.monitor;
-            let rtt_us = monitor.rtt().map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
-            let state = link_state(monitor.state()) as i32;
-            let role = role_number(link.role);
-            self.show_link(
-                me,
-                link.peer.id,
-                uplink.index() as u32,
-                role,
-                state,
-                rtt_us,
-                monitor.loss_percent(),
-                now.unix,
-            )
-        };
-        self.overlay.links().map(show).collect()
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn show_link(
-        &self,
-        from: HostId,
-        to: HostId,
-        uplink: u32,
-        role: u32,
-        state: i32,
-        rtt_us: u32,
-        loss_percent: u32,
-        observed: UnixMillis,
-    ) -> v1::Link {
-        let (from, to) = (self.name_of(from), self.name_of(to));
-        let uplink = Uplink::from_index(uplink).unwrap_or(Uplink::A);
-        v1::Link {
-            name: format!("{from}/{to}/{uplink}"),
-            from,
-            to,
-            uplink: uplink.as_str().into(),
-            role: match role {
-                0 => "ring-a",
-                1 => "ring-b",
-                _ => "chord",
-            }
-            .into(),
-            state,
-            rtt_us,
-            loss_percent,
-            observed_at: Some(observed.into()),
-        }
-    }
-
-    fn show_peers(&self) -> std::collections::BTreeMap<HostId, Peer> {
+    fn show_peers(&self) -> BTreeMap<HostId, Peer> {
         let peers = self.membership.states().map(|(member, state)| {
             let fingerprint = self.store.host(member.id).map_or(0, |heard| heard.digest.fingerprint);
             let askable = state != SwimState::Down && !self.has_left(member.id);
@@ -296,22 +240,6 @@ impl Node {
         });
         peers.collect()
     }
-}
-
-/// A name in an order that people expect: h2 before h10.
-fn natural(name: &str) -> Vec<(u64, String)> {
-    let mut parts = Vec::new();
-    let mut rest = name;
-    while !rest.is_empty() {
-        let text = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let (word, tail) = rest.split_at(text);
-        let digits = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
-        let (number, tail) = tail.split_at(digits);
-        parts.push((0, word.to_owned()));
-        parts.push((number.parse().unwrap_or(0), String::new()));
-        rest = tail;
-    }
-    parts
 }
 
 fn show_digest(heard: &HeardRecord) -> v1::Digest {

@@ -1,5 +1,8 @@
 //! One link: a probe every half second, and what its answers say.
 //!
+//! A probe without an answer is followed by others as fast as the measured round trips allow (RFC 6298's timeout), so
+//! that a link is down a fifth of a second after its first silence, however long the interval.
+//!
 //! One end's probes serve both: an end that is probed counts that as an answer to a probe of its own, which it then need
 //! not send. It sends one only when no probe has come for longer than the other end takes between two.
 
@@ -11,10 +14,16 @@ use ringmesh_proto::Instant;
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// An end that was probed waits so long for the next probe before it sends one itself.
-const HEARD_FOR: Duration = Duration::from_millis(750);
+const HEARD_FOR: Duration = Duration::from_millis(600);
 
-/// Probes in a row without an answer after which a link is down: 1.5 s.
+/// Probes in a row without an answer after which a link is down.
 const DOWN_AFTER: u32 = 3;
+
+/// Bounds of the wait for an answer, before the next probe follows. The lower one is the scheduling of a busy host.
+const TIMEOUT: (Duration, Duration) = (Duration::from_millis(70), Duration::from_millis(400));
+
+/// The same before a round trip was measured.
+const FIRST_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Answers in a row after which a link that was down is up again.
 const UP_AFTER: u32 = 2;
@@ -55,7 +64,9 @@ pub struct LinkMonitor {
     /// Probes that the history holds, at most 32.
     sent: u32,
     failing_since: Option<Instant>,
+    silent_since: Option<Instant>,
     rtt: Option<Duration>,
+    rtt_deviation: Duration,
 }
 
 impl LinkMonitor {
@@ -69,7 +80,9 @@ impl LinkMonitor {
             answered: 0,
             sent: 0,
             failing_since: None,
+            silent_since: None,
             rtt: None,
+            rtt_deviation: Duration::ZERO,
         }
     }
 
@@ -81,6 +94,11 @@ impl LinkMonitor {
     /// When the first of the unanswered probes in a row was sent, if there is one that should have been answered.
     pub fn failing_since(&self) -> Option<Instant> {
         self.failing_since.filter(|_| self.state >= LinkState::Degraded)
+    }
+
+    /// Since when nothing has come that answers, if the answer to a probe is overdue.
+    pub fn silent_since(&self) -> Option<Instant> {
+        self.silent_since
     }
 
     /// Smoothed round trip (RFC 6298's 1/8).
@@ -99,17 +117,34 @@ impl LinkMonitor {
         self.next_probe
     }
 
+    /// Whether a probe is under way.
+    pub fn is_waiting(&self) -> bool {
+        self.newest > 0 && self.answered & 1 == 0
+    }
+
+    /// Probes now rather than later.
+    pub fn hasten(&mut self, now: Instant) {
+        self.next_probe = self.next_probe.min(now);
+    }
+
     /// Judges the probe before and returns the number of the next, to be sent now.
     pub fn probe(&mut self, now: Instant) -> u64 {
         let paused = self.newest > 0 && now.since(self.next_probe) >= PAUSED;
         if paused {
             // As if all had been answered.
             self.answered = u32::MAX;
+            self.silent_since = None;
         }
         self.begin(now);
-        self.next_probe = now + PROBE_INTERVAL;
         self.judge();
+        self.next_probe = now + if self.state == LinkState::Down { PROBE_INTERVAL } else { self.timeout() };
         self.newest
+    }
+
+    /// How long an answer may take: RFC 6298's retransmission timeout, within our bounds.
+    fn timeout(&self) -> Duration {
+        let of = |rtt: Duration| (rtt + self.rtt_deviation * 4).clamp(TIMEOUT.0, TIMEOUT.1);
+        self.rtt.map_or(FIRST_TIMEOUT, of)
     }
 
     /// The other end probed this link, and it hears us: that is as good as an answer, and saves a probe of our own.
@@ -118,6 +153,7 @@ impl LinkMonitor {
     pub fn heard(&mut self, now: Instant, rtt: Option<Duration>) {
         self.begin(now);
         self.answered |= 1;
+        self.silent_since = None;
         self.rtt = rtt.or(self.rtt);
         self.next_probe = now + HEARD_FOR;
         self.judge();
@@ -127,6 +163,7 @@ impl LinkMonitor {
     fn begin(&mut self, now: Instant) {
         if self.newest > 0 && self.answered & 1 == 0 {
             self.failing_since.get_or_insert(self.newest_sent);
+            self.silent_since.get_or_insert(self.newest_sent);
         }
         self.newest += 1;
         self.newest_sent = now;
@@ -141,20 +178,38 @@ impl LinkMonitor {
             return;
         }
         self.answered |= 1 << age;
+        self.silent_since = None;
         if age == 0 {
             let sample = now.since(self.newest_sent);
+            let deviation = self.rtt.map_or(sample / 2, |rtt| (self.rtt_deviation * 3 + sample.abs_diff(rtt)) / 4);
+            self.rtt_deviation = deviation;
             self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+            self.next_probe = self.newest_sent + PROBE_INTERVAL;
         }
         self.judge();
+        if age == 0 && self.state == LinkState::Down {
+            // The second answer, which brings it up, need not be waited for.
+            self.next_probe = now + TIMEOUT.0;
+        }
+    }
+
+    /// The newest outcomes, bit 0 first, and their number. The newest probe may still be answered; it counts once it is, or
+    /// once the next is sent.
+    fn settled(&self) -> (u32, u32) {
+        let open = 1 - (self.answered & 1);
+        (self.answered >> open, self.sent.saturating_sub(open))
+    }
+
+    /// Probes in a row without an answer.
+    pub fn misses(&self) -> u32 {
+        let (outcomes, count) = self.settled();
+        outcomes.trailing_zeros().min(count)
     }
 
     fn judge(&mut self) {
-        // The newest probe may still be answered; it counts once it is, or once the next is sent.
-        let newest_answered = self.answered & 1;
-        let settled = if newest_answered == 1 { self.answered } else { self.answered >> 1 };
-        let count = self.sent - u32::from(newest_answered == 0).min(self.sent);
-        let misses = settled.trailing_zeros().min(count);
-        let hits = settled.trailing_ones().min(count);
+        let (outcomes, count) = self.settled();
+        let misses = self.misses();
+        let hits = outcomes.trailing_ones().min(count);
         self.state = match self.state {
             LinkState::Down if hits < UP_AFTER => LinkState::Down,
             LinkState::Down => {

@@ -9,7 +9,10 @@ mod tests;
 
 pub use link::{LinkMonitor, LinkState, PROBE_INTERVAL};
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ringmesh_proto::{HostId, Instant, Uplink, member::Member};
 use ringmesh_topology::{DualRing, Link, Role, default_chords};
@@ -45,10 +48,16 @@ pub struct Overlay {
     me: HostId,
     wiring: Wiring,
     rings: DualRing,
+    /// The rings with the hosts that were lost lately.
+    before: DualRing,
     links: BTreeMap<(HostId, Uplink), OwnLink>,
     uplinks: [UplinkState; 2],
     /// Since when an uplink has looked worse than `uplinks` says.
     worse_since: [Option<Instant>; 2],
+    /// When something last came over an uplink.
+    heard: [Instant; 2],
+    /// When an uplink over which nothing came was last tried.
+    tried: [Instant; 2],
     revision: u64,
 }
 
@@ -78,6 +87,12 @@ pub struct OwnLink {
     pub monitor: LinkMonitor,
 }
 
+/// An uplink over which nothing came for so long is tried at once, whatever the turn of its links is.
+const UPLINK_SILENCE: Duration = Duration::from_millis(160);
+
+/// Probes without an answer after which a link does not speak for its uplink, if another one is down and all are silent.
+const MISSES_OF_MANY: u32 = 2;
+
 /// An uplink that looks degraded for a shorter time is not called so: a neighbour may be about to be found down.
 const HOLD_OFF: Duration = Duration::from_secs(3);
 
@@ -86,12 +101,30 @@ impl Overlay {
     pub fn new(me: HostId, wiring: Wiring, has_uplink: [bool; 2]) -> Self {
         let uplinks = has_uplink.map(|has| if has { UplinkState::Up } else { UplinkState::None });
         let rings = DualRing::switched(0, [me]);
-        Self { me, wiring, rings, links: BTreeMap::new(), uplinks, worse_since: [None; 2], revision: 0 }
+        Self {
+            me,
+            wiring,
+            before: rings.clone(),
+            rings,
+            links: BTreeMap::new(),
+            uplinks,
+            worse_since: [None; 2],
+            heard: [Instant::ZERO; 2],
+            tried: [Instant::ZERO; 2],
+            revision: 0,
+        }
     }
 
     /// The current orders.
     pub fn rings(&self) -> &DualRing {
         &self.rings
+    }
+
+    /// A host's neighbours on both rings as they were before hosts were lost lately: those who can know whether it lives.
+    ///
+    /// Of several hosts that are lost at once every host finds the same observers, in whatever order it learns of them.
+    pub fn observers(&self, host: HostId) -> BTreeSet<HostId> {
+        self.before.neighbours(host).into_iter().map(|link| link.peer).collect()
     }
 
     /// This host's links.
@@ -111,13 +144,22 @@ impl Overlay {
 
     /// Rebuilds the rings over the hosts that are not down, this one included. Links that stay keep their history.
     ///
-    /// `position` is a host's place in cabled mode. Returns true if a link came or went or moved to a new address.
-    pub fn rebuild(&mut self, now: Instant, hosts: &[Member], position: impl Fn(HostId) -> u16) -> bool {
-        let ids = hosts.iter().map(|member| member.id);
-        self.rings = match self.wiring {
+    /// `lost` are hosts that went down lately, `position` is a host's place in cabled mode. Returns true if a link came or
+    /// went or moved to a new address.
+    pub fn rebuild(
+        &mut self,
+        now: Instant,
+        hosts: &[Member],
+        lost: &[HostId],
+        position: impl Fn(HostId) -> u16,
+    ) -> bool {
+        let rings = |ids: &mut dyn Iterator<Item = HostId>| match self.wiring {
             Wiring::Switched { seed } => DualRing::switched(seed, ids),
             Wiring::Cabled => DualRing::cabled(ids.map(|id| (position(id), id))),
         };
+        let ids = || hosts.iter().map(|member| member.id);
+        self.rings = rings(&mut ids());
+        self.before = if lost.is_empty() { self.rings.clone() } else { rings(&mut ids().chain(lost.iter().copied())) };
         let mut wanted = self.rings.neighbours(self.me);
         wanted.extend(self.rings.chord_links(self.me, default_chords(hosts.len())));
         self.relink(now, hosts, &wanted)
@@ -166,18 +208,89 @@ impl Overlay {
         self.links.values().map(|link| link.monitor.next_probe()).min()
     }
 
+    /// When it is wanted and cannot wait: the answer to a probe is due, or an uplink has been silent for too long.
+    pub fn poll_silence(&self) -> Option<Instant> {
+        let waiting =
+            self.links.values().filter(|link| link.monitor.is_waiting()).map(|link| link.monitor.next_probe());
+        let quiet = |uplink: Uplink| {
+            let mut links = self.links.iter().filter(|((_, over), _)| *over == uplink).peekable();
+            let watched = links.peek().is_some() && links.all(|(_, link)| link.monitor.silent_since().is_none());
+            watched.then(|| self.heard[uplink.index()].max(self.tried[uplink.index()]) + UPLINK_SILENCE)
+        };
+        Uplink::BOTH.into_iter().filter_map(quiet).chain(waiting).min()
+    }
+
+    /// Something came from a host over an uplink.
+    pub fn hear(&mut self, now: Instant, uplink: Uplink) {
+        self.heard[uplink.index()] = now;
+    }
+
+    /// Tries the uplinks that have been silent for long, by the link of each that was probed the longest ago.
+    fn try_silent_uplinks(&mut self, now: Instant) {
+        for uplink in Uplink::BOTH {
+            if now < self.heard[uplink.index()].max(self.tried[uplink.index()]) + UPLINK_SILENCE {
+                continue;
+            }
+            self.tried[uplink.index()] = now;
+            let links = self.links.iter_mut().filter(|((_, over), _)| *over == uplink);
+            if let Some((_, link)) = links.min_by_key(|(_, link)| link.monitor.next_probe()) {
+                link.monitor.hasten(now);
+            }
+        }
+    }
+
     /// The probes that are due.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<LinkProbe> {
-        let due = self.links.iter_mut().filter(|(_, link)| link.monitor.next_probe() <= now);
+        self.try_silent_uplinks(now);
         let mut probes = Vec::new();
-        for ((_, uplink), link) in due {
-            let before = link.monitor.state();
-            let number = link.monitor.probe(now);
-            let hears = link.monitor.state() != LinkState::Down;
-            probes.push(LinkProbe { to: link.peer, uplink: *uplink, number, hears, rtt: link.monitor.rtt() });
-            self.revision += u64::from(before != link.monitor.state());
+        let doubted = self.probe_due(now, &mut probes);
+        for uplink in Uplink::BOTH.into_iter().filter(|uplink| doubted[uplink.index()]) {
+            // Is it the link or the uplink? The others tell.
+            let others = self.links.iter_mut().filter(|((_, over), _)| *over == uplink);
+            others.filter(|(_, link)| !link.monitor.is_waiting()).for_each(|(_, link)| link.monitor.hasten(now));
         }
+        self.probe_due(now, &mut probes);
         probes
+    }
+
+    /// Sends what is due; says over which uplinks a link fell silent.
+    fn probe_due(&mut self, now: Instant, probes: &mut Vec<LinkProbe>) -> [bool; 2] {
+        let mut doubted = [false; 2];
+        for ((_, uplink), link) in self.links.iter_mut().filter(|(_, link)| link.monitor.next_probe() <= now) {
+            let before = (link.monitor.state(), link.monitor.silent_since());
+            let number = link.monitor.probe(now);
+            let state = link.monitor.state();
+            let hears = state != LinkState::Down;
+            probes.push(LinkProbe { to: link.peer, uplink: *uplink, number, hears, rtt: link.monitor.rtt() });
+            self.revision += u64::from(before.0 != state);
+            doubted[uplink.index()] |= before.1.is_none() && link.monitor.silent_since().is_some();
+        }
+        doubted
+    }
+
+    /// The hosts that are silent on all links to them, and since when.
+    pub fn silent_peers(&self) -> Vec<(HostId, Instant)> {
+        let mut silent: BTreeMap<HostId, Option<Instant>> = BTreeMap::new();
+        for ((peer, _), link) in &self.links {
+            let since = link.monitor.silent_since();
+            silent
+                .entry(*peer)
+                .and_modify(|all| *all = (*all).max(since).filter(|_| all.is_some() && since.is_some()))
+                .or_insert(since);
+        }
+        silent.into_iter().filter_map(|(peer, since)| Some((peer, since?))).collect()
+    }
+
+    /// The hosts to which there are links, each once.
+    pub fn members(&self) -> Vec<Member> {
+        let mut members: Vec<Member> = self.links.values().map(|link| link.peer).collect();
+        members.dedup_by_key(|member| member.id);
+        members
+    }
+
+    /// The ids of [`Self::members`].
+    pub fn peers(&self) -> BTreeSet<HostId> {
+        self.links.keys().map(|(peer, _)| *peer).collect()
     }
 
     /// A neighbour probed a link, says whether it hears us on it, and the round trip that it measured. Returns true if
@@ -221,7 +334,10 @@ impl Overlay {
             for ((peer, _), link) in self.links.iter().filter(|((_, over), _)| *over == uplink) {
                 links += 1;
                 let failing_since = link.monitor.failing_since();
-                down += usize::from(link.monitor.state() == LinkState::Down);
+                // Where nothing at all comes any more, the last of many links need not be waited for.
+                let silent = link.monitor.silent_since().is_some_and(|since| self.heard[place] <= since);
+                let down_soon = silent && link.monitor.misses() >= MISSES_OF_MANY;
+                down += usize::from(down_soon || link.monitor.state() == LinkState::Down);
                 ours += usize::from(failing_since.is_some_and(|since| well(*peer, uplink, since)));
             }
             let looks = match (links, down, ours) {

@@ -67,7 +67,7 @@ fn member(id: u32) -> Member {
 fn overlay(hosts: u32) -> Overlay {
     let mut overlay = Overlay::new(HostId::new(1), Wiring::Switched { seed: 7 }, [true, true]);
     let members: Vec<_> = (1..=hosts).map(member).collect();
-    overlay.rebuild(Instant::ZERO, &members, |_| 0);
+    overlay.rebuild(Instant::ZERO, &members, &[], |_| 0);
     overlay
 }
 
@@ -141,7 +141,7 @@ fn who_is_probed_need_not_probe_until_the_probes_end() {
 #[test]
 fn a_neighbour_that_does_not_hear_us_or_has_the_higher_id_saves_no_probe() {
     let mut overlay = Overlay::new(HostId::new(3), Wiring::Switched { seed: 7 }, [true, true]);
-    overlay.rebuild(Instant::ZERO, &(1..=5).map(member).collect::<Vec<_>>(), |_| 0);
+    overlay.rebuild(Instant::ZERO, &(1..=5).map(member).collect::<Vec<_>>(), &[], |_| 0);
     let links: Vec<_> = overlay.links().map(|(uplink, link)| (uplink, link.peer.id)).collect();
     let now = Instant::ZERO + PROBE_INTERVAL * 10;
     for (uplink, peer) in links {
@@ -161,10 +161,10 @@ fn rebuilding_keeps_the_history_of_links_that_stay() {
     let mut now = Instant::ZERO;
     run(&mut overlay, &mut now, 3, |_| true);
     let members: Vec<_> = (1..=3).map(member).collect();
-    assert!(!overlay.rebuild(now, &members, |_| 0), "nothing changed");
+    assert!(!overlay.rebuild(now, &members, &[], |_| 0), "nothing changed");
     assert!(overlay.links().all(|(_, link)| link.monitor.state() == LinkState::Up));
     let mut moved = members.clone();
     moved[1] = Member { generation: 2, addresses: [None, Some(([10, 1, 0, 99], 7400).into())], ..moved[1] };
-    assert!(overlay.rebuild(now, &moved, |_| 0), "an address changed");
+    assert!(overlay.rebuild(now, &moved, &[], |_| 0), "an address changed");
     assert!(overlay.links().all(|(uplink, link)| link.peer.id != moved[1].id || uplink == Uplink::B));
 }
