@@ -102,6 +102,9 @@ pub struct Mesh {
     pub position: Option<u16>,
     /// Connections to hosts that are no ring neighbours, kept for reuse; two a host, so 256 are enough for 128 hosts. 8 to 4096, default 256.
     pub connection_cache: usize,
+    /// A host that has been down or gone for so long is shown no more. 1 h to 10,000 h, default 72 h.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub forget_after: Duration,
 }
 
 /// How the hosts are wired.
@@ -117,7 +120,12 @@ pub enum Mode {
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { mode: Mode::Switched, position: None, connection_cache: 256 }
+        Self {
+            mode: Mode::Switched,
+            position: None,
+            connection_cache: 256,
+            forget_after: Duration::from_secs(72 * 3600),
+        }
     }
 }
 
@@ -433,6 +441,10 @@ impl Config {
         }
         log_level("log.level", &self.log.level)?;
         range("mesh.connection_cache", self.mesh.connection_cache, 8, 4096)?;
+        let hour = Duration::from_secs(3600);
+        if !(hour..=hour * 10_000).contains(&self.mesh.forget_after) {
+            return Err(("mesh.forget_after".into(), "is not within 1h to 10000h".into()));
+        }
         range("probe.concurrency", self.probe.concurrency, 1, 65_536)?;
         range("probe.exec_concurrency", self.probe.exec_concurrency, 1, 256)?;
         range("container", self.containers.len(), 0, MAX_CONTAINERS)?;
