@@ -58,11 +58,14 @@ enum Aim {
     None,
 }
 
+/// Takes a figure out of a program's results, if it is in them.
+type Value<'a> = Box<dyn Fn(&Results) -> Option<f64> + 'a>;
+
 struct Row<'a> {
     name: String,
     unit: &'static str,
     aim: Aim,
-    value: Box<dyn Fn(&Results) -> Option<f64> + 'a>,
+    value: Value<'a>,
 }
 
 /// All rows, for ringmesh, serf and corosync in this order; says how many targets are missed of how many.
