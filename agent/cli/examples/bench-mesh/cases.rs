@@ -71,6 +71,10 @@ pub(crate) struct Outcome {
     /// Memberships that were formed anew, and failure events, at all agents.
     pub(crate) changes: usize,
     pub(crate) false_events: False,
+    /// What the program gives as its reason for the last failure that it rightly tells of, if it gives any.
+    reason: Option<String>,
+    /// Whose view of whom was the last to become well.
+    last_view: Option<(usize, usize)>,
 }
 
 impl fmt::Display for Outcome {
@@ -80,7 +84,14 @@ impl fmt::Display for Outcome {
         }
         write!(f, "declared failed by {}, {} changes, ", self.declared, self.changes)?;
         let False { at_well, at_sick, texts } = &self.false_events;
-        write!(f, "one view after {:.2} s, false: {at_well} at the well, {at_sick} at the sick", self.well_again)?;
+        write!(f, "one view after {:.2} s", self.well_again)?;
+        if let Some((observer, host)) = self.last_view {
+            write!(f, " ({} of {} last)", name(observer), name(host))?;
+        }
+        write!(f, ", false: {at_well} at the well, {at_sick} at the sick")?;
+        if let Some(reason) = &self.reason {
+            write!(f, "\n      {reason}")?;
+        }
         texts.iter().try_for_each(|text| write!(f, "\n      {text}"))
     }
 }
@@ -223,6 +234,8 @@ struct Trial<'t, 'a> {
     false_events: False,
     /// Who said what falsely the last time.
     told: Option<(usize, String)>,
+    reason: Option<String>,
+    last_view: Option<(usize, usize)>,
 }
 
 impl<'t, 'a> Trial<'t, 'a> {
@@ -239,6 +252,8 @@ impl<'t, 'a> Trial<'t, 'a> {
             changes: 0,
             false_events: False::default(),
             told: None,
+            reason: None,
+            last_view: None,
         }
     }
 
@@ -266,6 +281,9 @@ impl<'t, 'a> Trial<'t, 'a> {
                 self.accuse(news);
             }
             What::Formed => self.changes += 1,
+            What::Sees(host, false) if self.sick.contains(&host) && !news.text.is_empty() => {
+                self.reason = Some(format!("{} of {}: {}", name(news.observer), name(host), news.text));
+            }
             What::Reset | What::Sees(..) | What::UplinkA(..) => {}
         }
         if matches!(news.what, What::Failed(_) | What::Formed | What::Sees(..)) {
@@ -273,7 +291,10 @@ impl<'t, 'a> Trial<'t, 'a> {
         }
         match (self.agents.watch.whole(), self.well_since) {
             (false, _) => self.well_since = None,
-            (true, None) => self.well_since = Some(news.at),
+            (true, None) => {
+                self.well_since = Some(news.at);
+                self.last_view = if let What::Sees(host, _) = news.what { Some((news.observer, host)) } else { None };
+            }
             (true, Some(_)) => {}
         }
     }
@@ -332,7 +353,7 @@ impl<'t, 'a> Trial<'t, 'a> {
 
     fn outcome(mut self, known: Option<(f64, f64)>, end: Instant) -> Result<Outcome, String> {
         let well_again = self.until_well(end)?;
-        let Self { declared, changes, false_events, .. } = self;
-        Ok(Outcome { known, well_again, declared: declared.len(), changes, false_events })
+        let Self { declared, changes, false_events, reason, last_view, .. } = self;
+        Ok(Outcome { known, well_again, declared: declared.len(), changes, false_events, reason, last_view })
     }
 }

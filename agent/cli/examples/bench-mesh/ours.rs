@@ -127,11 +127,20 @@ async fn watch_hosts(observer: usize, api: &str, teller: &Teller) -> Result<(), 
         let carries = host.uplinks.is_some_and(|uplinks| uplinks.a() == v1::uplink::State::Up);
         let before = known.insert(subject, (well, carries));
         if before.map(|before| before.0) != Some(well) {
-            teller.tell(observer, What::Sees(subject, well), host.state().as_str_name());
+            teller.tell(observer, What::Sees(subject, well), &reason(&host));
         }
         if before.map(|before| before.1) != Some(carries) {
             teller.tell(observer, What::UplinkA(subject, carries), "uplink a");
         }
     }
     Ok(())
+}
+
+/// Who accuses a host that is down, and why.
+fn reason(host: &v1::Host) -> String {
+    if host.state() != State::Down {
+        return String::new();
+    }
+    let each = host.accusations.iter().map(|accusation| format!("{}: {}", accusation.accuser, accusation.evidence));
+    each.collect::<Vec<_>>().join("; ")
 }

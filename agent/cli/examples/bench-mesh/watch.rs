@@ -21,7 +21,7 @@ pub(crate) enum What {
     Reset,
     /// A failure event: this host is no member any more.
     Failed(usize),
-    /// In its view this host is well, or is not.
+    /// In its view this host is well, or is not, the words being the reason.
     Sees(usize, bool),
     /// Uplink A of this host carries, or does not.
     UplinkA(usize, bool),
