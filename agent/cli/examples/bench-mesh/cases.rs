@@ -284,9 +284,9 @@ impl<'t, 'a> Trial<'t, 'a> {
             What::Sees(host, false) if self.sick.contains(&host) && !news.text.is_empty() => {
                 self.reason = Some(format!("{} of {}: {}", name(news.observer), name(host), news.text));
             }
-            What::Reset | What::Sees(..) | What::UplinkA(..) => {}
+            What::Reset | What::Forming | What::Sees(..) | What::UplinkA(..) => {}
         }
-        if matches!(news.what, What::Failed(_) | What::Formed | What::Sees(..)) {
+        if matches!(news.what, What::Failed(_) | What::Forming | What::Formed | What::Sees(..)) {
             self.last = news.at;
         }
         match (self.agents.watch.whole(), self.well_since) {

@@ -84,6 +84,9 @@ impl Dialect for Corosync {
         if let Some((_, members)) = line.split_once(") was formed. Members") {
             return membership(members);
         }
+        if line.contains("A processor failed, forming new configuration") {
+            return vec![What::Forming];
+        }
         link(line).into_iter().collect()
     }
 }

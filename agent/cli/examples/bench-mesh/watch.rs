@@ -3,6 +3,7 @@
 //! It does not know where news come from: watch streams of ringmesh, logs of serf and corosync.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -25,6 +26,8 @@ pub(crate) enum What {
     Sees(usize, bool),
     /// Uplink A of this host carries, or does not.
     UplinkA(usize, bool),
+    /// It has no membership until one is formed.
+    Forming,
     /// A membership was formed anew, whoever is in it.
     Formed,
 }
@@ -60,6 +63,8 @@ pub(crate) struct Watch {
     lost: Arc<AtomicU64>,
     /// By observer, then by host.
     sees: Vec<Vec<bool>>,
+    /// Those that have no membership now.
+    forming: BTreeSet<usize>,
 }
 
 impl Watch {
@@ -68,7 +73,7 @@ impl Watch {
         let (sender, news) = mpsc::sync_channel(BOUND);
         let lost = Arc::new(AtomicU64::new(0));
         let teller = Teller { news: sender, lost: Arc::clone(&lost) };
-        (teller, Self { news, lost, sees: vec![vec![false; hosts]; hosts] })
+        (teller, Self { news, lost, sees: vec![vec![false; hosts]; hosts], forming: BTreeSet::new() })
     }
 
     /// The next news; `None` when there is none until the deadline.
@@ -84,14 +89,19 @@ impl Watch {
             What::Reset => row.fill(false),
             What::Failed(host) => row[host] = false,
             What::Sees(host, well) => row[host] = well,
-            What::UplinkA(..) | What::Formed => {}
+            What::Forming | What::Formed | What::UplinkA(..) => {}
+        }
+        match news.what {
+            What::Forming => drop(self.forming.insert(news.observer)),
+            What::Reset | What::Formed => drop(self.forming.remove(&news.observer)),
+            What::Failed(_) | What::Sees(..) | What::UplinkA(..) => {}
         }
         Ok(Some(news))
     }
 
     /// Whether every agent sees all well.
     pub(crate) fn whole(&self) -> bool {
-        self.sees.iter().flatten().all(|sees| *sees)
+        self.forming.is_empty() && self.sees.iter().flatten().all(|sees| *sees)
     }
 
     /// How many of all pairs are missing for that, and one of them: for an error.
@@ -104,6 +114,9 @@ impl Watch {
             first = if count == 0 { pair } else { first };
             count += 1;
         }
-        format!("{count} views of a host are missing, such as that of h{} at h{}", first.1, first.0)
+        match (count, self.forming.len()) {
+            (0, forming) => format!("{forming} agents have no membership"),
+            _ => format!("{count} views of a host are missing, such as that of h{} at h{}", first.1, first.0),
+        }
     }
 }
