@@ -37,6 +37,9 @@ pub struct Config {
     /// Where the API is served.
     #[serde(default)]
     pub api: Api,
+    /// Certificates that this host signs.
+    #[serde(default)]
+    pub identity: Identity,
     /// What is logged.
     #[serde(default)]
     pub log: Log,
@@ -137,6 +140,29 @@ impl Default for Api {
         Self { socket: "/run/ringmesh/agent.sock".into(), listen: Vec::new() }
     }
 }
+
+/// `[identity]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Identity {
+    /// How long certificates hold that this host signs for others and itself; they are renewed at two thirds of it.
+    /// 10 min to 365 d, default 8760h (365 d).
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub certificate_lifetime: Duration,
+    /// How long an old CA is trusted beside a new one that is made here, unless the command says. 1 min to 90 d, default
+    /// 168h (7 d).
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub ca_overlap: Duration,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self { certificate_lifetime: Duration::from_secs(365 * DAY), ca_overlap: Duration::from_secs(7 * DAY) }
+    }
+}
+
+/// Seconds.
+const DAY: u64 = 86_400;
 
 /// `[log]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -433,6 +459,10 @@ impl Config {
         }
         log_level("log.level", &self.log.level)?;
         range("mesh.connection_cache", self.mesh.connection_cache, 8, 4096)?;
+        let seconds = |duration: Duration| usize::try_from(duration.as_secs()).unwrap_or(usize::MAX);
+        let lifetime = seconds(self.identity.certificate_lifetime);
+        range("identity.certificate_lifetime (in seconds)", lifetime, 600, 365 * DAY as usize)?;
+        range("identity.ca_overlap (in seconds)", seconds(self.identity.ca_overlap), 60, 90 * DAY as usize)?;
         range("probe.concurrency", self.probe.concurrency, 1, 65_536)?;
         range("probe.exec_concurrency", self.probe.exec_concurrency, 1, 256)?;
         range("container", self.containers.len(), 0, MAX_CONTAINERS)?;

@@ -4,10 +4,12 @@
 //! or SWIM. Newest version wins, so it does not matter how often, in which order or over which path things arrive.
 
 mod events;
+mod signed;
 #[cfg(test)]
 mod tests;
 
 pub use events::{EVENT_CAPACITY, EventLog, LoggedEvent};
+pub use signed::{MAX_SIGNED, SignedStore};
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -53,6 +55,7 @@ pub struct Store {
     /// By accused, then accuser.
     accusations: BTreeMap<(HostId, HostId), AccusationRecord>,
     events: EventLog,
+    signed: SignedStore,
     refused: u64,
 }
 
@@ -167,7 +170,11 @@ impl Store {
         let unknown = theirs.values().filter(|v| !self.hosts.contains_key(&HostId::new(v.host)));
         lack.extend(unknown.map(|v| Version { host: v.host, ..Version::default() }));
         missing.accusations = self.accusations.values().cloned().collect();
-        SyncResponse { missing: Some(missing), members: Vec::new(), lack, covers }
+        let signed_differ = self.signed_differ(request);
+        if signed_differ {
+            missing.signed = self.signed.all();
+        }
+        SyncResponse { missing: Some(missing), members: Vec::new(), lack, covers, signed_differ }
     }
 
     /// What a host lacks that named just these versions.
