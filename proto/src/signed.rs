@@ -19,8 +19,8 @@ use crate::{
 /// The most CAs that count at once: two while one replaces the other, and some to spare.
 pub const MAX_AUTHORITIES: usize = 8;
 
-/// The most bytes of a record's body: eight CA certificates of some 500 bytes, with room for names.
-pub const MAX_BODY: usize = 16 * 1024;
+/// The most bytes of a record's body: eight CAs with two certificates of some 500 bytes each, with room for names.
+pub const MAX_BODY: usize = 32 * 1024;
 
 /// The most bytes of a CA certificate.
 pub const MAX_CERTIFICATE: usize = 2048;
@@ -114,6 +114,7 @@ fn check_authority(authority: &Authority) -> Result<(), StatementError> {
     let good = (1..=MAX_CERTIFICATE).contains(&authority.certificate.len())
         && matches!(authority.endorser.len(), 0 | FINGERPRINT_LEN)
         && authority.endorsement.len() <= MAX_SIGNATURE
+        && authority.cross_certificate.len() <= MAX_CERTIFICATE
         && authority.endorser.is_empty() == authority.endorsement.is_empty();
     if good { Ok(()) } else { Err(StatementError::Field("CA")) }
 }

@@ -42,11 +42,31 @@ pub(super) struct Ca {
 }
 
 impl Ca {
-    /// A new CA, which may sign for hosts and operators but not for other CAs.
+    /// The first CA of a cluster, which may sign for hosts and operators but not for other CAs.
     pub(super) fn generate(cluster: ClusterId, now_unix: u64) -> Result<Self, rcgen::Error> {
-        let mut params = params(&format!("ringmesh cluster {cluster}"), now_unix, CA_LIFETIME);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        Self::with_params(ca_params(&format!("ringmesh cluster {cluster}"), now_unix))
+    }
+
+    /// The CA that takes its place, by the number of changes. Another name, so that who knows only one of them sees that it
+    /// does not know the other, and not a bad signature.
+    pub(super) fn successor(cluster: ClusterId, version: u64, now_unix: u64) -> Result<Self, rcgen::Error> {
+        Self::with_params(ca_params(&successor_name(cluster, version), now_unix))
+    }
+
+    /// The name and key of `next`, made with this version, in a certificate that this CA signs: RFC 4210 §4.4, "new with old".
+    pub(super) fn cross_sign(
+        &self,
+        next: &Self,
+        cluster: ClusterId,
+        version: u64,
+        now_unix: u64,
+    ) -> Result<CertificateDer<'static>, rcgen::Error> {
+        let mut params = ca_params(&successor_name(cluster, version), now_unix);
+        params.use_authority_key_identifier_extension = true;
+        Ok(params.signed_by(next.issuer.key(), &self.issuer)?.der().clone())
+    }
+
+    fn with_params(params: CertificateParams) -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = params.self_signed(&key)?.der().clone();
         Ok(Self { certificate, issuer: Issuer::new(params, key) })
@@ -211,6 +231,17 @@ pub(super) fn random_u64() -> Result<u64, IdentityError> {
     let mut bytes = [0; 8];
     random(&mut bytes)?;
     Ok(u64::from_be_bytes(bytes))
+}
+
+fn successor_name(cluster: ClusterId, version: u64) -> String {
+    format!("ringmesh cluster {cluster}, CA {version}")
+}
+
+fn ca_params(common_name: &str, now_unix: u64) -> CertificateParams {
+    let mut params = params(common_name, now_unix, CA_LIFETIME);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 fn params(common_name: &str, now_unix: u64, lifetime: Duration) -> CertificateParams {

@@ -405,7 +405,7 @@ impl Held {
         let facts = chain.first().and_then(Facts::of).ok_or_else(malformed)?;
         // Only the last CA signs.
         let signer = signer.filter(|signer| signer.certificate == *trust.head());
-        let tls = Tls::new(&trust.authorities, &chain, &key)?;
+        let tls = Tls::new(&trust, &chain, &key)?;
         Ok(Self { trust, revoked, chain, key, facts, signer, tls })
     }
 
@@ -447,21 +447,22 @@ fn same(one: &SignedRecord, other: &SignedRecord) -> bool {
 
 impl Tls {
     fn new(
-        authorities: &[CertificateDer<'static>],
+        trust: &Trust,
         chain: &[CertificateDer<'static>],
         key: &PrivateKeyDer<'static>,
     ) -> Result<Self, IdentityError> {
         let provider: Arc<CryptoProvider> = super::tls::provider();
         let mut roots = RootCertStore::empty();
-        authorities.iter().try_for_each(|authority| roots.add(authority.clone()))?;
+        trust.authorities.iter().try_for_each(|authority| roots.add(authority.clone()))?;
         let roots = Arc::new(roots);
         let failed = |error: rustls::server::VerifierBuilderError| rustls::Error::General(error.to_string());
         let servers = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
         let clients = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+        let bridged: Vec<_> = chain.iter().cloned().chain(trust.bridges()).collect();
         // The CAs go along, for joining hosts, who know only a fingerprint.
-        let with_authorities = chain.iter().chain(authorities).cloned().collect();
+        let with_authorities = bridged.iter().chain(&trust.authorities).cloned().collect();
         Ok(Self {
-            as_client: Arc::new(CertifiedKey::from_der(chain.to_vec(), key.clone_key(), &provider)?),
+            as_client: Arc::new(CertifiedKey::from_der(bridged, key.clone_key(), &provider)?),
             as_server: Arc::new(CertifiedKey::from_der(with_authorities, key.clone_key(), &provider)?),
             servers: servers.build().map_err(failed)?,
             clients: clients().build().map_err(failed)?,

@@ -6,6 +6,9 @@
 //! retire ───────▶  new          signed by the new one's
 //! ```
 //!
+//! While both are trusted, hosts show a certificate of the new CA's key by the old one beside their own: one that was away
+//! since before the rotation can still speak with them, and so learns of it.
+//!
 //! It owns what is believed of others' statements. A statement is believed if the CA that signed it is the last in its own
 //! list, and is the one that signs here already or was endorsed, over however many steps, by that one.
 
@@ -83,6 +86,15 @@ impl Trust {
         self.authorities.last().expect("there is at least one CA")
     }
 
+    /// While an older CA is trusted: certificates by which who knows only that one believes the newer ones.
+    pub(super) fn bridges(&self) -> Vec<CertificateDer<'static>> {
+        if self.authorities.len() < 2 {
+            return Vec::new();
+        }
+        let crossed = self.endorsed.iter().filter(|authority| !authority.cross_certificate.is_empty());
+        crossed.map(|authority| CertificateDer::from(authority.cross_certificate.to_vec())).collect()
+    }
+
     /// Believes what others say, or refuses it.
     pub(super) fn examine(
         &self,
@@ -116,6 +128,7 @@ impl Trust {
             certificate: new.certificate.to_vec().into(),
             endorser: fingerprint(&old.certificate).to_vec().into(),
             endorsement: old.sign_bytes(&signed::endorsed_bytes(&new.certificate, cluster))?.into(),
+            cross_certificate: old.cross_sign(new, cluster, self.version + 1, now_unix)?.to_vec().into(),
         });
         self.next(endorsed, new, cluster, now_unix, overlap_until)
     }

@@ -1,5 +1,6 @@
 //! The transport over loopback: members reach each other, and nothing that anybody sends does harm.
 
+mod certificates;
 mod connections;
 mod datagrams;
 mod members;

@@ -85,6 +85,15 @@ impl Cluster {
         Authority::open(&self.first, &self.directory.path().join("state")).expect("the first host has the CA's key")
     }
 
+    pub(crate) fn state_dir(&self) -> std::path::PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// Of the first host: it signs.
+    pub(crate) fn keyring(&self) -> Arc<Keyring> {
+        Keyring::open(&self.first, &self.state_dir(), Duration::from_secs(365 * 86_400)).expect("our own files")
+    }
+
     /// Admits a host as a join would.
     pub(crate) fn admit(&self, name: &str) -> Arc<Identity> {
         let mut authority = self.authority();
@@ -166,6 +175,17 @@ impl Host {
     /// On two free ports.
     pub(crate) fn start(identity: &Arc<Identity>) -> Self {
         Self::start_with(identity, CACHE, None)
+    }
+
+    pub(crate) fn start_with_keyring(identity: &Arc<Identity>, keyring: Arc<Keyring>) -> Self {
+        for _ in 0..20 {
+            let addresses = Uplink::BOTH.map(|uplink| Some(free(uplink)));
+            let keyring = Arc::clone(&keyring);
+            if let Some(host) = Self::open_with(identity, keyring, addresses, CACHE, Arc::default()) {
+                return host;
+            }
+        }
+        panic!("no two free ports");
     }
 
     pub(crate) fn start_with(identity: &Arc<Identity>, cache: usize, authority: Option<Authority>) -> Self {

@@ -148,7 +148,7 @@ impl Keyring {
         if held.trust.authorities.len() > 1 {
             return Err(ChangeError::Rotating);
         }
-        let new = Ca::generate(self.cluster, now_unix)?;
+        let new = Ca::successor(self.cluster, held.trust.version + 1, now_unix)?;
         let overlap_until = now_unix.saturating_add(overlap_seconds);
         held.trust = held.trust.rotate(&old, &new, self.cluster, now_unix, overlap_until)?;
         held.sign_all_again(&new, self.cluster)?;
