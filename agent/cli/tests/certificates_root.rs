@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use common::{BINARY, LONG, Lab};
+use common::{BINARY, LONG, Lab, Traces};
 use ringmesh_agentd::lab::{self, AgentState, Fault, wait};
 use ringmesh_proto::v1::{self, GetCertificateRequest, certificates_client::CertificatesClient, host::State};
 
@@ -20,12 +20,15 @@ const CALM: Duration = Duration::from_secs(8);
 #[test]
 #[ignore = "needs root"]
 fn the_ca_is_replaced_and_a_host_revoked_while_all_runs() {
+    let before = Traces::of("e2e-cert");
     let lab = Lab::up("e2e-cert", 5, 1);
     the_ca_is_replaced_and_the_old_one_goes(&lab);
     a_host_is_given_the_key(&lab);
     a_host_that_slept_comes_back_within_the_overlap(&lab);
     a_host_is_revoked(&lab);
     a_host_that_missed_it_all_is_told(&lab);
+    drop(lab);
+    assert_eq!(Traces::of("e2e-cert"), before);
 }
 
 fn the_ca_is_replaced_and_the_old_one_goes(lab: &Lab) {
@@ -89,6 +92,7 @@ fn a_host_that_slept_comes_back_within_the_overlap(lab: &Lab) {
 
 fn a_host_is_revoked(lab: &Lab) {
     let past = lab.past(&REST);
+    let containers = lab.containers("h5");
     let refused = ringmesh(lab, "h1", &["host", "revoke", "h5"]);
     assert_eq!(refused.status.code(), Some(5), "h2 alone has the new key: {refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("ask h2"), "{refused:?}");
@@ -100,6 +104,7 @@ fn a_host_is_revoked(lab: &Lab) {
     });
     lab.until_event("that is told", &REST, &past, |event| event.kind == "host-revoked" && event.host == "h5");
     assert!(wait::until_true(LONG, || certificate(lab, "h5").problem.contains("revoked")), "it is told");
+    assert_eq!(lab.containers("h5"), containers, "its containers run on");
     lab.until_well("the others are well", &REST);
     lab.no_event(CALM, &REST, &past, is_accusing);
     // It is written down: a host that restarts does not let it in either.

@@ -3,6 +3,7 @@
 mod certificates;
 mod connections;
 mod datagrams;
+mod keeper;
 mod members;
 mod requests;
 mod strangers;

@@ -2,6 +2,9 @@
 //!
 //! It owns no check of a signature: the daemon hands in only what it has verified.
 
+#[cfg(test)]
+mod tests;
+
 use ringmesh_proto::{HostId, Now, peer::SignedRecord, v1};
 
 use super::Node;
