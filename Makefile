@@ -18,16 +18,17 @@ FUZZ_SECONDS ?= 20
 # Root for namespaces, mounts and packages; empty when we are root already.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-# What the lab and its tests need besides cargo: Debian's package names.
-# busybox-static is the root file system of the lab's containers, g++ builds libFuzzer.
-PACKAGES := busybox-static iproute2 g++
+# What is needed besides cargo: Debian's package names. busybox-static is the root file system of the lab's containers.
+LAB_PACKAGES := busybox-static iproute2
+# The other runtimes that are tested; g++ builds libFuzzer.
+TEST_PACKAGES := crun runc g++
 
 CARGO_DENY_VERSION := 0.20.2
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
-		|| sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile
+	@sed -n 's/^\([a-z -]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
+		|| sed -n 's/^\([a-z -]*\):.*## \(.*\)/  make \1: \2/p' Makefile
 
 # --- build ---
 
@@ -42,7 +43,7 @@ release: need-cargo ## the binary ringmesh, release profile
 # --- lab ---
 
 .PHONY: lab
-lab: install-deps release ## a cluster of HOSTS=5 hosts with CONTAINERS=4 containers each, on this machine
+lab: install-lab release ## a cluster of HOSTS=5 hosts with CONTAINERS=4 containers each, on this machine
 	$(ROOT) $(RINGMESH) lab up --hosts $(HOSTS) --containers $(CONTAINERS)
 	@echo; $(ROOT) $(RINGMESH) host list
 	@echo; $(ROOT) $(RINGMESH) ring show
@@ -67,7 +68,7 @@ lab-down: ## tears down all that make lab made
 
 .PHONY: test
 test: ## everything that CI runs
-	@for step in install-deps lint test-unit test-root deny fuzz; do \
+	@for step in install-lab install-test lint test-unit test-root deny fuzz; do \
 		started=$$SECONDS; $(MAKE) $$step; echo "make: $$step passed in $$((SECONDS - started)) s"; done
 
 .PHONY: fmt
@@ -110,7 +111,7 @@ fuzz: need-cargo ## each fuzz target for FUZZ_SECONDS=20
 SERF := $(TARGET)/bench/usr/bin/serf
 
 .PHONY: bench-agent
-bench-agent: install-deps release ## figures of the agent in the lab, as in docs/benchmarks.md; needs root
+bench-agent: install-lab release ## figures of the agent in the lab, as in docs/benchmarks.md; needs root
 	$(CARGO) build --release --workspace --example bench-agent
 	@[ -x $(SERF) ] || { mkdir -p $(TARGET)/bench && cd $(TARGET)/bench && apt-get download -qq serf \
 		&& dpkg-deb -x serf_*.deb . && rm serf_*.deb; } \
@@ -124,10 +125,10 @@ clean: ## removes what was built
 	$(CARGO) clean
 	rm -rf agent/fuzz/target agent/fuzz/artifacts
 
-.PHONY: install-deps
-install-deps: ## installs the Debian packages that are lacking
+.PHONY: install-lab install-test
+install-lab install-test: install-%: ## installs the Debian packages that the lab, or its tests, lack
 	@lacking=(); \
-	for package in $(PACKAGES); do \
+	for package in $(if $(filter lab,$*),$(LAB_PACKAGES),$(TEST_PACKAGES)); do \
 		[ "$$(dpkg-query -W -f='$${db:Status-Status}' "$$package" 2>/dev/null)" = installed ] || lacking+=("$$package"); \
 	done; \
 	[ "$${#lacking[@]}" -eq 0 ] && exit 0; \

@@ -5,4 +5,4 @@
 
 mod world;
 
-pub use world::{HostIndex, World};
+pub use world::{FORGET_AFTER, HostIndex, World};

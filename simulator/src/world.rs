@@ -19,6 +19,9 @@ use ringmesh_proto::{
     peer::{SyncRequest, SyncResponse},
 };
 
+/// A host that is down for so long is forgotten: soon, so that tests see it.
+pub const FORGET_AFTER: Duration = Duration::from_secs(150);
+
 /// A host by its number, from 0.
 pub type HostIndex = usize;
 
@@ -99,6 +102,7 @@ impl World {
             wiring: Wiring::Switched { seed: 42 },
             position: 0,
             known: (0..index.min(3)).map(|other| self.hosts[other].config.me).collect(),
+            forget_after: FORGET_AFTER,
             containers,
             seed: self.rng.random(),
         };

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use ringmesh_proto::{Uplink, v1};
-use ringmesh_simulator::World;
+use ringmesh_simulator::{FORGET_AFTER, World};
 use v1::{host::State, uplink::State as UplinkState};
 
 const SEEDS: std::ops::Range<u64> = 0..8;
@@ -258,5 +258,42 @@ fn a_death_during_a_rejoin_is_found_and_costs_nobody_else() {
         let wrong: Vec<_> =
             downs(&world).into_iter().filter(|down| !down.contains(": h1 ") && !down.contains(": h5 ")).collect();
         assert_eq!(wrong, [""; 0], "seed {seed}");
+    }
+}
+
+#[test]
+fn who_is_down_or_gone_for_long_is_forgotten_everywhere_and_welcome_again() {
+    let shown = |world: &World, at: usize| world.view(at).hosts.len();
+    for seed in 0..2 {
+        let mut world = converged(seed, 5);
+        world.kill(1);
+        world.leave(2);
+        world.run_for(FORGET_AFTER - SECOND * 10);
+        assert!([0, 3, 4].iter().all(|at| shown(&world, *at) == 5), "seed {seed}: not yet");
+        // One that starts anew counts anew, and tells those who have forgotten; they do not learn it again.
+        world.kill(4);
+        world.start(4);
+        world.run_for(SECOND * 60);
+        assert_eq!([0, 3].map(|at| shown(&world, at)), [3; 2], "seed {seed}");
+        world.run_for(FORGET_AFTER);
+        assert_eq!([0, 3, 4].map(|at| shown(&world, at)), [3; 3], "seed {seed}");
+        world.start(1);
+        let back = world.run_until(SECOND * 10, |world| [0, 3, 4].iter().all(|at| shown(world, *at) == 4));
+        assert!(back.is_some(), "seed {seed}\n{}", log(&world));
+    }
+}
+
+#[test]
+fn a_partition_that_outlasts_all_memory_of_it_heals_without_help() {
+    for seed in 0..2 {
+        let mut world = converged(seed, 5);
+        for one in [0, 1] {
+            (2..5).for_each(|other| world.cut_pair(one, other));
+        }
+        world.run_for(FORGET_AFTER + SECOND * 60);
+        assert_eq!(world.view(2).hosts.len(), 3, "seed {seed}: the other side is forgotten");
+        (0..5).for_each(|host| world.heal(host));
+        let took = world.run_until(SECOND * 90, all_alive);
+        assert!(took.is_some(), "seed {seed}\n{}", log(&world));
     }
 }

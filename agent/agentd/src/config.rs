@@ -105,6 +105,9 @@ pub struct Mesh {
     pub position: Option<u16>,
     /// Connections to hosts that are no ring neighbours, kept for reuse; two a host, so 256 are enough for 128 hosts. 8 to 4096, default 256.
     pub connection_cache: usize,
+    /// A host that has been down or gone for so long is shown no more. 1 h to 10,000 h, default 72 h.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub forget_after: Duration,
 }
 
 /// How the hosts are wired.
@@ -120,7 +123,12 @@ pub enum Mode {
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { mode: Mode::Switched, position: None, connection_cache: 256 }
+        Self {
+            mode: Mode::Switched,
+            position: None,
+            connection_cache: 256,
+            forget_after: Duration::from_secs(72 * 3600),
+        }
     }
 }
 
@@ -459,10 +467,16 @@ impl Config {
         }
         log_level("log.level", &self.log.level)?;
         range("mesh.connection_cache", self.mesh.connection_cache, 8, 4096)?;
-        let seconds = |duration: Duration| usize::try_from(duration.as_secs()).unwrap_or(usize::MAX);
-        let lifetime = seconds(self.identity.certificate_lifetime);
-        range("identity.certificate_lifetime (in seconds)", lifetime, 600, 365 * DAY as usize)?;
-        range("identity.ca_overlap (in seconds)", seconds(self.identity.ca_overlap), 60, 90 * DAY as usize)?;
+        let hour = Duration::from_secs(3600);
+        if !(hour..=hour * 10_000).contains(&self.mesh.forget_after) {
+            return Err(("mesh.forget_after".into(), "is not within 1h to 10000h".into()));
+        }
+        if !(hour / 6..=hour * 8760).contains(&self.identity.certificate_lifetime) {
+            return Err(("identity.certificate_lifetime".into(), "is not within 10m to 8760h".into()));
+        }
+        if !(hour / 60..=hour * 2160).contains(&self.identity.ca_overlap) {
+            return Err(("identity.ca_overlap".into(), "is not within 1m to 2160h".into()));
+        }
         range("probe.concurrency", self.probe.concurrency, 1, 65_536)?;
         range("probe.exec_concurrency", self.probe.exec_concurrency, 1, 256)?;
         range("container", self.containers.len(), 0, MAX_CONTAINERS)?;

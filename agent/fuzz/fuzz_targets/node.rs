@@ -84,6 +84,7 @@ fn config() -> Config {
         wiring: Wiring::Switched { seed: 1 },
         position: 0,
         known: vec![member(2), member(3)],
+        forget_after: std::time::Duration::from_secs(3600),
         containers: Vec::new(),
         seed: 1,
     }

@@ -4,6 +4,7 @@
 
 mod accuse;
 mod flood;
+mod forget;
 mod isolation;
 mod leave;
 mod record;
@@ -22,7 +23,7 @@ use ringmesh_proto::{
     ClusterId, Generation, HostId, Instant, Now, Uplink,
     datagram::{Datagram, DatagramError, Kind},
     member::Member,
-    peer::{EventRecord, Gossip, HostRecord, SyncRequest, SyncResponse},
+    peer::{EventRecord, Gossip, HostRecord, MemberRecord, SyncRequest, SyncResponse},
     v1,
 };
 
@@ -63,6 +64,8 @@ pub struct Config {
     pub position: u16,
     /// Hosts that were members when it last ran, or that its token named.
     pub known: Vec<Member>,
+    /// A host that has been down or gone for so long is shown no more.
+    pub forget_after: Duration,
     /// What should run on it.
     pub containers: Vec<ContainerSpec>,
     /// For all its draws.
@@ -317,7 +320,9 @@ impl Node {
 
     /// A host answered an [`Output::Sync`].
     pub fn handle_sync_response(&mut self, now: Now, from: HostId, response: SyncResponse) {
-        self.membership.handle_members(now.instant, &response.members);
+        let known = |record: &MemberRecord| !self.store.is_forgotten(HostId::new(record.host), record.generation);
+        let members: Vec<_> = response.members.into_iter().filter(known).collect();
+        self.membership.handle_members(now.instant, &members);
         let mut missing = response.missing.unwrap_or_default();
         missing.events.sort_by_key(|event| event.unix_ms);
         let beyond = if response.signed_differ { self.store.signed().beyond(&missing.signed) } else { Vec::new() };
@@ -379,6 +384,7 @@ impl Node {
         if self.next_sync <= now.instant {
             self.next_sync = now.instant + SYNC_INTERVAL - random_below(&mut self.rng, SYNC_INTERVAL / 5);
             self.store.drop_withdrawn(now);
+            self.forget_lost(now);
             self.sync_with_any(now);
         }
         self.continue_leave(now);
@@ -570,6 +576,7 @@ impl Node {
             }
             Change::Alive(member) | Change::Renamed(member) => {
                 let before = self.since.insert(member.id, now);
+                self.store.recall(member.id);
                 self.withdraw(now, member.id);
                 self.rebuild_rings(now);
                 self.persist();

@@ -111,6 +111,7 @@ fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
             wiring: Wiring::Switched { seed: host.identity.ring_seed },
             position: 0,
             known,
+            forget_after: std::time::Duration::from_secs(3600),
             containers: Vec::new(),
             seed: u64::from(member.id.raw()),
         },

@@ -26,7 +26,7 @@ fn a_configuration_that_is_missing_or_wrong() {
     let line = |line: usize| format!("{config}:{line}: ");
     let socket = format!("[api]\nsocket = \"{}\"", site.text_path("run/agent.sock"));
     let port = format!("port = {}", site.uplinks[0].port());
-    let cases: [(&str, &str, &[&str]); 11] = [
+    let cases: [(&str, &str, &[&str]); 12] = [
         (&port, "prot = 7400", &[&line(6), "unknown field `prot`", "port"]),
         ("[api]", "[apis]", &["unknown field `apis`", "api"]),
         (&port, "port = 70000", &[&line(6), "70000", "u16"]),
@@ -34,6 +34,7 @@ fn a_configuration_that_is_missing_or_wrong() {
         ("127.0.0.1\"\nport", "localhost\"\nport", &[&line(5), "IP address"]),
         ("address = \"127.0.0.1\"", "address = \"0.0.0.0\"", &["uplink.a.address", "no address of one interface"]),
         ("name = \"h1\"", "name = \"Host 1\"", &["host.name", "Host 1", "a-z, 0-9"]),
+        ("[api]", "[mesh]\nforget_after = \"59m\"\n[api]", &["mesh.forget_after", "is not within 1h to 10000h"]),
         ("[api]", "[mesh]\nconnection_cache = 7\n[api]", &["mesh.connection_cache", "7 is not within 8 to 4096"]),
         ("[api]", "[mesh]\nmode = \"cabled\"\n[api]", &["mesh.position", "required"]),
         ("[api]", "[log]\nlevel = \"loud\"\n[api]", &["log.level", "loud", "use error, warn, info"]),

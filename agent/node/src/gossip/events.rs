@@ -110,6 +110,11 @@ impl EventLog {
         }
     }
 
+    /// Forgets what has arrived of a host; its events stay.
+    pub fn forget(&mut self, origin: HostId) {
+        self.origins.remove(&origin);
+    }
+
     fn arrived(&mut self, record: &EventRecord) -> bool {
         let origin = HostId::new(record.origin);
         if self.origins.len() >= super::MAX_HOSTS && !self.origins.contains_key(&origin) {

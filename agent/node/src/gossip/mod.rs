@@ -14,7 +14,7 @@ pub use signed::{MAX_SIGNED, SignedStore};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringmesh_proto::{
-    HostId, Now,
+    Generation, HostId, Now,
     digest::{self, Digest},
     peer::{AccusationRecord, EventRecord, Gossip, HostRecord, SyncRequest, SyncResponse, Version},
 };
@@ -54,6 +54,8 @@ pub struct Store {
     hosts: BTreeMap<HostId, Arc<HeardRecord>>,
     /// By accused, then accuser.
     accusations: BTreeMap<(HostId, HostId), AccusationRecord>,
+    /// Lives of hosts that others may still tell of, and that are not to be learnt of again.
+    forgotten: BTreeMap<HostId, Generation>,
     events: EventLog,
     signed: SignedStore,
     refused: u64,
@@ -95,6 +97,27 @@ impl Store {
     pub fn drop_withdrawn(&mut self, now: Now) {
         let until = now.unix.0.saturating_sub(WITHDRAWN_FOR.as_millis() as u64);
         self.accusations.retain(|_, record| !record.withdrawn || record.unix_ms > until);
+    }
+
+    /// Drops all that is known of a host, and does not learn of this life of it again. What it told stays in the log.
+    pub fn forget(&mut self, host: HostId, generation: Generation) {
+        self.hosts.remove(&host);
+        self.accusations.retain(|(accused, accuser), _| *accused != host && *accuser != host);
+        self.events.forget(host);
+        if self.forgotten.len() >= MAX_HOSTS {
+            self.forgotten.pop_first();
+        }
+        self.forgotten.insert(host, generation);
+    }
+
+    /// Whether this life of a host was forgotten.
+    pub fn is_forgotten(&self, host: HostId, generation: Generation) -> bool {
+        self.forgotten.get(&host).is_some_and(|forgotten| generation <= *forgotten)
+    }
+
+    /// A host that was forgotten is alive.
+    pub fn recall(&mut self, host: HostId) {
+        self.forgotten.remove(&host);
     }
 
     /// The event log.
@@ -228,6 +251,9 @@ impl Store {
     fn accept_host(&mut self, now: Now, record: &HostRecord) -> bool {
         let id = HostId::new(record.host);
         let newest = self.hosts.get(&id).map(|heard| (heard.record.generation, heard.record.seq));
+        if self.is_forgotten(id, record.generation) {
+            return false;
+        }
         if newest.is_some_and(|newest| newest >= (record.generation, record.seq)) {
             return false;
         }

@@ -97,6 +97,9 @@ const MAX_MEMBERS: usize = 1024;
 /// The longest time between two calls to the same one.
 const REJOIN_MAX: Duration = Duration::from_secs(8);
 
+/// The same to one that was forgotten.
+const REJOIN_FORGOTTEN: Duration = Duration::from_secs(60);
+
 /// The pool of hosts, seen from one of them.
 pub struct Membership {
     foca: Foca<SwimMember, PostcardCodec, StdRng, NoCustomBroadcast>,
@@ -121,8 +124,10 @@ struct Known {
     member: Member,
     next_call: Instant,
     wait: Duration,
-    /// It left on purpose, or is forgotten: do not call it.
+    /// It left on purpose: do not call it.
     gone: bool,
+    /// Down for so long that it is not shown. It is called once in a while.
+    forgotten: bool,
 }
 
 impl Membership {
@@ -132,7 +137,9 @@ impl Membership {
         let known = known
             .iter()
             .filter(|member| member.id != me.id)
-            .map(|member| (member.id, Known { member: *member, next_call: now, wait: REJOIN_TICK, gone: false }))
+            .map(|member| {
+                (member.id, Known { member: *member, next_call: now, wait: REJOIN_TICK, gone: false, forgotten: false })
+            })
             .collect();
         Self {
             foca,
@@ -166,7 +173,8 @@ impl Membership {
 
     /// Hosts that were members in an earlier life of this one and have not been heard of in this.
     pub fn unheard(&self) -> impl Iterator<Item = Member> {
-        let unheard = self.known.iter().filter(|(id, known)| !known.gone && !self.told.contains_key(id));
+        let unheard =
+            self.known.iter().filter(|(id, known)| !known.gone && !known.forgotten && !self.told.contains_key(id));
         unheard.map(|(_, known)| known.member)
     }
 
@@ -282,9 +290,14 @@ impl Membership {
         }
     }
 
-    /// Forgets a host that is down or has left, as if it had never been.
-    pub fn remove(&mut self, now: Instant, host: HostId) {
-        self.known.remove(&host);
+    /// Forgets a host that is down or has left, as if it had never been; unless it is `gone` for good it is called once
+    /// in a while.
+    pub fn remove(&mut self, now: Instant, host: HostId, gone: bool) {
+        if gone {
+            self.known.remove(&host);
+        } else if let Some(known) = self.known.get_mut(&host) {
+            known.forgotten = true;
+        }
         let Some((member, SwimState::Down)) = self.told.remove(&host) else { return };
         self.wheel.now = self.wake(now);
         if let Err(error) = self.foca.handle_timer(foca::Timer::RemoveDown(SwimMember(member)), &mut self.wheel) {
@@ -425,7 +438,7 @@ impl Membership {
         absent.sort_by_key(|known| known.next_call);
         for known in absent.into_iter().take(REJOIN_FANOUT) {
             known.next_call = now + known.wait;
-            known.wait = (known.wait * 2).min(REJOIN_MAX);
+            known.wait = (known.wait * 2).min(if known.forgotten { REJOIN_FORGOTTEN } else { REJOIN_MAX });
             self.wheel.now = self.frozen.unwrap_or(now) - self.paused;
             if let Err(error) = self.foca.announce(SwimMember(known.member), &mut self.wheel) {
                 tracing::debug!(%error, "announce");
@@ -497,6 +510,7 @@ impl Membership {
             }
             if state == SwimState::Alive {
                 known.gone = false;
+                known.forgotten = false;
                 known.wait = REJOIN_TICK;
             } else {
                 known.next_call = now + REJOIN_TICK;
@@ -507,7 +521,7 @@ impl Membership {
     }
 
     fn remember(&mut self, now: Instant, member: Member) -> &mut Known {
-        let new = Known { member, next_call: now, wait: REJOIN_TICK, gone: false };
+        let new = Known { member, next_call: now, wait: REJOIN_TICK, gone: false, forgotten: false };
         self.known.entry(member.id).or_insert(new)
     }
 

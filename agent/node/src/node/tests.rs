@@ -118,6 +118,7 @@ fn config(me: Member, known: Vec<Member>) -> Config {
         wiring: Wiring::Switched { seed: 1 },
         position: 0,
         known,
+        forget_after: Duration::from_secs(3600),
         containers: Vec::new(),
         seed: u64::from(me.id.raw()),
     }
