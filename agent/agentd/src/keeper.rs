@@ -168,6 +168,10 @@ impl Keeper {
     /// Gets a new certificate and uses it.
     pub async fn renew(&self) -> Result<(), KeeperError> {
         let _renewing = self.renewing.lock().await;
+        self.renew_now().await
+    }
+
+    async fn renew_now(&self) -> Result<(), KeeperError> {
         let keyring = Arc::clone(&self.keyring);
         let (key, csr) = blocking(move || keyring.request().map_err(ChangeError::from)).await?;
         let certificate = if self.keyring.is_signer() {
@@ -338,7 +342,9 @@ impl Keeper {
         if self.keyring.renewal(self.jitter) == Due::Now && !self.keyring.is_signer() {
             sleep(SPREAD.mul_f64(self.jitter)).await;
         }
-        self.renew().await
+        let _renewing = self.renewing.lock().await;
+        // An operator's order may have been faster.
+        if self.is_due() { self.renew_now().await } else { Ok(()) }
     }
 
     fn is_due(&self) -> bool {

@@ -170,7 +170,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn parse_serial(text: &str) -> Option<Bytes> {
-    if text.len() % 2 != 0 || text.len() > 2 * signed::MAX_SERIAL || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || text.len() > 2 * signed::MAX_SERIAL || !text.is_ascii() {
         return None;
     }
     let digits = (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok());

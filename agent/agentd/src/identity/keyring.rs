@@ -249,6 +249,11 @@ impl Keyring {
         fingerprint(self.held().trust.head())
     }
 
+    /// Whether a CA that is trusted signed this certificate.
+    pub fn is_trusted(&self, certificate: &CertificateDer<'_>) -> bool {
+        cert::issuer(certificate, &self.held().trust.authorities).is_some()
+    }
+
     /// How often the CAs were changed.
     pub fn trust_version(&self) -> u64 {
         self.held().trust.version

@@ -173,11 +173,18 @@ async fn receive(transport: Transport, from: HostId, uplink: Uplink, connection:
     let (mut changes, shown) = (shared.keyring.changes(), signed::shown(&connection));
     // It may have been revoked since the handshake.
     transport.close_if_revoked(&connection, shown.as_ref());
+    let (mut trust_version, mut replaced) = (shared.keyring.trust_version(), false);
     let ended = loop {
         tokio::select! {
             biased;
             Ok(()) = changes.changed() => {
                 transport.close_if_revoked(&connection, shown.as_ref());
+                let version = shared.keyring.trust_version();
+                let changed = std::mem::replace(&mut trust_version, version) != version;
+                if changed && !replaced && transport.is_outdated(&connection) {
+                    replaced = true;
+                    tokio::spawn(transport.clone().replace(from, uplink, connection.clone()));
+                }
             }
             datagram = connection.read_datagram() => match datagram {
                 Ok(bytes) => {

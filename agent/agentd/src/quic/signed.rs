@@ -12,13 +12,13 @@ use bytes::Bytes;
 use prost::Message;
 use quinn::{Connection, ConnectionError, VarInt};
 use ringmesh_proto::{
-    HostId,
+    HostId, Uplink,
     frame::refusal,
     peer::{Refusal, RenewRequest, RenewResponse, ShareRequest, ShareResponse, SignedRecord, refusal::Reason},
     signed::Statement,
 };
 
-use super::{Inbound, Transport};
+use super::{Inbound, Transport, dial};
 use crate::{
     clock,
     counters::count,
@@ -33,6 +33,15 @@ const REVOKED: u32 = 3;
 
 /// Between two certificates for the same host.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// When a CA is gone, connections whose other end has shown a certificate of it are replaced within this time.
+const REPLACE_WITHIN: Duration = Duration::from_secs(1);
+
+/// The end with the higher id leaves that to the other for so long.
+const REPLACE_BY_OTHER: Duration = Duration::from_secs(3);
+
+/// After that the old connection goes, whether there is a new one or not.
+const REPLACED: Duration = Duration::from_secs(2);
 
 /// QUIC's code of a TLS alert: RFC 9001 §4.8; the alerts: RFC 8446 §6.
 const ALERTS: [(u64, Trouble); 3] =
@@ -116,6 +125,30 @@ impl Transport {
         tracing::info!(from = %connection.remote_address(), "closed the connection of a revoked host");
         connection.close(VarInt::from_u32(REVOKED), &reason);
         true
+    }
+
+    /// Whether the other end's certificate is of a CA that is not trusted any more.
+    pub(super) fn is_outdated(&self, connection: &Connection) -> bool {
+        let shown = tls::peer_certificates(connection).unwrap_or_default();
+        shown.first().is_some_and(|certificate| !self.shared.keyring.is_trusted(certificate))
+    }
+
+    /// Makes another connection with the certificates of today, and then ends this one: a CA is replaced because its key may
+    /// have been stolen, and who used it must not stay. Nothing that is sent is lost: the table keeps both for a moment.
+    pub(super) async fn replace(self, host: HostId, uplink: Uplink, connection: Connection) {
+        let me = self.shared.keyring.host;
+        let place = u64::from((me.raw() ^ host.raw()) % 1000);
+        tokio::time::sleep(REPLACE_WITHIN * u32::try_from(place).unwrap_or(0) / 1000).await;
+        if me > host {
+            tokio::time::sleep(REPLACE_BY_OTHER).await;
+        }
+        if connection.close_reason().is_some() {
+            return;
+        }
+        // Hosts dial from the port on which they listen.
+        dial::dial(self.clone(), host, uplink, connection.remote_address()).await;
+        tokio::time::sleep(REPLACED).await;
+        connection.close(VarInt::from_u32(0), b"its certificate is of a CA that is gone");
     }
 
     /// Signs for the host at the other end of a connection.
