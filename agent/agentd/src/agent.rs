@@ -21,9 +21,10 @@ use crate::{
     disk::{self, DiskError},
     host_loop::{COMMAND_BOUND, HostLoop, INBOUND_BOUND, Inputs, REPLY_BOUND},
     identity::{
-        Identity, IdentityError,
+        Identity, IdentityError, Keyring,
         admission::{Authority, AuthorityError},
     },
+    keeper::Keeper,
     probe::Prober,
     quic::{Requests, Transport, TransportError},
     reach::{REACHED_BOUND, Reacher},
@@ -115,14 +116,16 @@ pub fn run(config_path: &Path) -> Result<(), AgentError> {
 async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let program =
         std::env::current_exe().map_err(|source| AgentError::Platform { what: "the path of this program", source })?;
-    let (config, identity) = (Arc::new(config), Arc::new(identity));
+    let config = Arc::new(config);
     let clock = Clock::default();
     let counters = Arc::new(Counters::default());
-    let authority = if identity.is_authority() {
-        Some(Arc::new(Mutex::new(Authority::open(&identity, &config.host.state_dir)?)))
-    } else {
-        None
-    };
+    let keyring = Keyring::open(&identity, &config.host.state_dir, config.identity.certificate_lifetime)?;
+    let authority = Arc::new(Mutex::new(None));
+    if identity.is_authority() {
+        let mut admits = Authority::open(&identity, &config.host.state_dir)?;
+        admits.follow(&keyring);
+        *authority.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(admits);
+    }
 
     let (inbound_sender, inbound) = mpsc::channel(INBOUND_BOUND);
     let (reply_sender, replies) = mpsc::channel(REPLY_BOUND);
@@ -132,9 +135,9 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let (disk_sender, disk_receiver) = watch::channel(None);
 
     let node_config = node_config(&config, &identity)?;
-    let requests = Requests { view: view.clone(), authority: authority.clone() };
+    let requests = Requests { view: view.clone(), authority: Arc::clone(&authority) };
     let transport = Transport::open(
-        Arc::clone(&identity),
+        Arc::clone(&keyring),
         config.addresses(),
         config.mesh.connection_cache,
         inbound_sender,
@@ -143,25 +146,36 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     )?;
     let prober = Prober::spawn(&config.probe, program.clone(), reply_sender)
         .map_err(|source| AgentError::Platform { what: "a thread for probes", source })?;
+    let keeper = Keeper::new(
+        Arc::clone(&keyring),
+        transport.clone(),
+        view.clone(),
+        Arc::clone(&authority),
+        config.host.state_dir.clone(),
+        command_sender.clone(),
+    );
     let api = Api {
         view,
         transport: transport.clone(),
         commands: command_sender,
         authority,
-        identity: Arc::clone(&identity),
+        keyring: Arc::clone(&keyring),
+        keeper: Arc::clone(&keeper),
         config: Arc::clone(&config),
         counters,
         started_at: clock::unix(),
     };
     // Whatever may refuse has been tried: only now others are told that this host is there, and containers start.
     api::start(api).await?;
-    let node = Node::new(clock.now(), node_config);
+    let mut node = Node::new(clock.now(), node_config);
+    node.handle_signed(clock.now(), None, keyring.records());
     let instance = runtime::instance(&config.host.state_dir);
     let (handle, statuses) = runtime::spawn(&config, &instance, &program);
     let writer = tokio::spawn(disk::write_latest(config.host.state_dir.clone(), disk_receiver));
     let reacher = Reacher::new(config.addresses(), reached_sender);
     let host_loop =
         HostLoop { node, clock, transport: transport.clone(), prober, reacher, disk: disk_sender, view: view_sender };
+    let keeper = tokio::spawn(keeper.run());
     let host_loop = tokio::spawn(host_loop.run(Inputs { inbound, replies, reached, statuses, commands }));
     tracing::info!(host = %identity.host, name = identity.name, cluster = %identity.cluster, "the agent runs");
     if config.uplink.b.is_none() {
@@ -171,6 +185,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let why = until_end(host_loop).await?;
     tracing::info!(why, "the agent ends; its containers run on");
     drop(handle);
+    keeper.abort();
     transport.close().await;
     // The loop is gone, and with it the last sender: what was sent last is written.
     if let Err(error) = writer.await {

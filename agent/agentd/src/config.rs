@@ -37,6 +37,9 @@ pub struct Config {
     /// Where the API is served.
     #[serde(default)]
     pub api: Api,
+    /// Certificates that this host signs.
+    #[serde(default)]
+    pub identity: Identity,
     /// What is logged.
     #[serde(default)]
     pub log: Log,
@@ -145,6 +148,29 @@ impl Default for Api {
         Self { socket: "/run/ringmesh/agent.sock".into(), listen: Vec::new() }
     }
 }
+
+/// `[identity]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Identity {
+    /// How long certificates hold that this host signs for others and itself; they are renewed at two thirds of it.
+    /// 10 min to 365 d, default 8760h (365 d).
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub certificate_lifetime: Duration,
+    /// How long an old CA is trusted beside a new one that is made here, unless the command says. 1 min to 90 d, default
+    /// 168h (7 d).
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub ca_overlap: Duration,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self { certificate_lifetime: Duration::from_secs(365 * DAY), ca_overlap: Duration::from_secs(7 * DAY) }
+    }
+}
+
+/// Seconds.
+const DAY: u64 = 86_400;
 
 /// `[log]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -444,6 +470,12 @@ impl Config {
         let hour = Duration::from_secs(3600);
         if !(hour..=hour * 10_000).contains(&self.mesh.forget_after) {
             return Err(("mesh.forget_after".into(), "is not within 1h to 10000h".into()));
+        }
+        if !(hour / 6..=hour * 8760).contains(&self.identity.certificate_lifetime) {
+            return Err(("identity.certificate_lifetime".into(), "is not within 10m to 8760h".into()));
+        }
+        if !(hour / 60..=hour * 2160).contains(&self.identity.ca_overlap) {
+            return Err(("identity.ca_overlap".into(), "is not within 1m to 2160h".into()));
         }
         range("probe.concurrency", self.probe.concurrency, 1, 65_536)?;
         range("probe.exec_concurrency", self.probe.exec_concurrency, 1, 256)?;

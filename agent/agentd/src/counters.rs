@@ -41,6 +41,14 @@ counters! {
     requests_refused,
     /// Hosts admitted to the cluster.
     hosts_admitted,
+    /// Certificates signed for other hosts that asked for a new one.
+    certificates_signed,
+    /// Connections closed because the other end's certificate was revoked.
+    connections_revoked,
+    /// Records of the CA that were forged, malformed, of an unknown CA, or too many.
+    signed_records_refused,
+    /// Records of the CA that were older than what is here.
+    signed_records_stale,
 }
 
 /// One more.

@@ -11,7 +11,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ringmesh_node::{
-    Node, Output, Persistent, TimerKind, View,
+    Certificate, Node, Output, Persistent, TimerKind, View,
     health::spec::{ContainerStatus, ProbeReply},
 };
 use ringmesh_proto::Instant;
@@ -44,6 +44,8 @@ const GRID: Duration = Duration::from_millis(100);
 pub enum Command {
     /// Leave the cluster on purpose; the loop ends when that is told.
     Leave,
+    /// Say in this host's record that it has this certificate.
+    Certificate(Certificate),
 }
 
 /// What the loop works with.
@@ -130,6 +132,7 @@ impl HostLoop {
     fn obey(&mut self, command: &Command) {
         match command {
             Command::Leave => self.node.handle_leave(self.clock.now()),
+            Command::Certificate(certificate) => self.node.handle_certificate(self.clock.now(), *certificate),
         }
     }
 
@@ -148,6 +151,7 @@ impl HostLoop {
         match inbound {
             Inbound::Datagram { from, uplink, bytes } => self.node.handle_datagram(now, from, uplink, bytes),
             Inbound::Gossip { from, gossip } => self.node.handle_gossip(now, from, gossip),
+            Inbound::Signed { from, records } => self.node.handle_signed(now, from, records),
             Inbound::Sync { request, reply } => {
                 // The asker may have given up.
                 let _ = reply.send(self.node.handle_sync_request(&request));

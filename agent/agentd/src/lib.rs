@@ -10,6 +10,7 @@ pub mod counters;
 pub mod disk;
 pub mod host_loop;
 pub mod identity;
+pub mod keeper;
 pub mod lab;
 pub mod probe;
 pub mod quic;

@@ -137,6 +137,12 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Token(commands::token::TokenCommand),
     Leave(commands::leave::LeaveArgs),
+    /// The agent's certificate.
+    #[command(subcommand)]
+    Cert(commands::cert::CertCommand),
+    /// The cluster's CA: replace it, or give its key to another host.
+    #[command(subcommand)]
+    Ca(commands::ca::CaCommand),
     /// The hosts of the cluster.
     #[command(subcommand)]
     Host(commands::host::HostCommand),

@@ -9,6 +9,7 @@ mod isolation;
 mod leave;
 mod record;
 mod show;
+mod signed;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -40,6 +41,7 @@ use flood::Outbox;
 use leave::Leave;
 use record::OwnRecord;
 use show::Shown;
+pub use signed::Certificate;
 pub use watch::Reach;
 use watch::Watch;
 
@@ -271,6 +273,9 @@ impl Node {
 
     /// A datagram came over this uplink from the host whose certificate this is.
     pub fn handle_datagram(&mut self, now: Now, from: HostId, uplink: Uplink, bytes: Bytes) {
+        if self.is_revoked(from) {
+            return self.count("datagram_revoked");
+        }
         let datagram = match Datagram::decode(bytes, self.config.cluster) {
             Ok(datagram) => datagram,
             Err(error) => return self.count(datagram_counter(error)),
@@ -320,11 +325,15 @@ impl Node {
         self.membership.handle_members(now.instant, &members);
         let mut missing = response.missing.unwrap_or_default();
         missing.events.sort_by_key(|event| event.unix_ms);
+        let beyond = if response.signed_differ { self.store.signed().beyond(&missing.signed) } else { Vec::new() };
         self.learn(now, from, missing);
         self.store.cover(&response.covers);
         if let Some((to, _)) = self.membership.state(from).filter(|_| !response.lack.is_empty()) {
             let gossip = self.store.select(&response.lack);
             self.send_gossip(to, &gossip);
+        }
+        if let Some((to, _)) = self.membership.state(from).filter(|_| !beyond.is_empty()) {
+            self.send_gossip(to, &Gossip { signed: beyond, ..Gossip::default() });
         }
         self.settle(now);
     }
@@ -473,7 +482,7 @@ impl Node {
     /// Whether the votes, or the host itself, say that this life of it is over.
     fn confirmed(&self) -> impl Fn(Member) -> bool + use<> {
         let left = self.store.hosts().filter(|(_, heard)| heard.record.leaving).map(|(id, _)| id);
-        let left = left.filter(|id| self.has_left(*id));
+        let left = left.filter(|id| self.has_left(*id)).chain(self.store.signed().revoked());
         let accused = self.store.accused().into_iter();
         let accused = accused.filter(|id| self.membership.state(*id).is_some_and(|(to, _)| self.is_voted_down(to)));
         let life = |id: HostId| Some((id, self.membership.state(id)?.0.generation));
@@ -490,6 +499,7 @@ impl Node {
             self.membership.outlive(now.instant, generation);
         }
         gossip.hosts.retain(|record| record.host != me.id.raw());
+        self.store.refuse_revoked(&mut gossip);
         self.disown(now, &mut gossip.accusations);
         let before = |record: &HostRecord| {
             let id = HostId::new(record.host);
@@ -556,6 +566,9 @@ impl Node {
 
     fn member_changed(&mut self, now: Now, change: membership::Change) {
         use membership::Change;
+        if self.is_of_revoked(now, &change) {
+            return;
+        }
         match change {
             // The last it said before it left arrives after the leave.
             Change::Alive(member) | Change::Renamed(member) if self.has_left(member.id) => {
@@ -749,7 +762,7 @@ impl Node {
 
     fn sync_with(&mut self, now: Now, to: Member) {
         self.synced = now.instant;
-        let request = SyncRequest { have: self.store.versions() };
+        let request = SyncRequest { have: self.store.versions(), signed_digest: self.store.signed().digest() };
         self.outputs.push_back(Output::Sync { to, request });
     }
 

@@ -1,6 +1,6 @@
 //! `ringmesh.v1.Agent`: the agent that answers.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ringmesh_proto::v1::{
     CreateTokenRequest, CreateTokenResponse, GetConfigRequest, GetConfigResponse, GetStatusRequest, LeaveRequest,
@@ -27,8 +27,8 @@ impl Agent for Api {
         let counters = view.counters.iter().chain(&outside).map(|(name, count)| ((*name).to_owned(), *count));
         Ok(Response::new(AgentStatus {
             name: view.name.clone(),
-            id: self.identity.host.to_string(),
-            cluster_id: self.identity.cluster.to_string(),
+            id: self.keyring.host.to_string(),
+            cluster_id: self.keyring.cluster.to_string(),
             generation,
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -52,18 +52,19 @@ impl Agent for Api {
             Some(ttl) => Duration::try_from(ttl).map_err(|_| Status::invalid_argument("a negative time to live"))?,
         };
         let uses = if request.uses == 0 { 1 } else { request.uses };
-        let Some(authority) = self.authority.clone() else {
-            let text = format!("{} does not hold the CA's key; ask a host that does", self.identity.name);
-            return Err(Status::failed_precondition(text));
-        };
+        let (authority, name, signers) =
+            (Arc::clone(&self.authority), self.keyring.name.clone(), self.keeper.signers());
         let addresses = self.config.addresses().into_iter().flatten().collect();
         let made = tokio::task::spawn_blocking(move || {
-            let mut authority = authority.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut slot = authority.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let Some(authority) = &mut *slot else { return Err(AuthorityError::NoSigner { name, signers }) };
             authority.create_token(ttl, uses, addresses, clock::unix().0 / 1000)
         });
         let token =
             made.await.map_err(|_| Status::internal("the maker of tokens ended"))?.map_err(|error| match error {
-                AuthorityError::NoKey { .. } => Status::failed_precondition(error.to_string()),
+                AuthorityError::NoKey { .. } | AuthorityError::NoSigner { .. } => {
+                    Status::failed_precondition(error.to_string())
+                }
                 AuthorityError::Ttl(_) | AuthorityError::Uses(_) => Status::invalid_argument(error.to_string()),
                 AuthorityError::TooMany => Status::resource_exhausted(error.to_string()),
                 AuthorityError::Addresses(_) | AuthorityError::Identity(_) => Status::internal(error.to_string()),
@@ -88,11 +89,11 @@ impl Agent for Api {
 
 impl Api {
     /// Over the unix socket the file's mode has decided; over TCP another host may look but not act.
-    fn expect_operator(&self, extensions: &tonic::Extensions) -> Result<(), Status> {
+    pub(super) fn expect_operator(&self, extensions: &tonic::Extensions) -> Result<(), Status> {
         if extensions.get::<tonic::transport::server::UdsConnectInfo>().is_some() {
             return Ok(());
         }
-        match api::caller(extensions, &self.identity).map(|caller| caller.role) {
+        match api::caller(extensions, self.keyring.cluster).map(|caller| caller.role) {
             Ok(Role::Operator(_)) => Ok(()),
             Ok(Role::Host(_)) => Err(Status::permission_denied("this needs an operator's certificate, not a host's")),
             Err(error) => Err(Status::unauthenticated(error.to_string())),

@@ -4,6 +4,7 @@
 //! It owns no state and changes none but by a command to the host loop.
 
 mod agent;
+mod certificates;
 mod cluster;
 mod containers;
 mod events;
@@ -13,10 +14,7 @@ mod server;
 mod services;
 mod watch;
 
-use std::{
-    pin::Pin,
-    sync::{Arc, Mutex},
-};
+use std::{pin::Pin, sync::Arc};
 
 use ringmesh_node::View;
 use ringmesh_proto::UnixMillis;
@@ -29,7 +27,8 @@ use crate::{
     config::Config,
     counters::Counters,
     host_loop::Command,
-    identity::{Identity, admission::Authority},
+    identity::{Keyring, admission::AuthoritySlot},
+    keeper::Keeper,
     quic::Transport,
 };
 
@@ -43,9 +42,11 @@ pub struct Api {
     /// To the host loop.
     pub commands: mpsc::Sender<Command>,
     /// Makes tokens, if this host holds the CA's key.
-    pub authority: Option<Arc<Mutex<Authority>>>,
-    /// Who this host is.
-    pub identity: Arc<Identity>,
+    pub authority: AuthoritySlot,
+    /// Who this host is, and what it trusts.
+    pub keyring: Arc<Keyring>,
+    /// Renews, and carries out orders about certificates.
+    pub keeper: Arc<Keeper>,
     /// What runs.
     pub config: Arc<Config>,
     /// Of the whole daemon.

@@ -86,7 +86,7 @@ async fn serve(api: Api) -> Result<(), ApiError> {
     for address in api.config.api.listen.clone() {
         let listener = TcpListener::bind(address).await.map_err(|source| ApiError::Listen { address, source })?;
         let refused = Arc::new(AtomicU64::new(0));
-        let incoming = identity::api::incoming(listener, &api.identity, refused)?;
+        let incoming = identity::api::incoming(listener, &api.keyring, refused)?;
         let router = self::router(&api);
         tokio::spawn(async move {
             if let Err(error) = router.serve_with_incoming(incoming).await {
@@ -148,10 +148,13 @@ fn router(api: &Api) -> Router {
         .add_service(v1::containers_server::ContainersServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(v1::services_server::ServicesServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(v1::events_server::EventsServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(
+            v1::certificates_server::CertificatesServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST),
+        )
         .add_service(v1::agent_server::AgentServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
 }
 
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "ringmesh.v1.Hosts",
     "ringmesh.v1.Rings",
     "ringmesh.v1.Links",
@@ -159,4 +162,5 @@ const SERVICES: [&str; 7] = [
     "ringmesh.v1.Services",
     "ringmesh.v1.Events",
     "ringmesh.v1.Agent",
+    "ringmesh.v1.Certificates",
 ];

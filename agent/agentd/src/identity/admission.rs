@@ -7,6 +7,7 @@ use std::{
     collections::VecDeque,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -20,7 +21,7 @@ use rustls::pki_types::CertificateDer;
 
 pub use super::tokens::MAX_LIVE;
 use super::{
-    Identity, IdentityError,
+    Identity, IdentityError, Keyring,
     cert::{self, Ca},
     name::{PeerIdentity, Role},
     tokens::{TakeError, TokenFile, Unusable},
@@ -42,11 +43,15 @@ const MAX_RECENT: usize = 1000;
 /// Ids are 32 bits, so that even with a million hosts one try in 4,000 fails.
 const ID_TRIES: usize = 16;
 
+/// The one authority of a host, `None` as long as it does not hold the CA's key.
+pub type AuthoritySlot = Arc<Mutex<Option<Authority>>>;
+
 /// May admit others to the cluster.
 pub struct Authority {
     cluster: ClusterId,
     ring_seed: u64,
-    ca: Ca,
+    ca: Arc<Ca>,
+    lifetime: Duration,
     authorities: Vec<CertificateDer<'static>>,
     own: (String, HostId),
     tokens: TokenFile,
@@ -72,6 +77,14 @@ pub enum AuthorityError {
         /// Where the key would be.
         path: PathBuf,
     },
+    /// Operator: another host is to be asked.
+    #[error("{name} does not hold the CA's key; ask {}", if .signers.is_empty() { "a host that does".into() } else { .signers.join(" or ") })]
+    NoSigner {
+        /// Of this host.
+        name: String,
+        /// Hosts that do hold it.
+        signers: Vec<String>,
+    },
     /// Operator: too long or no time at all.
     #[error("a token lives 1 s to 30 days, not {0:?}; give another --ttl")]
     Ttl(Duration),
@@ -90,9 +103,8 @@ pub enum AuthorityError {
 }
 
 /// What a host without the CA's key answers to a join.
-pub fn no_authority(identity: &Identity) -> Refusal {
-    let text =
-        format!("{} does not hold the CA's key; use a token with the address of a host that does", identity.name);
+pub fn no_authority(name: &str) -> Refusal {
+    let text = format!("{name} does not hold the CA's key; use a token with the address of a host that does");
     refusal(Reason::NoAuthority, text)
 }
 
@@ -106,12 +118,23 @@ impl Authority {
         Ok(Self {
             cluster: identity.cluster,
             ring_seed: identity.ring_seed,
-            ca,
+            ca: Arc::new(ca),
+            lifetime: cert::LEAF_LIFETIME,
             authorities: identity.authorities.clone(),
             own: (identity.name.clone(), identity.host),
             tokens: TokenFile::open(state_dir, identity.cluster)?,
             recent: VecDeque::new(),
         })
+    }
+
+    /// From now on signs with the CA that the keyring signs with, for as long as it says. Without that key: changes nothing.
+    pub fn follow(&mut self, keyring: &Keyring) {
+        let held = keyring.held();
+        if let Some(ca) = &held.signer {
+            self.ca = Arc::clone(ca);
+            self.authorities.clone_from(&held.trust.authorities);
+            self.lifetime = keyring.lifetime();
+        }
     }
 
     /// Makes a token for `uses` hosts, which find this one at `addresses`. On disk before it returns.
@@ -169,8 +192,10 @@ impl Authority {
         let key = cert::requested_key(&request.csr).map_err(|text| refusal(Reason::Malformed, text))?;
         let host = self.new_host_id(id_taken).map_err(|error| ours("choose an id", &error))?;
         let identity = PeerIdentity { cluster: self.cluster, role: Role::Host(host) };
-        let certificate =
-            self.ca.sign(&key, &identity, name, now_unix).map_err(|error| ours("sign a certificate", &error))?;
+        let certificate = self
+            .ca
+            .sign(&key, &identity, name, now_unix, self.lifetime)
+            .map_err(|error| ours("sign a certificate", &error))?;
         self.tokens.take_use(id, secret, now_unix).map_err(|error| match error {
             TakeError::Unusable(reason) => unusable(reason),
             TakeError::Disk(error) => ours("write down the use of the token", &error),
@@ -238,7 +263,7 @@ fn ours(action: &'static str, error: &(dyn std::error::Error + 'static)) -> Refu
 }
 
 /// A Unix second as people read it.
-pub(super) fn utc(unix: u64) -> String {
+pub(crate) fn utc(unix: u64) -> String {
     let time = i64::try_from(unix).ok().and_then(|unix| jiff::Timestamp::from_second(unix).ok());
     time.map_or_else(|| format!("second {unix}"), |time| time.to_string())
 }

@@ -14,13 +14,15 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
+use ringmesh_proto::ClusterId;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
+
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Extensions,
@@ -30,7 +32,7 @@ use tonic::{
     },
 };
 
-use super::{Identity, IdentityError, PeerError, PeerIdentity, read_certificates, read_key, tls};
+use super::{IdentityError, Keyring, PeerError, PeerIdentity, read_certificates, read_key, tls};
 
 /// Handshakes under way at once; beyond them, connections wait in the kernel's backlog.
 const MAX_HANDSHAKES: usize = 64;
@@ -44,30 +46,35 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After an error of accept(2), such as too many open files, which would otherwise come again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+mod guarded;
+
+pub use guarded::Guarded;
+
 /// What tonic serves from: `Server::serve_with_incoming`.
-pub type Incoming = ReceiverStream<io::Result<TlsStream<TcpStream>>>;
+pub type Incoming = ReceiverStream<io::Result<Guarded>>;
 
 /// Accepts clients with a certificate of our cluster; the rest are counted in `refused`. Ends when dropped.
 pub fn incoming(
     listener: TcpListener,
-    identity: &Identity,
+    keyring: &Arc<Keyring>,
     refused: Arc<AtomicU64>,
 ) -> Result<Incoming, IdentityError> {
-    let acceptor = TlsAcceptor::from(Arc::new(tls::api_server_config(identity)?));
+    let acceptor = TlsAcceptor::from(Arc::new(tls::api_server(keyring)?));
+    let keyring = Arc::clone(keyring);
     let (sender, receiver) = mpsc::channel(MAX_HANDSHAKES);
     tokio::spawn(async move {
         tokio::select! {
             () = sender.closed() => {}
-            () = accept(&listener, &acceptor, &sender, &refused) => {}
+            () = accept(&listener, &acceptor, &sender, &keyring, &refused) => {}
         }
     });
     Ok(ReceiverStream::new(receiver))
 }
 
 /// Who called, by the certificate of the connection that `extensions` are of.
-pub fn caller(extensions: &Extensions, identity: &Identity) -> Result<PeerIdentity, PeerError> {
+pub fn caller(extensions: &Extensions, cluster: ClusterId) -> Result<PeerIdentity, PeerError> {
     let certificates = extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
-    tls::check_peer(certificates.as_ref().map(|certificates| &certificates[..]), identity)
+    tls::check_peer(certificates.as_ref().map(|certificates| &certificates[..]), cluster)
 }
 
 /// A client's configuration from files in PEM: the cluster's CA, a certificate and its key.
@@ -94,7 +101,8 @@ pub async fn connect(address: SocketAddr, config: ClientConfig) -> Result<Channe
 async fn accept(
     listener: &TcpListener,
     acceptor: &TlsAcceptor,
-    sender: &mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
+    sender: &mpsc::Sender<io::Result<Guarded>>,
+    keyring: &Arc<Keyring>,
     refused: &Arc<AtomicU64>,
 ) {
     let slots = Arc::new(Semaphore::new(MAX_HANDSHAKES));
@@ -109,13 +117,14 @@ async fn accept(
             }
         };
         let (acceptor, sender, refused) = (acceptor.clone(), sender.clone(), refused.clone());
+        let keyring = Arc::clone(keyring);
         tokio::spawn(async move {
             let _slot = slot;
             // It saves milliseconds; without it the connection works as well.
             let _ = stream.set_nodelay(true);
             match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                 // Fails only when the server has ended.
-                Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
+                Ok(Ok(stream)) => drop(sender.send(Ok(Guarded::new(stream, keyring))).await),
                 Ok(Err(error)) => {
                     refused.fetch_add(1, Ordering::Relaxed);
                     tracing::debug!(%peer, %error, "refused a client of the API");

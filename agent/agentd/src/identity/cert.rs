@@ -3,16 +3,18 @@
 //! It owns what stands in a certificate and knows nothing of files or connections. Keys are ECDSA over P-256: every
 //! TLS library, browser and hardware module takes them.
 
+use bytes::Bytes;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
-    SerialNumber,
+    SerialNumber, SigningKey,
 };
 use ringmesh_proto::ClusterId;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, UnixTime};
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring, spki_for_anchor};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::{
     IdentityError,
@@ -23,7 +25,9 @@ use super::{
 pub(super) const MAX_CSR: usize = 4096;
 
 const CA_LIFETIME: Duration = Duration::days(3653);
-const LEAF_LIFETIME: Duration = Duration::days(365);
+
+/// How long the certificate of a host or an operator holds, unless the configuration says less.
+pub(super) const LEAF_LIFETIME: std::time::Duration = std::time::Duration::from_secs(365 * 86_400);
 
 /// Certificates are valid from so long ago, for hosts whose clocks are behind.
 const BACKDATE: Duration = Duration::days(1);
@@ -38,11 +42,31 @@ pub(super) struct Ca {
 }
 
 impl Ca {
-    /// A new CA, which may sign for hosts and operators but not for other CAs.
+    /// The first CA of a cluster, which may sign for hosts and operators but not for other CAs.
     pub(super) fn generate(cluster: ClusterId, now_unix: u64) -> Result<Self, rcgen::Error> {
-        let mut params = params(&format!("ringmesh cluster {cluster}"), now_unix, CA_LIFETIME);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        Self::with_params(ca_params(&format!("ringmesh cluster {cluster}"), now_unix))
+    }
+
+    /// The CA that takes its place, by the number of changes. Another name, so that who knows only one of them sees that it
+    /// does not know the other, and not a bad signature.
+    pub(super) fn successor(cluster: ClusterId, version: u64, now_unix: u64) -> Result<Self, rcgen::Error> {
+        Self::with_params(ca_params(&successor_name(cluster, version), now_unix))
+    }
+
+    /// The name and key of `next`, made with this version, in a certificate that this CA signs: RFC 4210 §4.4, "new with old".
+    pub(super) fn cross_sign(
+        &self,
+        next: &Self,
+        cluster: ClusterId,
+        version: u64,
+        now_unix: u64,
+    ) -> Result<CertificateDer<'static>, rcgen::Error> {
+        let mut params = ca_params(&successor_name(cluster, version), now_unix);
+        params.use_authority_key_identifier_extension = true;
+        Ok(params.signed_by(next.issuer.key(), &self.issuer)?.der().clone())
+    }
+
+    fn with_params(params: CertificateParams) -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = params.self_signed(&key)?.der().clone();
         Ok(Self { certificate, issuer: Issuer::new(params, key) })
@@ -59,6 +83,16 @@ impl Ca {
         self.issuer.key().serialize_pem()
     }
 
+    /// The private key in PKCS #8.
+    pub(super) fn key_der(&self) -> Vec<u8> {
+        self.issuer.key().serialize_der()
+    }
+
+    /// Signs a statement: ECDSA over P-256 with SHA-256, ASN.1.
+    pub(super) fn sign_bytes(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.issuer.key().sign(message)
+    }
+
     /// Signs for a host or an operator; `common_name` is for people.
     pub(super) fn sign(
         &self,
@@ -66,8 +100,9 @@ impl Ca {
         identity: &PeerIdentity,
         common_name: &str,
         now_unix: u64,
+        lifetime: std::time::Duration,
     ) -> Result<CertificateDer<'static>, rcgen::Error> {
-        let mut params = params(common_name, now_unix, LEAF_LIFETIME);
+        let mut params = params(common_name, now_unix, Duration::try_from(lifetime).unwrap_or(CA_LIFETIME));
         params.is_ca = IsCa::ExplicitNoCa;
         params.subject_alt_names = vec![SanType::DnsName(identity.dns_name().try_into()?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -106,6 +141,53 @@ pub(super) fn requested_key(csr: &[u8]) -> Result<impl PublicKeyData, &'static s
 /// SHA-256 of the DER: what a join token pins.
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
     Sha256::digest(certificate).into()
+}
+
+/// What a certificate says of itself, beside the name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Big-endian, without leading zeros.
+    pub serial: Bytes,
+    /// Unix seconds.
+    pub not_before: u64,
+    /// Unix seconds.
+    pub not_after: u64,
+}
+
+impl Facts {
+    /// Reads a certificate; `None` if it is malformed. The signature is not checked.
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let unix = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
+        let serial = parsed.raw_serial();
+        let zeros = serial.iter().take_while(|byte| **byte == 0).count();
+        Some(Self {
+            serial: Bytes::copy_from_slice(&serial[zeros..]),
+            not_before: unix(parsed.validity().not_before),
+            not_after: unix(parsed.validity().not_after),
+        })
+    }
+
+    /// When it was signed, in Unix seconds.
+    pub fn issued(&self) -> u64 {
+        self.not_before.saturating_add(BACKDATE.whole_seconds().unsigned_abs()).min(self.not_after)
+    }
+}
+
+/// Whether the key of the CA with this certificate made `signature` over `message`.
+pub(super) fn is_signed(authority: &CertificateDer<'_>, message: &[u8], signature: &[u8]) -> bool {
+    EndEntityCert::try_from(authority)
+        .is_ok_and(|authority| authority.verify_signature(ring::ECDSA_P256_SHA256, message, signature).is_ok())
+}
+
+/// Which of `authorities` signed this certificate.
+pub(super) fn issuer<'a>(
+    certificate: &CertificateDer<'_>,
+    authorities: &'a [CertificateDer<'static>],
+) -> Option<&'a CertificateDer<'static>> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let signed = parsed.tbs_certificate.as_ref();
+    authorities.iter().find(|authority| is_signed(authority, signed, &parsed.signature_value.data))
 }
 
 /// Whether `key` is the private key of this end-entity certificate.
@@ -151,6 +233,17 @@ pub(super) fn random_u64() -> Result<u64, IdentityError> {
     Ok(u64::from_be_bytes(bytes))
 }
 
+fn successor_name(cluster: ClusterId, version: u64) -> String {
+    format!("ringmesh cluster {cluster}, CA {version}")
+}
+
+fn ca_params(common_name: &str, now_unix: u64) -> CertificateParams {
+    let mut params = params(common_name, now_unix, CA_LIFETIME);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
 fn params(common_name: &str, now_unix: u64, lifetime: Duration) -> CertificateParams {
     let now = i64::try_from(now_unix).ok().and_then(|now| OffsetDateTime::from_unix_timestamp(now).ok());
     let now = now.unwrap_or(OffsetDateTime::UNIX_EPOCH);
@@ -190,7 +283,7 @@ mod tests {
     fn signed(ca: &Ca, identity: &PeerIdentity) -> (KeyPair, CertificateDer<'static>) {
         let (key, csr) = request().expect("randomness");
         let public = requested_key(&csr).expect("our own request");
-        (key, ca.sign(&public, identity, "h1", NOW).expect("a valid name"))
+        (key, ca.sign(&public, identity, "h1", NOW, LEAF_LIFETIME).expect("a valid name"))
     }
 
     #[test]
@@ -199,6 +292,8 @@ mod tests {
         let (key, certificate) = signed(&ca, &host());
         let authorities = [ca.certificate.clone()];
         let valid = |unix| verify(&certificate, &authorities, &host().role, at(unix)).is_ok();
+        let facts = Facts::of(&certificate).expect("our own certificate");
+        assert_eq!((facts.issued(), facts.not_after, facts.serial.len()), (NOW, NOW + 365 * DAY, 16));
         assert!(is_key_of(&key, &certificate) && !is_key_of(ca.issuer.key(), &certificate));
         assert_eq!(PeerIdentity::from_certificate(&certificate), Ok(host()));
         assert!(valid(NOW) && valid(NOW - DAY) && valid(NOW + 365 * DAY));

@@ -173,7 +173,7 @@ fn make_first_host(cluster: ClusterId, host: HostId, name: &str, state_dir: &Pat
     let ca = cert::Ca::generate(cluster, now)?;
     let sign = |role, common_name: &str| {
         let (key, _) = cert::request()?;
-        let certificate = ca.sign(&key, &PeerIdentity { cluster, role }, common_name, now)?;
+        let certificate = ca.sign(&key, &PeerIdentity { cluster, role }, common_name, now, cert::LEAF_LIFETIME)?;
         Ok::<_, IdentityError>((key, certificate))
     };
     let (key, certificate) = sign(Role::Host(host), name)?;

@@ -193,6 +193,10 @@ async fn connect(
     Ok(match timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(_)) if verifier.fingerprint_missing() => Err(NotConnected::Stranger),
+        Ok(Err(error)) if verifier.signed_by_another() => Err(NotConnected::Failed(format!(
+            "{}: the cluster's CA was changed since this token was made; make a new one",
+            one_line(&error.to_string())
+        ))),
         Ok(Err(error)) => Err(NotConnected::Failed(one_line(&error.to_string()))),
         Err(_) => Err(NotConnected::Failed(format!("no answer in {CONNECT_TIMEOUT:?}"))),
     })
@@ -219,7 +223,10 @@ async fn ask_one(
     let response = match response.body {
         Some(response::Body::Join(response)) => response,
         Some(response::Body::Refusal(refusal)) => return Err(refused(address, &refusal).into()),
-        Some(response::Body::Sync(_) | response::Body::Query(_)) | None => {
+        Some(
+            response::Body::Sync(_) | response::Body::Query(_) | response::Body::Renew(_) | response::Body::Share(_),
+        )
+        | None => {
             return Err(wrong("it is no answer to a join").into());
         }
     };

@@ -11,6 +11,8 @@
 //!                     /cluster.toml   cluster_id, host_id, name, ring_seed
 //!                     /operator.pem   on the first host: a client of the API over TCP
 //!                     /operator.key
+//!                     /trust.bin      what the CA last said of the cluster's CAs, once they were changed
+//!                     /revoked.bin    whose certificates the CA has revoked
 //! <state_dir>/tokens.json             on hosts with ca.key: what is known of join tokens
 //! <state_dir>/peers.json              members to contact first
 //! ```
@@ -23,11 +25,13 @@ mod error;
 mod files;
 mod host_config;
 mod join;
+pub mod keyring;
 mod name;
 pub mod seeds;
 mod state;
 pub mod tls;
 mod tokens;
+mod trust;
 mod verifier;
 
 use std::{fmt, path::Path};
@@ -36,11 +40,12 @@ use rcgen::KeyPair;
 use ringmesh_proto::{ClusterId, HostId};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
-use self::state::{ClusterFile, read_key_if_there};
+use self::state::{ClusterFile, read_keys, read_keys_if_there};
 pub use self::{
-    cert::fingerprint,
+    cert::{Facts, fingerprint},
     error::IdentityError,
     join::JoinError,
+    keyring::Keyring,
     name::{PeerError, PeerIdentity, Role, server_name},
     state::{directory, read_certificates, read_key},
 };
@@ -76,19 +81,25 @@ impl Identity {
             return Err(IdentityError::Missing { path: directory });
         }
         let file = ClusterFile::read(&directory.join("cluster.toml"))?;
-        let authorities = read_certificates(&directory.join("ca.pem"))?;
+        let mut authorities = read_certificates(&directory.join("ca.pem"))?;
+        // What the cluster's CA said last counts; ca.pem is written after it, for people and clients.
+        let said = trust::read_authorities(&directory, file.cluster)?;
+        let rotated = said.is_some();
+        authorities = said.unwrap_or(authorities);
         let chain = read_certificates(&directory.join("host.pem"))?;
-        let identity = Self {
+        let key = own_key(&directory, &chain[0])?;
+        let mut identity = Self {
             cluster: file.cluster,
             host: file.host,
             name: file.name,
             ring_seed: file.ring_seed,
-            key: read_key(&directory.join("host.key"))?.into(),
-            authority_key: read_key_if_there(&directory.join("ca.key"))?,
+            key: key.into(),
+            authority_key: None,
             chain,
             authorities,
         };
-        identity.check(&directory)?;
+        identity.check(&directory, rotated)?;
+        identity.authority_key = authority_key(&directory, &identity.authorities, rotated)?;
         Ok(identity)
     }
 
@@ -97,7 +108,7 @@ impl Identity {
         self.authority_key.is_some()
     }
 
-    fn check(&self, directory: &Path) -> Result<(), IdentityError> {
+    fn check(&self, directory: &Path, rotated: bool) -> Result<(), IdentityError> {
         let role = Role::Host(self.host);
         let leaf = &self.chain[0];
         let host_pem = |message: String| IdentityError::damaged(directory.join("host.pem"), message);
@@ -109,15 +120,25 @@ impl Identity {
         }
         cert::verify(leaf, &self.authorities, &role, UnixTime::now()).map_err(|error| {
             if matches!(error, webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. }) {
-                return host_pem("is not valid now: it has expired, or this host's clock is wrong".into());
+                let text = Facts::of(leaf).map_or_else(String::new, |facts| {
+                    let (from, to) = (admission::utc(facts.not_before), admission::utc(facts.not_after));
+                    format!(
+                        " (it holds from {from} to {to}, and it is {} here)",
+                        admission::utc(UnixTime::now().as_secs())
+                    )
+                });
+                return host_pem(format!("is not valid now: it has expired, or this host's clock is wrong{text}"));
+            }
+            if rotated {
+                return host_pem(
+                    "was not signed by a CA in ca.pem: the CA of the cluster was changed while this host was away"
+                        .into(),
+                );
             }
             host_pem(format!("was not signed by a CA in ca.pem ({error})"))
         })?;
         if !KeyPair::try_from(self.key.secret_der()).is_ok_and(|key| cert::is_key_of(&key, leaf)) {
             return Err(IdentityError::damaged(directory.join("host.key"), "is not the key of host.pem"));
-        }
-        if self.is_authority() && self.authority()?.is_none() {
-            return Err(IdentityError::damaged(directory.join("ca.key"), "is not the key of a CA in ca.pem"));
         }
         Ok(())
     }
@@ -131,6 +152,36 @@ impl Identity {
         };
         Ok(Some(cert::Ca::new(certificate.clone(), key)?))
     }
+}
+
+/// The key of this certificate, or else the first: that it does not fit is then told where the rest is checked.
+fn own_key(directory: &Path, leaf: &CertificateDer<'_>) -> Result<PrivatePkcs8KeyDer<'static>, IdentityError> {
+    let path = directory.join("host.key");
+    let mut keys = read_keys(&path)?;
+    let fits = |key: &PrivatePkcs8KeyDer<'_>| KeyPair::try_from(key).is_ok_and(|key| cert::is_key_of(&key, leaf));
+    let place = keys.iter().position(fits).unwrap_or(0);
+    Ok(keys.swap_remove(place))
+}
+
+/// The key of the CA that signs, the last one. A key of an older CA signs nothing any more and is no fault.
+fn authority_key(
+    directory: &Path,
+    authorities: &[CertificateDer<'_>],
+    rotated: bool,
+) -> Result<Option<PrivatePkcs8KeyDer<'static>>, IdentityError> {
+    let path = directory.join("ca.key");
+    let Some(mut keys) = read_keys_if_there(&path)? else { return Ok(None) };
+    let is_of = |key: &PrivatePkcs8KeyDer<'_>, authority: &CertificateDer<'_>| {
+        KeyPair::try_from(key).is_ok_and(|key| cert::is_key_of_ca(&key, authority))
+    };
+    let head = authorities.last().expect("there is at least one");
+    if let Some(place) = keys.iter().position(|key| is_of(key, head)) {
+        return Ok(Some(keys.swap_remove(place)));
+    }
+    if !rotated && !keys.iter().any(|key| authorities.iter().any(|authority| is_of(key, authority))) {
+        return Err(IdentityError::damaged(path, "is not the key of a CA in ca.pem"));
+    }
+    Ok(None)
 }
 
 impl fmt::Debug for Identity {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{IdentityError, files};
 
 /// The most CA certificates that a cluster has at once: two while one replaces the other, and some to spare.
-pub(super) const MAX_AUTHORITIES: usize = 8;
+pub(super) const MAX_AUTHORITIES: usize = ringmesh_proto::signed::MAX_AUTHORITIES;
 
 /// Where an identity is kept.
 pub fn directory(state_dir: &Path) -> PathBuf {
@@ -38,9 +38,24 @@ pub fn read_key(path: &Path) -> Result<PrivatePkcs8KeyDer<'static>, IdentityErro
     parse_key(path, &files::read_secret(path)?)
 }
 
-/// Like [`read_key`], but `None` if there is no such file.
-pub(super) fn read_key_if_there(path: &Path) -> Result<Option<PrivatePkcs8KeyDer<'static>>, IdentityError> {
-    files::read_secret_if_there(path)?.map(|pem| parse_key(path, &pem)).transpose()
+/// Reads all private keys in a PEM file, at least one: while a key is replaced, the next stands before the last.
+pub(super) fn read_keys(path: &Path) -> Result<Vec<PrivatePkcs8KeyDer<'static>>, IdentityError> {
+    parse_keys(path, &files::read_secret(path)?)
+}
+
+/// Like [`read_keys`], but `None` if there is no such file.
+pub(super) fn read_keys_if_there(path: &Path) -> Result<Option<Vec<PrivatePkcs8KeyDer<'static>>>, IdentityError> {
+    files::read_secret_if_there(path)?.map(|pem| parse_keys(path, &pem)).transpose()
+}
+
+fn parse_keys(path: &Path, pem: &[u8]) -> Result<Vec<PrivatePkcs8KeyDer<'static>>, IdentityError> {
+    let damaged = || IdentityError::damaged(path, "holds no whole private key in PEM (PKCS #8)");
+    let keys = PrivatePkcs8KeyDer::pem_slice_iter(pem).take(MAX_AUTHORITIES).collect::<Result<Vec<_>, _>>();
+    let keys = keys.map_err(|_| damaged())?;
+    if keys.is_empty() || keys.iter().any(|key| KeyPair::try_from(key).is_err()) {
+        return Err(damaged());
+    }
+    Ok(keys)
 }
 
 fn parse_key(path: &Path, pem: &[u8]) -> Result<PrivatePkcs8KeyDer<'static>, IdentityError> {
@@ -135,7 +150,7 @@ impl NewIdentity<'_> {
 }
 
 /// A certificate in PEM: RFC 7468 §5.
-fn pem(certificate: &CertificateDer<'_>) -> String {
+pub(super) fn pem(certificate: &CertificateDer<'_>) -> String {
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
     // 48 bytes make a line of 64 digits.
     for line in certificate.chunks(48) {

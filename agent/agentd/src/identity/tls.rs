@@ -9,25 +9,30 @@
 //! API        h2                its certificate     CA, cluster, role host        CA, cluster, host or operator
 //! ```
 //!
+//! Certificates, CAs and revocations are looked up in the [`Keyring`] with every handshake, so that a change counts for the
+//! next one without a new configuration.
+//!
 //! Sessions are never resumed: a resumed one would skip the check of a certificate that has expired meanwhile, and 0-RTT
 //! data could be replayed. No process-wide crypto provider is installed either; each configuration names ring.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use quinn::crypto::rustls::HandshakeData;
+use ringmesh_proto::ClusterId;
 use rustls::{
-    ClientConfig, ConfigBuilder, Error, RootCertStore, ServerConfig, WantsVerifier,
-    client::Resumption,
+    ClientConfig, ConfigBuilder, Error, RootCertStore, ServerConfig, SignatureScheme, WantsVerifier,
+    client::{ResolvesClientCert, Resumption},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
     version::TLS13,
 };
 
 use super::{
-    Identity, IdentityError,
+    Identity, IdentityError, Keyring,
     name::{PeerError, PeerIdentity},
-    verifier::{CallerVerifier, Callers, HostVerifier},
+    verifier::{CallerVerifier, Callers, HostVerifier, PeerVerifier},
 };
 
 /// ALPN between hosts of a cluster.
@@ -49,15 +54,27 @@ pub enum Caller {
 
 /// For the QUIC endpoints: hosts of our cluster, and hosts that want to join it.
 pub fn peer_server_config(identity: &Identity) -> Result<ServerConfig, IdentityError> {
-    let mut config = server_config(identity, Callers::Hosts)?;
+    peer_server(&Keyring::of(identity)?)
+}
+
+/// Like [`peer_server_config`], with what the keyring holds at each handshake.
+pub fn peer_server(keyring: &Arc<Keyring>) -> Result<ServerConfig, IdentityError> {
+    let mut config = server_config(keyring, Callers::Hosts)?;
     config.alpn_protocols = vec![ALPN_PEER.into(), ALPN_JOIN.into()];
     Ok(config)
 }
 
 /// For connections to other hosts; dial with [`super::server_name`], which is what the server's certificate must say.
 pub fn peer_client_config(identity: &Identity) -> Result<ClientConfig, IdentityError> {
-    let builder = client_builder(provider())?.with_root_certificates(roots(&identity.authorities)?);
-    let mut config = builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?;
+    peer_client(&Keyring::of(identity)?)
+}
+
+/// Like [`peer_client_config`], with what the keyring holds at each handshake.
+pub fn peer_client(keyring: &Arc<Keyring>) -> Result<ClientConfig, IdentityError> {
+    let provider = provider();
+    let verifier = PeerVerifier::new(keyring, &provider);
+    let builder = client_builder(provider)?.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = builder.with_client_cert_resolver(Arc::new(Current(Arc::clone(keyring))));
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![ALPN_PEER.into()];
     Ok(config)
@@ -70,7 +87,12 @@ pub fn join_client_config(ca_fingerprint: [u8; 32]) -> Result<ClientConfig, Iden
 
 /// For the API over TCP: hosts and operators of our cluster.
 pub fn api_server_config(identity: &Identity) -> Result<ServerConfig, IdentityError> {
-    let mut config = server_config(identity, Callers::HostsAndOperators)?;
+    api_server(&Keyring::of(identity)?)
+}
+
+/// Like [`api_server_config`], with what the keyring holds at each handshake.
+pub fn api_server(keyring: &Arc<Keyring>) -> Result<ServerConfig, IdentityError> {
+    let mut config = server_config(keyring, Callers::HostsAndOperators)?;
     config.alpn_protocols = vec![ALPN_H2.into()];
     Ok(config)
 }
@@ -94,18 +116,18 @@ pub fn api_client_config(
 
 /// Checks, after a handshake, that the other end is of our cluster. The handshake has checked the chain; the cluster is
 /// checked here once more, so that nothing rests on how a verifier was put together.
-pub fn check_peer(certificates: Option<&[CertificateDer<'_>]>, identity: &Identity) -> Result<PeerIdentity, PeerError> {
+pub fn check_peer(certificates: Option<&[CertificateDer<'_>]>, cluster: ClusterId) -> Result<PeerIdentity, PeerError> {
     let certificate = certificates.and_then(<[_]>::first).ok_or(PeerError::NoCertificate)?;
-    PeerIdentity::from_certificate(certificate)?.expect_cluster(identity.cluster)
+    PeerIdentity::from_certificate(certificate)?.expect_cluster(cluster)
 }
 
 /// Says who called: by the protocol that was agreed on, and the certificate that it demands.
-pub fn check_caller(connection: &quinn::Connection, identity: &Identity) -> Result<Caller, PeerError> {
+pub fn check_caller(connection: &quinn::Connection, cluster: ClusterId) -> Result<Caller, PeerError> {
     let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     match data.and_then(|data| data.protocol).as_deref() {
         Some(ALPN_JOIN) => Ok(Caller::Joining),
         Some(ALPN_PEER) => {
-            let peer = check_peer(peer_certificates(connection).as_deref(), identity)?;
+            let peer = check_peer(peer_certificates(connection).as_deref(), cluster)?;
             peer.expect_host()?;
             Ok(Caller::Peer(peer))
         }
@@ -129,24 +151,40 @@ pub(super) fn join_client(fingerprint: [u8; 32]) -> Result<(ClientConfig, Arc<Ho
     Ok((config, verifier))
 }
 
-fn server_config(identity: &Identity, callers: Callers) -> Result<ServerConfig, IdentityError> {
+fn server_config(keyring: &Arc<Keyring>, callers: Callers) -> Result<ServerConfig, IdentityError> {
     let provider = provider();
-    let builder = WebPkiClientVerifier::builder_with_provider(roots(&identity.authorities)?.into(), provider.clone());
-    let builder = match callers {
-        // A host that wants to join has no certificate.
-        Callers::Hosts => builder.allow_unauthenticated(),
-        Callers::HostsAndOperators => builder,
-    };
-    let inner = builder.build().map_err(|error| Error::General(error.to_string()))?;
-    let verifier = CallerVerifier { inner, cluster: identity.cluster, callers };
+    let verifier = CallerVerifier::new(keyring, callers, &provider);
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13])?;
-    // The CA goes along, for joining hosts, who know only its fingerprint.
-    let chain = identity.chain.iter().chain(&identity.authorities).cloned().collect();
     let builder = builder.with_client_cert_verifier(Arc::new(verifier));
-    let mut config = builder.with_single_cert(chain, identity.key.clone_key())?;
+    let mut config = builder.with_cert_resolver(Arc::new(Current(Arc::clone(keyring))));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
+}
+
+/// Shows the certificate that this host has at the moment.
+struct Current(Arc<Keyring>);
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Current").field(&self.0.name).finish()
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.held().tls.as_server))
+    }
+}
+
+impl ResolvesClientCert for Current {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.held().tls.as_client))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 fn client_builder(provider: Arc<CryptoProvider>) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, Error> {
@@ -159,6 +197,6 @@ fn roots(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, Error
     Ok(roots)
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

@@ -25,7 +25,12 @@ use rustls::{
     },
 };
 
-use super::{cert::fingerprint, name::PeerIdentity};
+use super::{
+    Keyring,
+    cert::fingerprint,
+    keyring::{Shown, Trouble},
+    name::PeerIdentity,
+};
 
 /// Which roles may connect to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,25 +41,42 @@ pub(super) enum Callers {
     HostsAndOperators,
 }
 
-/// For servers: a chain to the CA, as `inner` checks it, and in it our cluster and a role that may call.
+/// For servers: a chain to a CA of the cluster, our cluster in it, a role that may call, and no revocation.
 #[derive(Debug)]
 pub(super) struct CallerVerifier {
-    pub(super) inner: Arc<dyn ClientCertVerifier>,
-    pub(super) cluster: ClusterId,
-    pub(super) callers: Callers,
+    keyring: Arc<Keyring>,
+    callers: Callers,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl CallerVerifier {
+    pub(super) fn new(keyring: &Arc<Keyring>, callers: Callers, provider: &CryptoProvider) -> Self {
+        let algorithms = provider.signature_verification_algorithms;
+        Self { keyring: Arc::clone(keyring), callers, algorithms }
+    }
+
+    fn inner(&self) -> Arc<dyn ClientCertVerifier> {
+        let held = self.keyring.held();
+        Arc::clone(match self.callers {
+            // A host that wants to join has no certificate.
+            Callers::Hosts => &held.tls.clients_or_nobody,
+            Callers::HostsAndOperators => &held.tls.clients,
+        })
+    }
 }
 
 impl ClientCertVerifier for CallerVerifier {
     fn offer_client_auth(&self) -> bool {
-        self.inner.offer_client_auth()
+        true
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.inner.client_auth_mandatory()
+        self.inner().client_auth_mandatory()
     }
 
+    /// None: the CAs change, and a client has only one certificate to show.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
+        &[]
     }
 
     fn verify_client_cert(
@@ -63,13 +85,14 @@ impl ClientCertVerifier for CallerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self.inner().verify_client_cert(end_entity, intermediates, now)?;
         let identity = PeerIdentity::from_certificate(end_entity)
-            .and_then(|identity| identity.expect_cluster(self.cluster))
+            .and_then(|identity| identity.expect_cluster(self.keyring.cluster))
             .map_err(refused)?;
         if self.callers == Callers::Hosts {
             identity.expect_host().map_err(refused)?;
         }
+        expect_unrevoked(&self.keyring, end_entity)?;
         Ok(verified)
     }
 
@@ -79,7 +102,7 @@ impl ClientCertVerifier for CallerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -88,11 +111,76 @@ impl ClientCertVerifier for CallerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// For clients that dial a host by its name: a chain to a CA of the cluster, that name, and no revocation.
+#[derive(Debug)]
+pub(super) struct PeerVerifier {
+    keyring: Arc<Keyring>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl PeerVerifier {
+    pub(super) fn new(keyring: &Arc<Keyring>, provider: &CryptoProvider) -> Self {
+        Self { keyring: Arc::clone(keyring), algorithms: provider.signature_verification_algorithms }
+    }
+}
+
+impl ServerCertVerifier for PeerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let servers = Arc::clone(&self.keyring.held().tls.servers);
+        let verified = servers.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        if let Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) = verified
+            && PeerIdentity::from_certificate(end_entity).is_ok_and(|peer| peer.cluster == self.keyring.cluster)
+        {
+            self.keyring.note(Trouble::Stranger);
+        }
+        let verified = verified?;
+        expect_unrevoked(&self.keyring, end_entity)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+fn expect_unrevoked(keyring: &Keyring, certificate: &CertificateDer<'_>) -> Result<(), Error> {
+    match Shown::of(certificate) {
+        Some(shown) if keyring.is_shown_revoked(&shown) => Err(Error::InvalidCertificate(CertificateError::Revoked)),
+        // Operators are not revoked.
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -111,6 +199,7 @@ pub(super) struct HostVerifier {
     expected: Expected,
     algorithms: WebPkiSupportedAlgorithms,
     fingerprint_missing: AtomicBool,
+    signed_by_another: AtomicBool,
 }
 
 /// No certificate presented has the fingerprint that the join token pins.
@@ -134,9 +223,15 @@ impl HostVerifier {
         self.fingerprint_missing.load(Ordering::Relaxed)
     }
 
+    /// Whether a server knows the pinned CA, but its own certificate is of another one: the CA was changed.
+    pub(super) fn signed_by_another(&self) -> bool {
+        self.signed_by_another.load(Ordering::Relaxed)
+    }
+
     fn new(expected: Expected, provider: &CryptoProvider) -> Self {
         let algorithms = provider.signature_verification_algorithms;
-        Self { expected, algorithms, fingerprint_missing: AtomicBool::new(false) }
+        let [fingerprint_missing, signed_by_another] = [false; 2].map(AtomicBool::new);
+        Self { expected, algorithms, fingerprint_missing, signed_by_another }
     }
 
     fn verify_pinned(
@@ -154,7 +249,11 @@ impl HostVerifier {
         roots.add(authority.clone().into_owned())?;
         let leaf = ParsedCertificate::try_from(end_entity)?;
         // No intermediates: exactly that CA must have signed.
-        verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], now, self.algorithms.all)
+        let verified = verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], now, self.algorithms.all);
+        if let Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) = verified {
+            self.signed_by_another.store(true, Ordering::Relaxed);
+        }
+        verified
     }
 }
 

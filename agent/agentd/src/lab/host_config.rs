@@ -9,7 +9,8 @@ use super::{
     rootfs,
 };
 use crate::config::{
-    Api, Config, Container, Host, Http, Log, Mesh, Network, Oci, OciRuntime, Probe, Service, UplinkAddress, Uplinks,
+    Api, Config, Container, Host, Http, Identity, Log, Mesh, Network, Oci, OciRuntime, Probe, Service, UplinkAddress,
+    Uplinks,
 };
 
 /// What a service of the lab is probed with: soon enough to watch a fault with one's own eyes.
@@ -28,6 +29,7 @@ pub(super) fn host_config(lab: &str, dir: &Path, host: HostNumber, containers: u
         uplink: Uplinks { a: uplink(Uplink::A), b: Some(uplink(Uplink::B)) },
         mesh: Mesh::default(),
         api: Api { socket: host.socket(dir), listen: Vec::new() },
+        identity: Identity::default(),
         log: Log::default(),
         probe: Probe::default(),
         containers: (1..=containers).map(|nth| container(lab, dir, host, nth)).collect(),

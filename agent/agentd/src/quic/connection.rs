@@ -14,7 +14,7 @@ use ringmesh_node::Class;
 use ringmesh_proto::{HostId, Uplink, frame};
 use tokio::sync::mpsc;
 
-use super::{Inbound, Transport, request, table::Waiting};
+use super::{Inbound, Transport, request, signed, table::Waiting};
 use crate::counters::{Counters, count};
 
 /// Urgent frames that wait on one connection.
@@ -170,9 +170,22 @@ async fn send_frames(connection: Connection, mut queue: mpsc::Receiver<Bytes>, p
 
 async fn receive(transport: Transport, from: HostId, uplink: Uplink, connection: Connection, heard: impl Fn()) {
     let shared = Arc::clone(&transport.shared);
-    loop {
+    let (mut changes, shown) = (shared.keyring.changes(), signed::shown(&connection));
+    // It may have been revoked since the handshake.
+    transport.close_if_revoked(&connection, shown.as_ref());
+    let (mut trust_version, mut replaced) = (shared.keyring.trust_version(), false);
+    let ended = loop {
         tokio::select! {
             biased;
+            Ok(()) = changes.changed() => {
+                transport.close_if_revoked(&connection, shown.as_ref());
+                let version = shared.keyring.trust_version();
+                let changed = std::mem::replace(&mut trust_version, version) != version;
+                if changed && !replaced && transport.is_outdated(&connection) {
+                    replaced = true;
+                    tokio::spawn(transport.clone().replace(from, uplink, connection.clone()));
+                }
+            }
             datagram = connection.read_datagram() => match datagram {
                 Ok(bytes) => {
                     heard();
@@ -180,20 +193,21 @@ async fn receive(transport: Transport, from: HostId, uplink: Uplink, connection:
                         count(&shared.counters.datagrams_overrun);
                     }
                 }
-                Err(_) => break,
+                Err(error) => break error,
             },
             stream = connection.accept_uni() => match stream {
                 Ok(stream) => { tokio::spawn(receive_gossip(transport.clone(), from, connection.clone(), stream)); }
-                Err(_) => break,
+                Err(error) => break error,
             },
             stream = connection.accept_bi() => match stream {
                 Ok((send, receive)) => {
                     tokio::spawn(request::serve(transport.clone(), Some(from), send, receive));
                 }
-                Err(_) => break,
+                Err(error) => break error,
             },
         }
-    }
+    };
+    transport.note_close(&ended).await;
     transport.table().closed(from, uplink, connection.stable_id());
 }
 
@@ -206,9 +220,11 @@ async fn receive_gossip(transport: Transport, from: HostId, connection: Connecti
             Ok(None) | Err(ReadError::Lost) => return,
             Err(ReadError::Frame(error)) => return refuse(shared, &connection, from, &error),
         };
-        match frame::decode_gossip(bytes, shared.identity.cluster) {
+        match frame::decode_gossip(bytes, shared.keyring.cluster) {
             Ok(frame) => {
-                let gossip = frame.gossip.unwrap_or_default();
+                let mut gossip = frame.gossip.unwrap_or_default();
+                // What the CA says goes first: the rest may be of a host that it has revoked.
+                transport.learn(Some(from), std::mem::take(&mut gossip.signed)).await;
                 // Waits when the host loop is busy: then the sender's queue fills, and drops there are counted.
                 if shared.inbound.send(Inbound::Gossip { from, gossip }).await.is_err() {
                     return;

@@ -53,11 +53,14 @@ async fn try_dial(
     let shared = &transport.shared;
     let endpoint = shared.endpoints[uplink.index()].as_ref().ok_or("no such uplink")?;
     // The name carries cluster and host: no other certificate is taken, whoever signed it.
-    let name = server_name(shared.identity.cluster, host);
+    let name = server_name(shared.keyring.cluster, host);
     let connecting = endpoint.connect_with(shared.client.clone(), address, &name).map_err(|error| error.to_string())?;
     match tokio::time::timeout(DIAL_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => {
+            transport.note_close(&error).await;
+            Err(error.to_string())
+        }
         Err(_) => Err("no answer".into()),
     }
 }
@@ -106,7 +109,7 @@ async fn shake_hands(transport: &Transport, incoming: Incoming) -> Result<(Conne
         .await
         .map_err(|_| "the handshake took too long")?
         .map_err(|error| error.to_string())?;
-    match tls::check_caller(&connection, &transport.shared.identity) {
+    match tls::check_caller(&connection, transport.shared.keyring.cluster) {
         Ok(caller) => Ok((connection, caller)),
         Err(error) => {
             connection.close(VarInt::from_u32(2), error.to_string().as_bytes());

@@ -11,6 +11,7 @@
 mod connection;
 mod dial;
 mod request;
+mod signed;
 mod table;
 
 use std::{
@@ -29,7 +30,7 @@ use ringmesh_node::Class;
 use ringmesh_proto::{
     HostId, Uplink,
     member::Member,
-    peer::{Gossip, SyncRequest, SyncResponse},
+    peer::{Gossip, SignedRecord, SyncRequest, SyncResponse},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -38,7 +39,7 @@ use table::Table;
 
 use crate::{
     counters::{Counters, count},
-    identity::{Identity, IdentityError, tls},
+    identity::{IdentityError, Keyring, tls},
 };
 
 /// A connection on which nothing is sent or arrives for so long is closed. One that is used and not answered is given
@@ -79,6 +80,13 @@ pub enum Inbound {
         from: HostId,
         /// Checked for version and cluster.
         gossip: Gossip,
+    },
+    /// What the cluster's CA says: verified, and on disk.
+    Signed {
+        /// Who sent it; `None`: this host's own operator.
+        from: Option<HostId>,
+        /// What is new.
+        records: Vec<SignedRecord>,
     },
     /// A request that the host loop answers.
     Sync {
@@ -131,12 +139,13 @@ pub struct Transport {
 }
 
 struct Shared {
-    identity: Arc<Identity>,
+    keyring: Arc<Keyring>,
     client: ClientConfig,
     endpoints: [Option<Endpoint>; 2],
     table: Mutex<Table>,
     inbound: mpsc::Sender<Inbound>,
     requests: Requests,
+    renewals: signed::Renewals,
     counters: Arc<Counters>,
     cache: usize,
 }
@@ -146,23 +155,24 @@ impl Transport {
     ///
     /// `cache`: connections kept to hosts that are not pinned.
     pub fn open(
-        identity: Arc<Identity>,
+        keyring: Arc<Keyring>,
         addresses: [Option<SocketAddr>; 2],
         cache: usize,
         inbound: mpsc::Sender<Inbound>,
         requests: Requests,
         counters: Arc<Counters>,
     ) -> Result<Self, TransportError> {
-        let server = server_config(&identity)?;
-        let client = client_config(&identity)?;
+        let server = server_config(&keyring)?;
+        let client = client_config(&keyring)?;
         let mut endpoints = [None, None];
         for uplink in Uplink::BOTH {
             if let Some(address) = addresses[uplink.index()] {
                 endpoints[uplink.index()] = Some(endpoint(uplink, address, server.clone())?);
             }
         }
-        let table = Mutex::new(Table::new(identity.host));
-        let shared = Shared { identity, client, endpoints, table, inbound, requests, counters, cache };
+        let table = Mutex::new(Table::new(keyring.host));
+        let renewals = signed::Renewals::default();
+        let shared = Shared { keyring, client, endpoints, table, inbound, requests, renewals, counters, cache };
         let transport = Self { shared: Arc::new(shared) };
         for uplink in Uplink::BOTH {
             if let Some(endpoint) = transport.shared.endpoints[uplink.index()].clone() {
@@ -258,16 +268,16 @@ fn transport_config() -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
-fn server_config(identity: &Identity) -> Result<ServerConfig, IdentityError> {
-    let tls = QuicServerConfig::try_from(tls::peer_server_config(identity)?)
+fn server_config(keyring: &Arc<Keyring>) -> Result<ServerConfig, IdentityError> {
+    let tls = QuicServerConfig::try_from(tls::peer_server(keyring)?)
         .expect("our TLS configuration has the cipher suite of QUIC's first packets");
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(transport_config());
     Ok(config)
 }
 
-fn client_config(identity: &Identity) -> Result<ClientConfig, IdentityError> {
-    let tls = QuicClientConfig::try_from(tls::peer_client_config(identity)?)
+fn client_config(keyring: &Arc<Keyring>) -> Result<ClientConfig, IdentityError> {
+    let tls = QuicClientConfig::try_from(tls::peer_client(keyring)?)
         .expect("our TLS configuration has the cipher suite of QUIC's first packets");
     let mut config = ClientConfig::new(Arc::new(tls));
     config.transport_config(transport_config());

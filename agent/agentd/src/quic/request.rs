@@ -1,9 +1,6 @@
 //! One question and one answer on a stream of their own.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use ringmesh_node::View;
@@ -12,8 +9,8 @@ use ringmesh_proto::{
     frame::{self, FrameError},
     member::Member,
     peer::{
-        QueryRequest, QueryResponse, Refusal, Request, Response, refusal::Reason, request::Body as Ask,
-        response::Body as Answer,
+        QueryRequest, QueryResponse, Refusal, RenewRequest, RenewResponse, Request, Response, ShareRequest,
+        refusal::Reason, request::Body as Ask, response::Body as Answer,
     },
 };
 use tokio::sync::{oneshot, watch};
@@ -22,7 +19,10 @@ use super::{Inbound, Transport, connection, table::Waiting};
 use crate::{
     clock,
     counters::count,
-    identity::admission::{self, Authority},
+    identity::{
+        Keyring,
+        admission::{self, AuthoritySlot},
+    },
 };
 
 /// For one try over one uplink.
@@ -43,7 +43,7 @@ pub struct Requests {
     /// What this host knows.
     pub view: watch::Receiver<Arc<View>>,
     /// Admits hosts, if this host holds the CA's key. Signing and a write to disk, at most some ten a second.
-    pub authority: Option<Arc<Mutex<Authority>>>,
+    pub authority: AuthoritySlot,
 }
 
 /// Why a request got no answer.
@@ -71,7 +71,29 @@ impl Transport {
     pub async fn query(&self, to: Member, query: QueryRequest) -> Result<QueryResponse, RequestError> {
         match self.ask(to, Ask::Query(query)).await? {
             Answer::Query(answer) => Ok(answer),
-            Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) => Err(RequestError::Broken),
+            Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) | Answer::Renew(_) | Answer::Share(_) => {
+                Err(RequestError::Broken)
+            }
+        }
+    }
+
+    /// Asks a host that holds the CA's key for a new certificate.
+    pub async fn renew(&self, to: Member, csr: Vec<u8>) -> Result<RenewResponse, RequestError> {
+        match self.ask(to, Ask::Renew(RenewRequest { csr: csr.into() })).await? {
+            Answer::Renew(answer) => Ok(answer),
+            Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) | Answer::Query(_) | Answer::Share(_) => {
+                Err(RequestError::Broken)
+            }
+        }
+    }
+
+    /// Gives a host the CA's key.
+    pub async fn share(&self, to: Member, key: Vec<u8>) -> Result<(), RequestError> {
+        match self.ask(to, Ask::Share(ShareRequest { key: key.into() })).await? {
+            Answer::Share(_) => Ok(()),
+            Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) | Answer::Query(_) | Answer::Renew(_) => {
+                Err(RequestError::Broken)
+            }
         }
     }
 
@@ -81,18 +103,20 @@ impl Transport {
         tokio::spawn(async move {
             match transport.ask(to, Ask::Sync(request)).await {
                 Ok(Answer::Sync(response)) => {
+                    if let Some(missing) = &response.missing {
+                        transport.learn(Some(to.id), missing.signed.clone()).await;
+                    }
                     let answer = Inbound::SyncAnswer { from: to.id, response };
                     let _ = transport.shared.inbound.send(answer).await;
                 }
-                Ok(Answer::Refusal(_) | Answer::Query(_) | Answer::Join(_)) => {}
+                Ok(Answer::Refusal(_) | Answer::Query(_) | Answer::Join(_) | Answer::Renew(_) | Answer::Share(_)) => {}
                 Err(error) => tracing::debug!(host = %to.id, %error, "no sync"),
             }
         });
     }
 
     async fn ask(&self, to: Member, body: Ask) -> Result<Answer, RequestError> {
-        let request =
-            Request { version: frame::VERSION, cluster: self.shared.identity.cluster.raw(), body: Some(body) };
+        let request = Request { version: frame::VERSION, cluster: self.shared.keyring.cluster.raw(), body: Some(body) };
         let bytes = frame::encode(&request);
         let mut last = RequestError::NoConnection;
         let mut ways = self.table().ways(to.id);
@@ -146,7 +170,7 @@ pub(super) async fn serve(transport: Transport, from: Option<HostId>, mut send: 
     let shared = &transport.shared;
     let read = connection::read_frame(&mut receive, frame::MAX_REQUEST);
     let request = match tokio::time::timeout(STREAM_TIMEOUT, read).await {
-        Ok(Ok(Some(bytes))) => frame::decode_request(bytes, from.map(|_| shared.identity.cluster)),
+        Ok(Ok(Some(bytes))) => frame::decode_request(bytes, from.map(|_| shared.keyring.cluster)),
         Ok(Err(connection::ReadError::Frame(error))) => Err(error),
         Ok(Ok(None) | Err(connection::ReadError::Lost)) | Err(_) => return,
     };
@@ -182,15 +206,11 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
     let shared = &transport.shared;
     match (request.body, from) {
         (Some(Ask::Join(join)), None) => {
-            let result = match &shared.requests.authority {
-                None => Err(admission::no_authority(&shared.identity)),
-                Some(authority) => {
-                    let (authority, view) = (Arc::clone(authority), shared.requests.view.borrow().clone());
-                    // Signs and waits for the disk.
-                    let admitted = tokio::task::spawn_blocking(move || admit(&authority, &view, &join)).await;
-                    admitted.unwrap_or_else(|_| Err(frame::refusal(Reason::Busy, "this host is busy; ask again")))
-                }
-            };
+            let (authority, keyring) = (Arc::clone(&shared.requests.authority), Arc::clone(&shared.keyring));
+            let view = shared.requests.view.borrow().clone();
+            // Signs and waits for the disk.
+            let admitted = tokio::task::spawn_blocking(move || admit(&authority, &keyring, &view, &join)).await;
+            let result = admitted.unwrap_or_else(|_| Err(frame::refusal(Reason::Busy, "this host is busy; ask again")));
             match result {
                 Ok(response) => {
                     count(&shared.counters.hosts_admitted);
@@ -214,10 +234,16 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
                 Ok(_) | Err(_) => Answer::Refusal(frame::refusal(Reason::Busy, "this host is busy; ask again")),
             }
         }
+        (Some(Ask::Renew(request)), Some(from)) => {
+            transport.renew_for(from, request).await.map_or_else(Answer::Refusal, Answer::Renew)
+        }
+        (Some(Ask::Share(request)), Some(_)) => {
+            transport.take_key(request).await.map_or_else(Answer::Refusal, Answer::Share)
+        }
         (Some(Ask::Join(_)), Some(_)) => {
             Answer::Refusal(frame::refusal(Reason::NotAllowed, "a member of the cluster needs not join it"))
         }
-        (Some(Ask::Query(_) | Ask::Sync(_)), None) => {
+        (Some(Ask::Query(_) | Ask::Sync(_) | Ask::Renew(_) | Ask::Share(_)), None) => {
             Answer::Refusal(frame::refusal(Reason::NotAllowed, "without a certificate one may only join"))
         }
         (None, _) => Answer::Refusal(frame::refusal(Reason::Malformed, "a request without a question")),
@@ -225,7 +251,8 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
 }
 
 fn admit(
-    authority: &Mutex<Authority>,
+    authority: &AuthoritySlot,
+    keyring: &Keyring,
     view: &View,
     join: &ringmesh_proto::peer::JoinRequest,
 ) -> Result<ringmesh_proto::peer::JoinResponse, Refusal> {
@@ -234,10 +261,11 @@ fn admit(
     let name_taken = |name: &str| {
         view.hosts.iter().any(|host| host.name == name && !matches!(host.state(), State::Down | State::Left))
     };
-    let id_taken = |id: HostId| view.hosts.iter().any(|host| host.id == id.to_string());
-    let mut authority = authority.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let id_taken = |id: HostId| keyring.is_revoked(id) || view.hosts.iter().any(|host| host.id == id.to_string());
+    let mut slot = authority.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Some(authority) = &mut *slot else { return Err(admission::no_authority(&keyring.name)) };
     let mut response = authority.admit(join, clock::unix().0 / 1000, name_taken, id_taken)?;
-    drop(authority);
+    drop(slot);
     let own = view.hosts.iter().find(|host| host.local);
     let others = view.hosts.iter().filter(|host| !host.local && host.state() == State::Alive);
     let seeds = own.into_iter().chain(others).take(MAX_SEEDS);

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use ringmesh_agentd::identity::{Identity, PeerIdentity, Role, api, fingerprint, tls};
+use ringmesh_agentd::identity::{Identity, Keyring, PeerIdentity, Role, api, fingerprint, tls};
 use tokio::{net::TcpListener, sync::mpsc};
 use tonic::{Request, Status};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -27,11 +27,12 @@ impl ApiServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("it is bound");
         let refused = Arc::new(AtomicU64::new(0));
-        let incoming = api::incoming(listener, &identity, refused.clone()).expect("a loaded identity");
+        let incoming = api::incoming(listener, &Keyring::of(&identity).expect("a loaded identity"), refused.clone())
+            .expect("a loaded identity");
         let (sender, callers) = mpsc::unbounded_channel();
         let (_, health) = tonic_health::server::health_reporter();
         let check = move |request: Request<()>| {
-            let caller = api::caller(request.extensions(), &identity)
+            let caller = api::caller(request.extensions(), identity.cluster)
                 .map_err(|error| Status::unauthenticated(error.to_string()))?;
             let _ = sender.send(caller);
             Ok(request)

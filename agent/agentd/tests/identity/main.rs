@@ -3,6 +3,7 @@
 mod admission;
 mod api;
 mod join;
+mod keyring;
 mod peers;
 mod state;
 mod support;

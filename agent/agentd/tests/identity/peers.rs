@@ -58,7 +58,7 @@ async fn another_cluster_under_our_ca_is_refused_on_both_sides() {
     expect_handshake(&server.next().await, "the peer belongs to cluster");
     // The check after the handshake stands on its own.
     let refused = PeerError::Cluster { theirs: claim.cluster, ours: ours.cluster };
-    assert_eq!(tls::check_peer(Some(&theirs.chain), ours), Err(refused));
+    assert_eq!(tls::check_peer(Some(&theirs.chain), ours.cluster), Err(refused));
 
     let server = serve(theirs);
     let error = dial(client(ours), server.address, &name_of(ours)).await;
@@ -84,7 +84,7 @@ async fn without_a_certificate_one_may_only_ask_to_join() {
     let error = dial(config, server.address, "any.ringmesh").await;
     assert!(error.expect_err("a peer has a certificate").contains("the peer has no certificate"));
     assert_eq!(server.next().await, Seen::Caller(Err(PeerError::NoCertificate)));
-    assert_eq!(tls::check_peer(None, &first.identity), Err(PeerError::NoCertificate));
+    assert_eq!(tls::check_peer(None, first.identity.cluster), Err(PeerError::NoCertificate));
 
     let mut config = tls::join_client_config(pin).expect("ring");
     config.alpn_protocols = vec![b"h3".into()];
@@ -106,8 +106,8 @@ async fn operators_and_nameless_certificates_are_no_hosts() {
     expect_handshake(&server.next().await, "only hosts of the cluster");
 
     // A CA certificate shown as one's own names nobody.
-    assert_eq!(tls::check_peer(Some(&ours.authorities), ours), Err(PeerError::Name));
-    assert_eq!(tls::check_peer(Some(&[vec![0x30].into()]), ours), Err(PeerError::Malformed));
+    assert_eq!(tls::check_peer(Some(&ours.authorities), ours.cluster), Err(PeerError::Name));
+    assert_eq!(tls::check_peer(Some(&[vec![0x30].into()]), ours.cluster), Err(PeerError::Malformed));
 }
 
 #[tokio::test]

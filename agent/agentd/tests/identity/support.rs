@@ -135,7 +135,7 @@ impl Server {
                         continue;
                     }
                 };
-                let caller = tls::check_caller(&connection, &identity);
+                let caller = tls::check_caller(&connection, identity.cluster);
                 let _ = sender.send(Seen::Caller(caller.clone()));
                 match caller {
                     Ok(Caller::Joining) => answer_join(&connection, &identity, &answer, address).await,
@@ -174,7 +174,7 @@ async fn answer_join(connection: &quinn::Connection, identity: &Identity, answer
             change(&mut response);
             response
         }),
-        Answer::WithoutAuthority => Err(admission::no_authority(identity)),
+        Answer::WithoutAuthority => Err(admission::no_authority(&identity.name)),
         Answer::Bytes(bytes) => {
             let _ = send.write_all(bytes).await;
             let _ = send.finish();

@@ -90,7 +90,7 @@ fn crash_and_restart(host: Host, lives_in: Runtime) -> (Host, Runtime) {
     let runtime = runtime();
     let entered = runtime.enter();
     // The sockets are closed; nobody has taken their ports.
-    let host = Host::open(&identity, addresses, CACHE, None).expect("its ports are free again");
+    let host = Host::open(&identity, addresses, CACHE, Arc::default()).expect("its ports are free again");
     drop(entered);
     (host, runtime)
 }

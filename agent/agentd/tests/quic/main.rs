@@ -1,7 +1,9 @@
 //! The transport over loopback: members reach each other, and nothing that anybody sends does harm.
 
+mod certificates;
 mod connections;
 mod datagrams;
+mod keeper;
 mod members;
 mod requests;
 mod strangers;

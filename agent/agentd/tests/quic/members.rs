@@ -42,7 +42,7 @@ async fn members_exchange_datagrams_gossip_and_questions() {
     assert_eq!(answer.containers.iter().map(|container| container.name.as_str()).collect::<Vec<_>>(), ["web"]);
 
     let have = Version { host: 7, generation: 8, seq: 9, ..Version::default() };
-    h1.transport.sync(h2.member, SyncRequest { have: vec![have] });
+    h1.transport.sync(h2.member, SyncRequest { have: vec![have], ..SyncRequest::default() });
     let Inbound::Sync { request, reply } = h2.next().await else { panic!("no sync") };
     assert_eq!(request.have, [have]);
     let response = SyncResponse { missing: Some(gossip("missed")), ..SyncResponse::default() };

@@ -15,8 +15,8 @@ use rcgen::{CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, Issue
 use ringmesh_agentd::{
     counters::Counters,
     identity::{
-        Identity, PeerIdentity, Role,
-        admission::Authority,
+        Identity, Keyring, PeerIdentity, Role,
+        admission::{Authority, AuthoritySlot},
         commands::{self, InitOptions},
         server_name, tls,
     },
@@ -83,6 +83,15 @@ impl Cluster {
 
     pub(crate) fn authority(&self) -> Authority {
         Authority::open(&self.first, &self.directory.path().join("state")).expect("the first host has the CA's key")
+    }
+
+    pub(crate) fn state_dir(&self) -> std::path::PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// Of the first host: it signs.
+    pub(crate) fn keyring(&self) -> Arc<Keyring> {
+        Keyring::open(&self.first, &self.state_dir(), Duration::from_secs(365 * 86_400)).expect("our own files")
     }
 
     /// Admits a host as a join would.
@@ -154,6 +163,7 @@ pub(crate) fn free(uplink: Uplink) -> SocketAddr {
 /// A host that has a transport; the test is its host loop.
 pub(crate) struct Host {
     pub(crate) identity: Arc<Identity>,
+    pub(crate) keyring: Arc<Keyring>,
     pub(crate) transport: Transport,
     pub(crate) member: Member,
     pub(crate) counters: Arc<Counters>,
@@ -167,12 +177,23 @@ impl Host {
         Self::start_with(identity, CACHE, None)
     }
 
+    pub(crate) fn start_with_keyring(identity: &Arc<Identity>, keyring: Arc<Keyring>) -> Self {
+        for _ in 0..20 {
+            let addresses = Uplink::BOTH.map(|uplink| Some(free(uplink)));
+            let keyring = Arc::clone(&keyring);
+            if let Some(host) = Self::open_with(identity, keyring, addresses, CACHE, Arc::default()) {
+                return host;
+            }
+        }
+        panic!("no two free ports");
+    }
+
     pub(crate) fn start_with(identity: &Arc<Identity>, cache: usize, authority: Option<Authority>) -> Self {
-        let mut authority = authority.map(|authority| Arc::new(std::sync::Mutex::new(authority)));
+        let authority: AuthoritySlot = Arc::new(std::sync::Mutex::new(authority));
         // Another test may take a port between here and there.
         for _ in 0..20 {
             let addresses = Uplink::BOTH.map(|uplink| Some(free(uplink)));
-            if let Some(host) = Self::open(identity, addresses, cache, authority.take()) {
+            if let Some(host) = Self::open(identity, addresses, cache, Arc::clone(&authority)) {
                 return host;
             }
         }
@@ -184,16 +205,28 @@ impl Host {
         identity: &Arc<Identity>,
         addresses: [Option<SocketAddr>; 2],
         cache: usize,
-        authority: Option<Arc<std::sync::Mutex<Authority>>>,
+        authority: AuthoritySlot,
+    ) -> Option<Self> {
+        let keyring = Keyring::of(identity).expect("a usable identity");
+        Self::open_with(identity, keyring, addresses, cache, authority)
+    }
+
+    /// With a keyring that the test changes.
+    pub(crate) fn open_with(
+        identity: &Arc<Identity>,
+        keyring: Arc<Keyring>,
+        addresses: [Option<SocketAddr>; 2],
+        cache: usize,
+        authority: AuthoritySlot,
     ) -> Option<Self> {
         let (view, shown) = watch::channel(Arc::new(View::default()));
         let (sender, inbound) = mpsc::channel(4096);
         let counters = Arc::new(Counters::default());
         let requests = Requests { view: shown, authority };
         let transport =
-            Transport::open(Arc::clone(identity), addresses, cache, sender, requests, Arc::clone(&counters)).ok()?;
+            Transport::open(Arc::clone(&keyring), addresses, cache, sender, requests, Arc::clone(&counters)).ok()?;
         let member = Member { id: identity.host, generation: 1, addresses };
-        Some(Self { identity: Arc::clone(identity), transport, member, counters, view, inbound })
+        Some(Self { identity: Arc::clone(identity), keyring, transport, member, counters, view, inbound })
     }
 
     pub(crate) fn id(&self) -> HostId {

@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use ringmesh_proto::v1::{
-    GetHostRequest, Host, ListHostsRequest, Source, WatchHostsRequest, WatchHostsResponse, change::Kind,
-    hosts_client::HostsClient, uplink,
+    GetHostRequest, Host, ListHostsRequest, RevokeHostRequest, RevokeHostResponse, Source, WatchHostsRequest,
+    WatchHostsResponse, certificates_client::CertificatesClient, change::Kind, hosts_client::HostsClient, uplink,
 };
 use serde::Serialize;
 
@@ -17,6 +17,7 @@ use crate::{
         Resource,
         details::Details,
         document::Canonical,
+        note,
         style::Style,
         table::{Cell, Column, Table, column, printable, wide},
         time,
@@ -46,6 +47,24 @@ it has not answered the accusation in time.
 Example:
   ringmesh host why h3")]
     Why(HostArg),
+    /// Throw a host out of the cluster: its certificates do not count any more.
+    #[command(after_help = "\
+Every host closes its connections to it and refuses new ones; it is shown as left, and comes back only by joining anew. \
+Its containers run on. Only on a host that holds the CA's key.
+
+Examples:
+  ringmesh host revoke h5
+  ringmesh host revoke h5 --serial 5f0c…    only a certificate that was copied, after `ringmesh --host h5 cert renew`")]
+    Revoke(RevokeArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RevokeArgs {
+    /// Name or id.
+    host: String,
+    /// Only the certificate with this serial number, as `cert show` prints it; the host itself stays.
+    #[arg(long, value_name = "HEX", default_value = "", hide_default_value = true)]
+    serial: String,
 }
 
 #[derive(Args, Debug)]
@@ -73,6 +92,16 @@ pub(crate) async fn run(context: &Context, command: HostCommand) -> Result<(), C
         HostCommand::Why(HostArg { host }) => {
             let host = get(context, host).await?;
             context.printer.value(&Why::of(&host), || why(&host, context.printer.color))
+        }
+        HostCommand::Revoke(RevokeArgs { host, serial }) => {
+            let mut client = client!(context, CertificatesClient);
+            let answer = context.call(client.revoke_host(RevokeHostRequest { host, serial })).await;
+            let answer = answer.map_err(|error| error.or_see("ringmesh host list"))?;
+            context.printer.message(&answer, revoked)?;
+            if !answer.warning.is_empty() {
+                note(&format!("warning: {}", printable(&answer.warning)));
+            }
+            Ok(())
         }
     }
 }
@@ -137,6 +166,13 @@ impl Resource for Host {
     }
 }
 
+fn revoked(answer: &RevokeHostResponse) -> String {
+    let Some(revoked) = &answer.revocation else { return String::new() };
+    let (host, until) = (printable(&revoked.host), time::stamp(revoked.expires_at.as_ref()));
+    let what = if revoked.serial.is_empty() { String::new() } else { format!("certificate {} of ", revoked.serial) };
+    format!("{what}{host} ({}) is revoked; that is kept until {until}\n", revoked.id)
+}
+
 fn uplinks(host: &Host) -> (&'static str, &'static str) {
     let uplinks = host.uplinks.unwrap_or_default();
     let name = |state: uplink::State| state.as_str_name();
@@ -168,6 +204,11 @@ fn describe(host: &Host, out: &mut Details) {
     out.add("Heard", time::stamp_and_age(now, host.heard_at.as_ref()));
     if host.local {
         out.add("Answers", "yes, this is the host that you asked");
+    }
+    if let Some(certificate) = &host.certificate {
+        let until = time::stamp(certificate.not_after.as_ref());
+        let signs = if certificate.signs_with.is_empty() { "" } else { "; holds a CA's key" };
+        out.add("Certificate", format!("until {until}, of CA {}{signs}", certificate.issuer));
     }
     if let Some(digest) = &host.digest {
         out.add("Containers", format!("{}, {} running, score {}", digest.containers, digest.running, digest.score));

@@ -9,6 +9,8 @@ use crate::{
 };
 
 pub(crate) mod agent;
+pub(crate) mod ca;
+pub(crate) mod cert;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod container;
@@ -42,6 +44,8 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Join(args) => join::run(args),
         Command::Lab(command) => lab::run(&context.printer, command),
         Command::Completion(args) => completion::run(&context.printer, &args),
+        Command::Cert(command) => ask(cert::run(&context, command)),
+        Command::Ca(command) => ask(ca::run(&context, command)),
         Command::Token(command) => ask(token::run(&context, command)),
         Command::Leave(args) => ask(leave::run(&context, &args)),
         Command::Host(command) => ask(host::run(&context, command)),

@@ -21,7 +21,7 @@ pub(crate) enum TokenCommand {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 It holds addresses, the CA's fingerprint and a secret: keep it as you keep a password until it expires. Only a host \
-that holds the CA's key makes one: the first of the cluster.
+that holds the CA's key makes one: the first of the cluster, and those to which `ringmesh ca share` gave it.
 
 Examples:
   ringmesh token create

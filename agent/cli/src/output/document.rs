@@ -22,6 +22,7 @@ macro_rules! messages {
 
 messages!(
     Accusation,
+    Certificate,
     Container,
     CreateTokenResponse,
     Event,
@@ -29,6 +30,7 @@ messages!(
     Host,
     Link,
     ListRingsResponse,
+    RevokeHostResponse,
     Ring,
     Service,
     Status,

@@ -153,6 +153,7 @@ impl Fake {
             time: self.at(0),
         };
         Host {
+            certificate: None,
             name: format!("h{number}"),
             id: format!("0000000{number}"),
             state: state.into(),

@@ -4,10 +4,12 @@
 //! or SWIM. Newest version wins, so it does not matter how often, in which order or over which path things arrive.
 
 mod events;
+mod signed;
 #[cfg(test)]
 mod tests;
 
 pub use events::{EVENT_CAPACITY, EventLog, LoggedEvent};
+pub use signed::{MAX_SIGNED, SignedStore};
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -55,6 +57,7 @@ pub struct Store {
     /// Lives of hosts that others may still tell of, and that are not to be learnt of again.
     forgotten: BTreeMap<HostId, Generation>,
     events: EventLog,
+    signed: SignedStore,
     refused: u64,
 }
 
@@ -190,7 +193,11 @@ impl Store {
         let unknown = theirs.values().filter(|v| !self.hosts.contains_key(&HostId::new(v.host)));
         lack.extend(unknown.map(|v| Version { host: v.host, ..Version::default() }));
         missing.accusations = self.accusations.values().cloned().collect();
-        SyncResponse { missing: Some(missing), members: Vec::new(), lack, covers }
+        let signed_differ = self.signed_differ(request);
+        if signed_differ {
+            missing.signed = self.signed.all();
+        }
+        SyncResponse { missing: Some(missing), members: Vec::new(), lack, covers, signed_differ }
     }
 
     /// What a host lacks that named just these versions.

@@ -10,7 +10,7 @@ use prost::Message;
 use ringmesh_proto::{
     HostId, Instant, Now, Uplink, frame,
     member::Member,
-    peer::{AccusationRecord, EventRecord, Gossip, GossipFrame, HostRecord},
+    peer::{AccusationRecord, EventRecord, Gossip, GossipFrame, HostRecord, SignedRecord},
 };
 
 use super::{Class, Node, Output};
@@ -80,6 +80,13 @@ impl Outbox {
         new.hosts.into_iter().for_each(|record| self.put_host(record, source));
     }
 
+    /// Verified statements of the CA; as urgent as events.
+    pub(super) fn relay_signed(&mut self, new: Vec<SignedRecord>, from: Option<HostId>) {
+        if !new.is_empty() {
+            self.add(Class::Event, from.map_or(Source::Several, Source::Peer)).signed.extend(new);
+        }
+    }
+
     fn put_host(&mut self, record: HostRecord, source: Source) {
         let hosts = &mut self.add(Class::Digest, source).hosts;
         hosts.retain(|old| old.host != record.host);
@@ -124,7 +131,7 @@ impl Node {
     /// Sends to one host.
     pub(super) fn send_gossip(&mut self, to: Member, gossip: &Gossip) {
         let frames = self.frames(gossip);
-        let urgent = !gossip.events.is_empty() || !gossip.accusations.is_empty();
+        let urgent = !gossip.events.is_empty() || !gossip.accusations.is_empty() || !gossip.signed.is_empty();
         self.send_frames(to, if urgent { Class::Event } else { Class::Digest }, &frames);
     }
 
@@ -173,6 +180,9 @@ fn split(gossip: &Gossip) -> Vec<Gossip> {
     }
     for record in &gossip.accusations {
         part(record.encoded_len(), &|out| out.accusations.push(record.clone()));
+    }
+    for record in &gossip.signed {
+        part(record.encoded_len(), &|out| out.signed.push(record.clone()));
     }
     for record in &gossip.events {
         part(record.encoded_len(), &|out| out.events.push(record.clone()));

@@ -60,8 +60,11 @@ impl Node {
         self.persist();
     }
 
-    /// Whether a host said, in the life that SWIM knows of, that it leaves.
+    /// Whether a host said, in the life that SWIM knows of, that it leaves, or was revoked.
     pub(super) fn has_left(&self, host: HostId) -> bool {
+        if self.is_revoked(host) {
+            return true;
+        }
         let Some(heard) = self.store.host(host) else { return false };
         let life = self.membership.state(host).map_or(0, |(member, _)| member.generation);
         heard.record.leaving && heard.record.generation >= life

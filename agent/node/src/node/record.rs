@@ -8,7 +8,7 @@ use ringmesh_proto::{
     peer::{HostRecord, LinkRecord},
 };
 
-use super::{Node, show};
+use super::{Certificate, Node, show};
 use crate::overlay::OwnLink;
 
 /// The least time between two versions of the record.
@@ -26,6 +26,7 @@ pub(super) struct OwnRecord {
     shows: (u64, u64),
     stale: bool,
     pub(super) leaving: bool,
+    pub(super) certificate: Certificate,
 }
 
 impl OwnRecord {
@@ -88,6 +89,9 @@ impl Node {
             digest: Digest { fingerprint: self.fingerprint(), ..self.health.digest() }.encode(),
             leaving: self.own.leaving,
             isolated: self.isolated.is_some(),
+            issuer: self.own.certificate.issuer,
+            certificate_ends_unix: self.own.certificate.ends_unix,
+            signs_with: self.own.certificate.signs_with,
         }
     }
 

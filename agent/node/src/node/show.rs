@@ -184,6 +184,7 @@ impl Node {
                     digest: heard.map(|heard| show_digest(heard)),
                     accusations: accusations.iter().map(|record| self.show_accusation(record)).collect(),
                     local: member.id == me.id,
+                    certificate: show_certificate(record),
                 }
             })
             .collect();
@@ -240,6 +241,17 @@ impl Node {
         });
         peers.collect()
     }
+}
+
+/// `None` of a host whose record does not say, or has not come.
+fn show_certificate(record: &HostRecord) -> Option<v1::HostCertificate> {
+    let authority = |short: u64| if short == 0 { String::new() } else { format!("{short:016x}") };
+    let ends_ms = record.certificate_ends_unix.saturating_mul(1000);
+    (record.issuer != 0).then(|| v1::HostCertificate {
+        issuer: authority(record.issuer),
+        not_after: Some(UnixMillis(ends_ms).into()),
+        signs_with: authority(record.signs_with),
+    })
 }
 
 fn show_digest(heard: &HeardRecord) -> v1::Digest {

@@ -7,14 +7,14 @@ use super::*;
 const STEP: Duration = Duration::from_millis(50);
 
 /// Two hosts on two wires without delay; what a wire loses is decided for each datagram.
-struct Pair {
+pub(super) struct Pair {
     now: Now,
     nodes: [Node; 2],
     views: [View; 2],
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Now { instant: Instant::ZERO + Duration::from_secs(1), unix: UnixMillis(1_700_000_000_000) };
         let members = [1, 2].map(member);
         let node = |place: usize| Node::new(now, config(members[place], vec![members[1 - place]]));
@@ -22,7 +22,7 @@ impl Pair {
     }
 
     /// Runs for so long; `lost` says what does not arrive, by sender, uplink and kind of datagram: none for a stream.
-    fn run(&mut self, span: Duration, lost: impl Fn(usize, Uplink, Option<Kind>) -> bool) {
+    pub(super) fn run(&mut self, span: Duration, lost: impl Fn(usize, Uplink, Option<Kind>) -> bool) {
         let end = self.now.instant + span;
         while self.now.instant < end {
             self.now.instant += STEP;
@@ -68,6 +68,27 @@ impl Pair {
             Output::Pin(_) | Output::Probe(_) | Output::Persist(_) | Output::Left => {}
         }
         true
+    }
+
+    pub(super) fn now(&self) -> Now {
+        self.now
+    }
+
+    pub(super) fn node(&mut self, place: usize) -> &mut Node {
+        &mut self.nodes[place]
+    }
+
+    pub(super) fn view(&self, place: usize) -> &View {
+        &self.views[place]
+    }
+
+    /// A host as one of the two shows it.
+    pub(super) fn host(&self, place: usize, name: &str) -> v1::Host {
+        self.views[place].hosts.iter().find(|host| host.name == name).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn state(&self, place: usize, name: &str) -> Option<v1::host::State> {
+        self.views[place].hosts.iter().find(|host| host.name == name).map(v1::Host::state)
     }
 
     /// What a host says of its own uplinks.
