@@ -11,8 +11,9 @@ pub mod ids;
 pub mod member;
 pub mod time;
 pub mod token;
+pub mod zone_digest;
 
-pub use ids::{ClusterId, Generation, HostId, Uplink};
+pub use ids::{ClusterId, Generation, HostId, Uplink, ZoneId};
 pub use time::{Instant, Now, UnixMillis};
 
 /// The public API, package `ringmesh.v1`.
