@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "ringmesh/v1/common.proto",
     "ringmesh/v1/host.proto",
     "ringmesh/v1/ring.proto",
@@ -10,6 +10,7 @@ const FILES: [&str; 7] = [
     "ringmesh/v1/service.proto",
     "ringmesh/v1/event.proto",
     "ringmesh/v1/agent.proto",
+    "ringmesh/v1/zone.proto",
 ];
 const PEER_FILES: [&str; 1] = ["ringmesh/peer/v1/peer.proto"];
 

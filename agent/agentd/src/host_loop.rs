@@ -150,7 +150,7 @@ impl HostLoop {
             Inbound::Gossip { from, gossip } => self.node.handle_gossip(now, from, gossip),
             Inbound::Sync { request, reply } => {
                 // The asker may have given up.
-                let _ = reply.send(self.node.handle_sync_request(&request));
+                let _ = reply.send(self.node.handle_sync_request(now, &request));
             }
             Inbound::SyncAnswer { from, response } => self.node.handle_sync_response(now, from, response),
         }

@@ -12,6 +12,7 @@ mod rings;
 mod server;
 mod services;
 mod watch;
+mod zones;
 
 use std::{
     pin::Pin,

@@ -148,15 +148,17 @@ fn router(api: &Api) -> Router {
         .add_service(v1::containers_server::ContainersServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(v1::services_server::ServicesServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(v1::events_server::EventsServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(v1::zones_server::ZonesServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(v1::agent_server::AgentServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
 }
 
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "ringmesh.v1.Hosts",
     "ringmesh.v1.Rings",
     "ringmesh.v1.Links",
     "ringmesh.v1.Containers",
     "ringmesh.v1.Services",
     "ringmesh.v1.Events",
+    "ringmesh.v1.Zones",
     "ringmesh.v1.Agent",
 ];

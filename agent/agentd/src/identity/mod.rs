@@ -23,6 +23,7 @@ mod error;
 mod files;
 mod host_config;
 mod join;
+pub mod known_zones;
 mod name;
 pub mod seeds;
 mod state;

@@ -23,6 +23,7 @@ fn request(token: &Token, name: &str, params: &CertificateParams) -> JoinRequest
         token_secret: token.secret.to_vec().into(),
         name: name.into(),
         csr: params.serialize_request(&key).expect("a valid request").der().to_vec().into(),
+        zone: String::new(),
     }
 }
 

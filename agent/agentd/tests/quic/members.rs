@@ -37,12 +37,12 @@ async fn members_exchange_datagrams_gossip_and_questions() {
     let container = v1::Container { name: "web".into(), ..v1::Container::default() };
     let view = View { containers: Arc::new(vec![Arc::new(container)]), ..View::default() };
     h2.view.send_replace(Arc::new(view));
-    let ask = QueryRequest { containers: true, services: false };
+    let ask = QueryRequest { containers: true, ..QueryRequest::default() };
     let answer = within("an answer", h1.transport.query(h2.member, ask)).await.expect("h2 answers");
     assert_eq!(answer.containers.iter().map(|container| container.name.as_str()).collect::<Vec<_>>(), ["web"]);
 
     let have = Version { host: 7, generation: 8, seq: 9, ..Version::default() };
-    h1.transport.sync(h2.member, SyncRequest { have: vec![have] });
+    h1.transport.sync(h2.member, SyncRequest { have: vec![have], ..SyncRequest::default() });
     let Inbound::Sync { request, reply } = h2.next().await else { panic!("no sync") };
     assert_eq!(request.have, [have]);
     let response = SyncResponse { missing: Some(gossip("missed")), ..SyncResponse::default() };

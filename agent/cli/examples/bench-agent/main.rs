@@ -361,6 +361,7 @@ impl Lab {
             name: LAB.into(),
             hosts,
             containers,
+            zones: 1,
             mode: Mode::Switched,
             dir: None,
             binary: binary.to_owned(),

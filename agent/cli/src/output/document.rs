@@ -37,6 +37,8 @@ messages!(
     WatchLinksResponse,
     WatchRingsResponse,
     WatchServicesResponse,
+    WatchZonesResponse,
+    Zone,
 );
 
 static POOL: LazyLock<Result<DescriptorPool, String>> =

@@ -43,12 +43,12 @@ fn each_event_is_kept_once_and_a_sync_fills_the_gap() {
     assert_eq!(new.events.len(), 3);
     assert_eq!(holed.events().contiguous(HostId::new(1)), (1, 2));
 
-    let response = full.compare(&SyncRequest { have: holed.versions() });
+    let response = full.compare(&SyncRequest { have: holed.versions(), ..<_>::default() });
     assert!(response.lack.is_empty());
     let filled = holed.accept(now, response.missing.unwrap_or_default());
     assert_eq!(filled.events.iter().map(|e| e.seq).collect::<Vec<_>>(), [3, 4]);
     assert_eq!(holed.events().contiguous(HostId::new(1)), (1, 5));
-    let response = full.compare(&SyncRequest { have: holed.versions() });
+    let response = full.compare(&SyncRequest { have: holed.versions(), ..<_>::default() });
     assert!(response.missing.unwrap_or_default() == Gossip::default() && response.lack.is_empty());
 }
 
@@ -57,7 +57,7 @@ fn what_the_asker_has_and_the_answerer_lacks_is_named() {
     let now = Now::default();
     let (mut asker, answerer) = (Store::default(), Store::default());
     asker.accept(now, hosts(vec![record(7, 1, 1)]));
-    let response = answerer.compare(&SyncRequest { have: asker.versions() });
+    let response = answerer.compare(&SyncRequest { have: asker.versions(), ..<_>::default() });
     assert!(response.missing.unwrap_or_default().hosts.is_empty());
     assert_eq!(response.lack.iter().map(|v| v.host).collect::<Vec<_>>(), [7]);
     assert_eq!(asker.select(&response.lack).hosts.len(), 1, "and just that is pushed");
@@ -75,7 +75,7 @@ fn a_gap_is_waited_for_until_someone_had_it_all_and_a_long_sync_goes_on_where_it
     full.accept(now, events((1..=900).map(|seq| event(1, 1, seq)).collect()));
     late.accept(now, events(vec![event(1, 1, 900)]));
     for expected in [512, 900] {
-        let response = full.compare(&SyncRequest { have: late.versions() });
+        let response = full.compare(&SyncRequest { have: late.versions(), ..<_>::default() });
         late.accept(now, response.missing.unwrap_or_default());
         late.cover(&response.covers);
         assert_eq!(late.events().contiguous(HostId::new(1)), (1, expected));
@@ -86,7 +86,7 @@ fn a_gap_is_waited_for_until_someone_had_it_all_and_a_long_sync_goes_on_where_it
         store.accept(now, hosts(vec![record(1, 1, 1)]));
         store.accept(now, events([1, 2, 3, 4, 6].map(|seq| event(1, 1, seq)).to_vec()));
     }
-    let response = other.compare(&SyncRequest { have: one.versions() });
+    let response = other.compare(&SyncRequest { have: one.versions(), ..<_>::default() });
     one.accept(now, response.missing.unwrap_or_default());
     one.cover(&response.covers);
     assert_eq!(one.events().contiguous(HostId::new(1)), (1, 4));
@@ -96,7 +96,7 @@ fn a_gap_is_waited_for_until_someone_had_it_all_and_a_long_sync_goes_on_where_it
     fresh.accept(now, hosts(vec![record(1, 1, 1)]));
     full.accept(now, events((901..=6000).map(|seq| event(1, 1, seq)).collect()));
     for _ in 0..10 {
-        let response = full.compare(&SyncRequest { have: fresh.versions() });
+        let response = full.compare(&SyncRequest { have: fresh.versions(), ..<_>::default() });
         fresh.accept(now, response.missing.unwrap_or_default());
         fresh.cover(&response.covers);
     }
