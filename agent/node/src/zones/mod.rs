@@ -228,7 +228,7 @@ impl Zones {
 
     /// The least time between two versions of a record: all zones together write one a second.
     pub fn min_interval(&self) -> Duration {
-        Duration::from_secs(self.zones.len().max(2) as u64)
+        Duration::from_secs(self.zones.len().max(2) as u64).min(self.refresh())
     }
 
     /// A zone whose record is older is unreachable.

@@ -26,6 +26,8 @@ pub struct Trunk {
     pub uplink: Uplink,
     /// How it does.
     pub monitor: LinkMonitor,
+    /// The uplink that each host is tried over first.
+    first: Uplink,
     /// The delegate that the other zone names for it.
     preferred: Option<Member>,
     /// To the next try, once this one has failed.
@@ -91,7 +93,7 @@ impl Trunks {
             // Of the same end at the same address what is known stays so, as after its restart.
             let same = self.trunks.remove(slot).filter(|old| old.peer == peer);
             let (uplink, monitor) = same.map_or((uplink, monitor), |old| (old.uplink, old.monitor));
-            self.trunks.insert(*slot, Trunk { peer, uplink, monitor, preferred, wait: BACKOFF.0 });
+            self.trunks.insert(*slot, Trunk { peer, uplink, monitor, first, preferred, wait: BACKOFF.0 });
             changed = true;
         }
         changed
@@ -168,7 +170,7 @@ impl Trunk {
         self.monitor.state() == LinkState::Up
     }
 
-    /// Where to try next: over the other uplink, and every second time with another host of that zone.
+    /// Where to try next: over the other uplink, then with another host of that zone, and so on in a circle.
     fn next_try(
         &self,
         delegates: &[Member],
@@ -186,7 +188,7 @@ impl Trunk {
         }
         let ways: Vec<(Member, Uplink)> = hosts
             .into_iter()
-            .flat_map(|member| [self.uplink, self.uplink.other()].map(|uplink| (member, uplink)))
+            .flat_map(|member| [self.first, self.first.other()].map(|uplink| (member, uplink)))
             .filter(|(member, uplink)| usable(*member, *uplink))
             .collect();
         let here = ways.iter().position(|way| *way == (self.peer, self.uplink));
