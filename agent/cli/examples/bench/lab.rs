@@ -29,6 +29,7 @@ impl Lab {
         let options = UpOptions {
             name: name.into(),
             hosts,
+            zones: 1,
             containers,
             mode: Mode::Switched,
             dir: None,
