@@ -10,9 +10,13 @@
 //! link without a word. This crate knows no membership protocol, no address, no time, and nothing of routes.
 
 mod chord;
+pub mod coordinate;
 mod dual_ring;
 pub mod graph;
 mod hash;
+mod relay;
 
 pub use chord::default_chords;
+pub use coordinate::{Coordinate, Vivaldi};
 pub use dual_ring::{DualRing, Link, Mode, Ring, Role};
+pub use relay::relay;
