@@ -18,6 +18,7 @@ use ringmesh_proto::{
     member::Member,
     peer::{SyncRequest, SyncResponse},
 };
+use ringmesh_topology::Chords;
 
 /// A host by its number, from 0.
 pub type HostIndex = usize;
@@ -43,6 +44,12 @@ pub struct World {
     sick: BTreeSet<HostIndex>,
     /// Of datagrams and of gossip frames, in percent.
     loss: u32,
+    /// Of the hosts that are added from now on.
+    chords: Chords,
+    /// Of the hosts that are added from now on.
+    rack: String,
+    /// One way, between two hosts, the lower first; what comes on top is drawn.
+    delays: BTreeMap<(HostIndex, HostIndex), Duration>,
     delivered: u64,
 }
 
@@ -81,6 +88,9 @@ impl World {
             off: BTreeSet::new(),
             sick: BTreeSet::new(),
             loss: 0,
+            chords: Chords::Auto,
+            rack: String::new(),
+            delays: BTreeMap::new(),
             delivered: 0,
         }
     }
@@ -95,6 +105,9 @@ impl World {
             me,
             name: format!("h{}", index + 1),
             zone: "default".into(),
+            rack: self.rack.clone(),
+            chords: self.chords,
+            configured_chords: None,
             version: "sim".into(),
             wiring: Wiring::Switched { seed: 42 },
             position: 0,
@@ -182,6 +195,21 @@ impl World {
     fn is_cut(&self, from: HostIndex, to: HostIndex, uplink: Uplink) -> bool {
         [from, to].iter().any(|host| self.cut.contains(&(*host, uplink)))
             || self.cut_pairs.contains(&(from.min(to), from.max(to)))
+    }
+
+    /// The rule of chords of the hosts that are added from now on.
+    pub fn use_chords(&mut self, chords: Chords) {
+        self.chords = chords;
+    }
+
+    /// The rack of the hosts that are added from now on.
+    pub fn use_rack(&mut self, rack: &str) {
+        self.rack = rack.to_owned();
+    }
+
+    /// What these two send to each other takes so much longer, one way.
+    pub fn delay(&mut self, one: HostIndex, other: HostIndex, span: Duration) {
+        self.delays.insert((one.min(other), one.max(other)), span);
     }
 
     /// From now on so many percent of datagrams and gossip frames are lost, each by itself.
@@ -343,12 +371,12 @@ impl World {
         match output {
             Output::Datagram { to, uplink, bytes } => {
                 if let Some(to) = self.locate(to, uplink) {
-                    self.push(at, Event::Datagram { from, to, uplink, bytes });
+                    self.push(at + self.distance(from, to), Event::Datagram { from, to, uplink, bytes });
                 }
             }
             Output::Gossip { to, uplink, bytes, .. } => {
                 if let Some(to) = self.locate(to, uplink) {
-                    self.push(at, Event::Gossip { from, to, uplink, bytes });
+                    self.push(at + self.distance(from, to), Event::Gossip { from, to, uplink, bytes });
                 }
             }
             Output::Sync { to, request } => {
@@ -386,6 +414,10 @@ impl World {
             Some(_) => Reach::Answers,
             None => Reach::Silent,
         }
+    }
+
+    fn distance(&self, from: HostIndex, to: HostIndex) -> Duration {
+        self.delays.get(&(from.min(to), from.max(to))).copied().unwrap_or_default()
     }
 
     fn arrival(&mut self) -> Instant {

@@ -109,6 +109,13 @@ impl Coordinate {
         Duration::from_micros(if adjusted > 0.0 { adjusted } else { raw }.round() as u64)
     }
 
+    /// How far a host has moved between two coordinates of it.
+    pub fn moved(&self, before: &Self) -> Duration {
+        let way = Point::from(self).minus(&Point::from(before)).length();
+        let heights = f64::from(self.height_us.abs_diff(before.height_us));
+        Duration::from_micros((way + heights).round() as u64)
+    }
+
     /// Without adjustments.
     fn raw(&self, other: &Self) -> f64 {
         Point::from(self).minus(&Point::from(other)).norm()

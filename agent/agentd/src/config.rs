@@ -2,6 +2,8 @@
 //!
 //! Text becomes these structs in [`Config::load`], which also checks ranges across keys; nothing is checked again inside.
 
+mod chords;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -13,6 +15,8 @@ use std::{
 use ringmesh_node::health::spec::{Check, ContainerSpec, ServiceSpec};
 use ringmesh_proto::Uplink;
 use serde::{Deserialize, Serialize};
+
+pub use chords::ChordRule;
 
 /// The file that is read when none is named.
 pub const DEFAULT_PATH: &str = "/etc/ringmesh/agent.toml";
@@ -60,6 +64,9 @@ pub struct Host {
     /// The failure domain and gossip pool. Default "default".
     #[serde(default = "default_zone")]
     pub zone: String,
+    /// The rack, for chords of kind "rack-aware"; as a host's name. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rack: Option<String>,
 }
 
 /// `[uplink.a]` and `[uplink.b]`
@@ -102,6 +109,9 @@ pub struct Mesh {
     pub position: Option<u16>,
     /// Connections to hosts that are no ring neighbours, kept for reuse; two a host, so 256 are enough for 128 hosts. 8 to 4096, default 256.
     pub connection_cache: usize,
+    /// The rule of chords with which `ringmesh init` makes a cluster: "auto", "none" or { kind = "random", "sqrt", "fingers" or "rack-aware", count = 1 to 8 }. At the other hosts the cluster's, or absent. Default "auto".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chords: Option<ChordRule>,
 }
 
 /// How the hosts are wired.
@@ -117,7 +127,7 @@ pub enum Mode {
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { mode: Mode::Switched, position: None, connection_cache: 256 }
+        Self { mode: Mode::Switched, position: None, connection_cache: 256, chords: None }
     }
 }
 
@@ -408,6 +418,7 @@ impl Config {
     fn check(&self) -> Result<(), (String, String)> {
         name("host.name", &self.host.name)?;
         name("host.zone", &self.host.zone)?;
+        self.host.rack.iter().try_for_each(|rack| name("host.rack", rack))?;
         for (uplink, address) in Uplink::BOTH.iter().zip(self.addresses()) {
             let Some(address) = address else { continue };
             let key = format!("uplink.{uplink}.address");
@@ -700,6 +711,12 @@ http = { address = "127.0.0.1:8080" }
             ("http = {", "tcp = \"127.0.0.1:1\"\nhttp = {", "needs exactly one of exec, tcp, http and grpc"),
             ("10.1.0.2/24", "10.1.0.2", "container.web.network.address: \"10.1.0.2\" is not ADDRESS/LENGTH"),
             ("args = [\"/bin/httpd\"]", "args = []", "container.web.oci.args: is empty"),
+            ("name = \"h1\"", "name = \"h1\"\nrack = \"R 1\"", "agent.toml: host.rack: \"R 1\" is no name"),
+            (
+                "[uplink.b]",
+                "[mesh]\nchords = { kind = \"rings\", count = 2 }\n[uplink.b]",
+                "agent.toml:7: \"rings\" is no kind",
+            ),
             ("[uplink.b]", "[mesh]\nposition = 3\n[uplink.b]", "mesh.position: has a meaning only when"),
         ];
         for (from, to, expected) in cases {

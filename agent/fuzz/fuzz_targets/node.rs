@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
-use ringmesh_node::{Config, Node, Output, overlay::Wiring};
+use ringmesh_node::{Chords, Config, Node, Output, overlay::Wiring};
 use ringmesh_proto::{
     ClusterId, HostId, Instant, Now, UnixMillis, Uplink,
     datagram::{Datagram, Kind, MAX_LEN, MAX_PAYLOAD},
@@ -80,6 +80,9 @@ fn config() -> Config {
         me: member(1),
         name: "h1".into(),
         zone: "default".into(),
+        rack: String::new(),
+        chords: Chords::Auto,
+        configured_chords: None,
         version: "fuzz".into(),
         wiring: Wiring::Switched { seed: 1 },
         position: 0,

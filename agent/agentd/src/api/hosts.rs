@@ -1,8 +1,9 @@
 //! `ringmesh.v1.Hosts`.
 
+use ringmesh_node::View;
 use ringmesh_proto::v1::{
-    GetHostRequest, Host, ListHostsRequest, ListHostsResponse, WatchHostsRequest, WatchHostsResponse, change::Kind,
-    hosts_server::Hosts,
+    GetHostRequest, GetRoundTripRequest, Host, ListHostsRequest, ListHostsResponse, RoundTrip, WatchHostsRequest,
+    WatchHostsResponse, change::Kind, hosts_server::Hosts,
 };
 use tonic::{Request, Response, Status};
 
@@ -19,7 +20,8 @@ impl Watched for Host {
     }
 
     fn essence(&self) -> Self {
-        Self { heard_at: None, ..self.clone() }
+        // Coordinates move with every measurement.
+        Self { heard_at: None, coordinate: None, rtt_estimate_us: 0, ..self.clone() }
     }
 }
 
@@ -35,9 +37,20 @@ impl Hosts for Api {
 
     async fn get_host(&self, request: Request<GetHostRequest>) -> Result<Response<Host>, Status> {
         let name = request.into_inner().name;
+        find_host(&self.view(), &name).cloned().map(Response::new)
+    }
+
+    async fn get_round_trip(&self, request: Request<GetRoundTripRequest>) -> Result<Response<RoundTrip>, Status> {
+        let request = request.into_inner();
         let view = self.view();
-        let found = view.hosts.iter().find(|host| host.name == name || host.id == name);
-        found.cloned().map(Response::new).ok_or_else(|| not_found("host", &name))
+        let (from, to) = (find_host(&view, &request.from)?, find_host(&view, &request.to)?);
+        let unknown = || {
+            let without = if from.coordinate.is_none() { &from.name } else { &to.name };
+            let text =
+                "has told no coordinate yet: it runs an older version, or was not heard of since this agent started";
+            Status::failed_precondition(format!("{without} {text}"))
+        };
+        view.round_trip(from, to).map(Response::new).ok_or_else(unknown)
     }
 
     async fn watch_hosts(&self, _: Request<WatchHostsRequest>) -> Result<Response<Self::WatchHostsStream>, Status> {
@@ -47,4 +60,10 @@ impl Hosts for Api {
         };
         Ok(Response::new(self.watch_view(|view| view.hosts.to_vec(), message)))
     }
+}
+
+/// The host of this name or id.
+pub(super) fn find_host<'a>(view: &'a View, name: &str) -> Result<&'a Host, Status> {
+    let found = view.hosts.iter().find(|host| host.name == name || host.id == name);
+    found.ok_or_else(|| not_found("host", name))
 }

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use ringmesh_node::Chords;
 use ringmesh_proto::{
     ClusterId, HostId,
     frame::refusal,
@@ -46,6 +47,7 @@ const ID_TRIES: usize = 16;
 pub struct Authority {
     cluster: ClusterId,
     ring_seed: u64,
+    chords: Chords,
     ca: Ca,
     authorities: Vec<CertificateDer<'static>>,
     own: (String, HostId),
@@ -106,6 +108,7 @@ impl Authority {
         Ok(Self {
             cluster: identity.cluster,
             ring_seed: identity.ring_seed,
+            chords: identity.chords,
             ca,
             authorities: identity.authorities.clone(),
             own: (identity.name.clone(), identity.host),
@@ -184,6 +187,7 @@ impl Authority {
             authorities: self.authorities.iter().map(|authority| authority.to_vec().into()).collect(),
             ring_seed: self.ring_seed,
             seeds: Vec::new(),
+            chords: self.chords.to_string(),
         })
     }
 

@@ -8,6 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use ringmesh_node::Chords;
 use ringmesh_proto::{ClusterId, HostId, member::Member, token::Token};
 
 use super::{
@@ -90,6 +91,10 @@ pub struct JoinOutcome {
     pub via: SocketAddr,
     /// Members to contact first.
     pub seeds: Vec<Member>,
+    /// The cluster's rule of chords.
+    pub chords: Chords,
+    /// The one that the configuration asks for in vain.
+    pub refused_chords: Option<Chords>,
     /// Whether the host has an uplink B. Without one, a single cable cuts it off.
     pub has_uplink_b: bool,
 }
@@ -108,7 +113,8 @@ pub fn init(options: &InitOptions) -> Result<InitOutcome, IdentityError> {
     let config_written = host_config.write()?;
     let cluster = ClusterId::new(cert::random_u64()?);
     let host = first_host_id()?;
-    make_first_host(cluster, host, name, state_dir)?;
+    let chords = host_config.config.mesh.chords.map_or(Chords::Auto, |rule| rule.0);
+    make_first_host(cluster, host, name, chords, state_dir)?;
     Ok(InitOutcome {
         cluster,
         host,
@@ -149,6 +155,7 @@ pub fn join(options: &JoinOptions) -> Result<JoinOutcome, IdentityError> {
             host: joined.host,
             name: config.host.name.clone(),
             ring_seed: joined.ring_seed,
+            chords: joined.chords,
         },
         certificate: &joined.certificate,
         key: &joined.key,
@@ -164,11 +171,19 @@ pub fn join(options: &JoinOptions) -> Result<JoinOutcome, IdentityError> {
         config_written,
         via: joined.via,
         seeds: joined.seeds,
+        chords: joined.chords,
+        refused_chords: config.mesh.chords.map(|rule| rule.0).filter(|asked| *asked != joined.chords),
         has_uplink_b: config.uplink.b.is_some(),
     })
 }
 
-fn make_first_host(cluster: ClusterId, host: HostId, name: &str, state_dir: &Path) -> Result<(), IdentityError> {
+fn make_first_host(
+    cluster: ClusterId,
+    host: HostId,
+    name: &str,
+    chords: Chords,
+    state_dir: &Path,
+) -> Result<(), IdentityError> {
     let now = now_unix();
     let ca = cert::Ca::generate(cluster, now)?;
     let sign = |role, common_name: &str| {
@@ -182,7 +197,7 @@ fn make_first_host(cluster: ClusterId, host: HostId, name: &str, state_dir: &Pat
     // None: and none of a cluster that this host was in before.
     seeds::write(state_dir, &[])?;
     NewIdentity {
-        cluster: ClusterFile { cluster, host, name: name.to_owned(), ring_seed },
+        cluster: ClusterFile { cluster, host, name: name.to_owned(), ring_seed, chords },
         certificate: &certificate,
         key: &key,
         authorities: std::slice::from_ref(&ca.certificate),

@@ -11,6 +11,7 @@ use std::{
 
 use quinn::{ClientConfig, Connection, Endpoint, TransportConfig, VarInt, crypto::rustls::QuicClientConfig};
 use rcgen::KeyPair;
+use ringmesh_node::Chords;
 use ringmesh_proto::{
     ClusterId, HostId,
     frame::{self, PREFIX_LEN},
@@ -113,6 +114,7 @@ pub(super) struct Joined {
     pub(super) cluster: ClusterId,
     pub(super) host: HostId,
     pub(super) ring_seed: u64,
+    pub(super) chords: Chords,
     pub(super) key: KeyPair,
     pub(super) certificate: CertificateDer<'static>,
     pub(super) authorities: Vec<CertificateDer<'static>>,
@@ -289,7 +291,10 @@ fn check(
     }
     let seeds = response.seeds.iter().take(MAX_SEEDS).map(Member::try_from).collect::<Result<_, _>>();
     let seeds = seeds.map_err(|_| "it sent a malformed member")?;
-    Ok(Joined { cluster, host, ring_seed: response.ring_seed, key, certificate, authorities, seeds, via })
+    // Hosts of the first versions say nothing of it.
+    let chords = if response.chords.is_empty() { Ok(Chords::Auto) } else { response.chords.parse() };
+    let chords = chords.map_err(|_| "its cluster goes by chords that this version does not know")?;
+    Ok(Joined { cluster, host, ring_seed: response.ring_seed, chords, key, certificate, authorities, seeds, via })
 }
 
 fn refused(address: SocketAddr, refusal: &Refusal) -> JoinError {

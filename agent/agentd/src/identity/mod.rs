@@ -8,7 +8,7 @@
 //!                     /ca.key         only on hosts that may admit others
 //!                     /host.pem       this host's certificate
 //!                     /host.key
-//!                     /cluster.toml   cluster_id, host_id, name, ring_seed
+//!                     /cluster.toml   cluster_id, host_id, name, ring_seed, chords
 //!                     /operator.pem   on the first host: a client of the API over TCP
 //!                     /operator.key
 //! <state_dir>/tokens.json             on hosts with ca.key: what is known of join tokens
@@ -33,6 +33,7 @@ mod verifier;
 use std::{fmt, path::Path};
 
 use rcgen::KeyPair;
+use ringmesh_node::Chords;
 use ringmesh_proto::{ClusterId, HostId};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
@@ -55,6 +56,8 @@ pub struct Identity {
     pub name: String,
     /// Orders the rings.
     pub ring_seed: u64,
+    /// The cluster's rule of chords.
+    pub chords: Chords,
     /// Its certificate, without the CA's.
     pub chain: Vec<CertificateDer<'static>>,
     /// The private key to it.
@@ -83,6 +86,7 @@ impl Identity {
             host: file.host,
             name: file.name,
             ring_seed: file.ring_seed,
+            chords: file.chords,
             key: read_key(&directory.join("host.key"))?.into(),
             authority_key: read_key_if_there(&directory.join("ca.key"))?,
             chain,

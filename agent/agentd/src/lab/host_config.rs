@@ -24,7 +24,7 @@ const TENANTS: [&str; 2] = ["red", "blue"];
 pub(super) fn host_config(lab: &str, dir: &Path, host: HostNumber, containers: u16) -> Config {
     let uplink = |uplink| UplinkAddress { address: host.address(uplink).into(), port: crate::config::DEFAULT_PORT };
     Config {
-        host: Host { name: host.name(), state_dir: host.state_dir(dir), zone: "default".into() },
+        host: Host { name: host.name(), state_dir: host.state_dir(dir), zone: "default".into(), rack: None },
         uplink: Uplinks { a: uplink(Uplink::A), b: Some(uplink(Uplink::B)) },
         mesh: Mesh::default(),
         api: Api { socket: host.socket(dir), listen: Vec::new() },

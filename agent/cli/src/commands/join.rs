@@ -30,6 +30,13 @@ pub(crate) fn run(args: JoinArgs) -> Result<(), CliError> {
     let options = JoinOptions { config_path, name, uplink_a, uplink_b, state_dir, token: args.token };
     let outcome = join(&options).map_err(|error| CliError::failed(&error))?;
     note(&format!("{} ({}) joined cluster {} through {}", outcome.name, outcome.host, outcome.cluster, outcome.via));
+    if let Some(asked) = outcome.refused_chords {
+        note(&format!(
+            "warning: mesh.chords asks for {asked}, but the cluster goes by {}, and so does this host: take it out of {}",
+            outcome.chords,
+            config.display()
+        ));
+    }
     next_steps(&config, outcome.config_written, outcome.has_uplink_b);
     Ok(())
 }
