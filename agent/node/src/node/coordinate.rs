@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use ringmesh_topology::coordinate::Refused;
+
 use super::Node;
 use crate::coordinate;
 
@@ -17,14 +19,19 @@ impl Node {
         let Some((peer, uplink, rtt)) = self.overlay.take_round_trip() else { return };
         let Some(heard) = self.store.host(peer) else { return };
         let refused = match coordinate::decode(heard.record.coordinate.as_ref()) {
-            Some(theirs) => self.place.vivaldi().update(peer, uplink, rtt, &theirs).is_err(),
+            Some(theirs) => match self.place.vivaldi().update(peer, uplink, rtt, &theirs) {
+                Ok(()) => {
+                    self.place.measured(rtt);
+                    false
+                }
+                Err(Refused::Implausible) => true,
+                Err(Refused::RoundTrip) => false,
+            },
             // A host of an earlier version says nothing, and that is no fault.
             None => heard.record.coordinate.is_some(),
         };
         if refused {
             self.count("coordinates_refused");
-        } else {
-            self.place.measured(rtt);
         }
     }
 }
