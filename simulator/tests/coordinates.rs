@@ -125,7 +125,7 @@ fn a_host_with_another_rule_of_chords_is_told_of_once_and_breaks_no_ring() {
     assert!(all_alive(&world), "{:#?}", world.view(0).hosts);
     for host in world.hosts() {
         assert_eq!(told(&world, host, "host-down"), 0);
-        assert_eq!(told(&world, host, "chords-differ"), if host == odd { 9 } else { 1 }, "h{}", host + 1);
+        assert_eq!(told(&world, host, "chords-differ"), if host == odd { 8 } else { 1 }, "h{}", host + 1);
         assert_eq!(world.view(host).rings, world.view(0).rings);
     }
     let event = world.view(0).events.iter().find(|event| event.kind == "chords-differ").cloned().unwrap();

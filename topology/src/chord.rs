@@ -144,6 +144,7 @@ impl DualRing {
         let mut targets: Vec<HostId> = Vec::new();
         let Some(seat) = self.position(Ring::A, host).filter(|_| self.mode() == Mode::Switched) else { return targets };
         let point = self.points[seat];
+        let near: Vec<HostId> = self.neighbours(host).iter().map(|link| link.peer).chain([host]).collect();
         for nth in 0..drawn.count {
             let nth = u64::from(nth);
             let place = match drawn.kind {
@@ -152,8 +153,8 @@ impl DualRing {
                 ChordKind::Fingers => point.wrapping_add(1 << (63 - nth)),
             };
             let target = match drawn.kind {
-                ChordKind::RackAware => self.owner_in_another_rack(place, host, &targets, racks),
-                ChordKind::Random | ChordKind::Sqrt | ChordKind::Fingers => self.owner(place, host),
+                ChordKind::RackAware => self.owner_in_another_rack(place, host, (&near, &targets), racks),
+                ChordKind::Random | ChordKind::Sqrt | ChordKind::Fingers => self.owner(place, &near),
             };
             targets.extend(target.filter(|peer| !targets.contains(peer)));
         }
@@ -186,9 +187,12 @@ impl DualRing {
         }
         let mut pairs = Vec::new();
         for (target, mut drawers) in by_target {
-            let rank = |host: &HostId| hash(&[self.seed(), CROWD_TAG, target.raw().into(), host.raw().into()]);
-            drawers.sort_by_cached_key(rank);
-            drawers.truncate(CROWD * usize::from(drawn.count));
+            let room = CROWD * usize::from(drawn.count);
+            if drawers.len() > room {
+                let rank = |host: &HostId| hash(&[self.seed(), CROWD_TAG, target.raw().into(), host.raw().into()]);
+                drawers.sort_by_cached_key(rank);
+                drawers.truncate(room);
+            }
             pairs.extend(drawers.into_iter().map(|host| (host.min(target), host.max(target))));
         }
         pairs.sort_unstable();
@@ -226,22 +230,35 @@ impl DualRing {
         order[start..].iter().chain(&order[..start]).copied()
     }
 
-    /// The first host at or after a place that is neither `host` nor its neighbour.
-    fn owner(&self, place: u64, host: HostId) -> Option<HostId> {
-        // Itself and four neighbours are not allowed: the sixth candidate always is.
-        self.onwards(place).take(6).find(|peer| *peer != host && !self.are_neighbours(host, *peer))
+    /// The first host at or after a place that is none of `near`: a host and its at most four neighbours.
+    fn owner(&self, place: u64, near: &[HostId]) -> Option<HostId> {
+        self.onwards(place).take(near.len() + 1).find(|peer| !near.contains(peer))
     }
 
     /// The same, if possible in a rack to which `host` has no chord yet, else in another than its own, else in any. A host
-    /// that names no rack is in one of its own.
-    fn owner_in_another_rack(&self, place: u64, host: HostId, taken: &[HostId], racks: &Racks) -> Option<HostId> {
-        let same = |one: HostId, other: HostId| racks.get(&one).is_some_and(|rack| racks.get(&other) == Some(rack));
-        let allowed = |peer: &HostId| *peer != host && !taken.contains(peer) && !self.are_neighbours(host, *peer);
-        let other = |peer: &HostId| !same(*peer, host);
-        let candidates = || self.onwards(place).take(RACK_SCAN);
-        let new = |peer: &HostId| other(peer) && taken.iter().all(|taken| !same(*peer, *taken));
-        let first = |wanted: &dyn Fn(&HostId) -> bool| candidates().find(|peer| wanted(peer) && allowed(peer));
-        first(&new).or_else(|| first(&other)).or_else(|| first(&|_| true))
+    /// that names no rack is in one of its own. Those of `taken` are not taken again.
+    fn owner_in_another_rack(
+        &self,
+        place: u64,
+        host: HostId,
+        (near, taken): (&[HostId], &[HostId]),
+        racks: &Racks,
+    ) -> Option<HostId> {
+        let rack = |host: &HostId| racks.get(host);
+        let (own, others): (_, Vec<_>) = (rack(&host), taken.iter().filter_map(rack).collect());
+        let (mut any, mut other) = (None, None);
+        let allowed = |peer: &HostId| !near.contains(peer) && !taken.contains(peer);
+        for peer in self.onwards(place).take(RACK_SCAN).filter(allowed) {
+            let there = rack(&peer);
+            any = any.or(Some(peer));
+            if there.is_none() || there != own {
+                other = other.or(Some(peer));
+                if there.is_none_or(|there| !others.contains(&there)) {
+                    return Some(peer);
+                }
+            }
+        }
+        other.or(any)
     }
 }
 

@@ -63,7 +63,12 @@ fn drain(node: &mut Node, now: Now) {
         match output {
             Output::Datagram { bytes, .. } => assert!(bytes.len() <= MAX_LEN),
             Output::Gossip { bytes, .. } => assert!(bytes.len() <= frame::PREFIX_LEN + frame::MAX_GOSSIP),
-            Output::Sync { .. } | Output::Pin(_) | Output::Probe(_) | Output::Persist(_) | Output::Left => {}
+            Output::Sync { .. }
+            | Output::Reach { .. }
+            | Output::Pin(_)
+            | Output::Probe(_)
+            | Output::Persist(_)
+            | Output::Left => {}
         }
     }
     let _ = node.poll_view(now);

@@ -5,6 +5,9 @@ use ringmesh_topology::{Chords, Racks};
 
 use super::Node;
 
+/// Hosts with one other rule that are told of; whoever is odd himself would otherwise tell of all. `host show` has each.
+const MAX_TOLD: usize = 8;
+
 /// As in a record.
 pub(super) fn encode(chords: Chords) -> String {
     if chords == Chords::Auto { String::new() } else { chords.to_string() }
@@ -46,8 +49,11 @@ impl Node {
             theirs.escape_debug(),
             self.config.name,
         );
+        let alike = self.other_chords.values().filter(|told| **told == theirs).count();
         self.other_chords.insert(host, theirs);
-        self.warn_of_chords(now, host, text);
+        if alike < MAX_TOLD {
+            self.warn_of_chords(now, host, text);
+        }
     }
 
     /// Warns if the configuration asks for another rule than the cluster's.
