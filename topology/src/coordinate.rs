@@ -204,7 +204,7 @@ impl Vivaldi {
         self.filters.retain(|(host, uplink), _| keep(*host, *uplink));
     }
 
-    /// The median of the last round trips: one that waited in a queue says nothing of the way (Ledlie, §4.2).
+    /// The median of the last round trips: one that waited in a queue says nothing of the way (Ledlie).
     fn filter(&mut self, host: HostId, uplink: Uplink, rtt: Duration) -> Duration {
         if self.filters.len() >= MAX_FILTERS && !self.filters.contains_key(&(host, uplink)) {
             return rtt;
@@ -237,7 +237,7 @@ impl Vivaldi {
         self.point.bound();
     }
 
-    /// Gravity (Ledlie, §5): coordinates do not drift away from the origin together.
+    /// Gravity (Ledlie): coordinates do not drift away from the origin together.
     fn fall(&mut self) {
         let length = self.point.length();
         if length >= 1.0 {
