@@ -19,6 +19,7 @@ use ringmesh_proto::{
     member::Member,
     peer::{SyncRequest, SyncResponse},
 };
+use ringmesh_topology::Chords;
 
 /// A host that is down for so long is forgotten: soon, so that tests see it.
 pub const FORGET_AFTER: Duration = Duration::from_secs(150);
@@ -47,6 +48,12 @@ pub struct World {
     sick: BTreeSet<HostIndex>,
     /// Of datagrams and of gossip frames, in percent.
     loss: u32,
+    /// Of the hosts that are added from now on.
+    chords: Chords,
+    /// Of the hosts that are added from now on.
+    rack: String,
+    /// One way, between two hosts, the lower first; what comes on top is drawn.
+    delays: BTreeMap<(HostIndex, HostIndex), Duration>,
     delivered: u64,
 }
 
@@ -85,6 +92,9 @@ impl World {
             off: BTreeSet::new(),
             sick: BTreeSet::new(),
             loss: 0,
+            chords: Chords::Auto,
+            rack: String::new(),
+            delays: BTreeMap::new(),
             delivered: 0,
         }
     }
@@ -114,6 +124,9 @@ impl World {
             me,
             name: format!("h{}", index + 1),
             zone: zone.into(),
+            rack: self.rack.clone(),
+            chords: self.chords,
+            configured_chords: None,
             version: "sim".into(),
             wiring: Wiring::Switched { seed: 42 },
             position: 0,
@@ -205,6 +218,21 @@ impl World {
     fn is_cut(&self, from: HostIndex, to: HostIndex, uplink: Uplink) -> bool {
         [from, to].iter().any(|host| self.cut.contains(&(*host, uplink)))
             || self.cut_pairs.contains(&(from.min(to), from.max(to)))
+    }
+
+    /// The rule of chords of the hosts that are added from now on.
+    pub fn use_chords(&mut self, chords: Chords) {
+        self.chords = chords;
+    }
+
+    /// The rack of the hosts that are added from now on.
+    pub fn use_rack(&mut self, rack: &str) {
+        self.rack = rack.to_owned();
+    }
+
+    /// What these two send to each other takes so much longer, one way.
+    pub fn delay(&mut self, one: HostIndex, other: HostIndex, span: Duration) {
+        self.delays.insert((one.min(other), one.max(other)), span);
     }
 
     /// From now on so many percent of datagrams and gossip frames are lost, each by itself.
@@ -366,12 +394,12 @@ impl World {
         match output {
             Output::Datagram { to, uplink, bytes } => {
                 if let Some(to) = self.locate(to, uplink) {
-                    self.push(at, Event::Datagram { from, to, uplink, bytes });
+                    self.push(at + self.distance(from, to), Event::Datagram { from, to, uplink, bytes });
                 }
             }
             Output::Gossip { to, uplink, bytes, .. } => {
                 if let Some(to) = self.locate(to, uplink) {
-                    self.push(at, Event::Gossip { from, to, uplink, bytes });
+                    self.push(at + self.distance(from, to), Event::Gossip { from, to, uplink, bytes });
                 }
             }
             Output::Sync { to, request } => {
@@ -409,6 +437,10 @@ impl World {
             Some(_) => Reach::Answers,
             None => Reach::Silent,
         }
+    }
+
+    fn distance(&self, from: HostIndex, to: HostIndex) -> Duration {
+        self.delays.get(&(from.min(to), from.max(to))).copied().unwrap_or_default()
     }
 
     fn arrival(&mut self) -> Instant {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use ringmesh_proto::{HostId, Uplink};
 
-use crate::{DualRing, Mode, Ring};
+use crate::{Chords, DualRing, Mode, Racks, Ring};
 
 /// An undirected edge; `None` for the uplink if it stands for something else than one.
 type Edge = (HostId, HostId, Option<Uplink>);
@@ -35,10 +35,10 @@ impl Graph {
         Self { hosts, edges }
     }
 
-    /// The links of a dual ring, with this many chords drawn by each host.
+    /// The links of a dual ring and its chords.
     ///
     /// In cabled mode an edge is a cable and bears A, the uplink of its counter-clockwise end; the other end's is B.
-    pub fn of(rings: &DualRing, chords_per_host: usize) -> Self {
+    pub fn of(rings: &DualRing, chords: Chords, racks: &Racks) -> Self {
         let mut edges = Vec::new();
         let cycles: &[Ring] = match rings.mode() {
             Mode::Switched => &Ring::BOTH,
@@ -49,7 +49,7 @@ impl Graph {
             edges.extend(rings.hosts().filter_map(pair));
         }
         let chord = |(low, high)| (low, high, Some(rings.chord_uplink(low, high)));
-        edges.extend(rings.chord_pairs(chords_per_host).into_iter().map(chord));
+        edges.extend(rings.chord_pairs(chords, racks).into_iter().map(chord));
         Self::new(rings.hosts(), edges)
     }
 
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_plain_ring_has_the_distances_of_a_circle() {
-        let graph = Graph::of(&cabled(10), 0);
+        let graph = plain(&cabled(10), Chords::None);
         let distances: Vec<_> = graph.distances(HostId::new(0)).into_iter().flatten().collect();
         assert_eq!(distances, [0, 1, 2, 3, 4, 5, 4, 3, 2, 1]);
         assert_eq!(graph.hops().map(|hops| hops.diameter), Some(5));
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_is_seen() {
-        let graph = Graph::of(&cabled(6), 0);
+        let graph = plain(&cabled(6), Chords::None);
         let two_cables = graph.without_edges(|edge| edge.0 == HostId::new(0));
         assert!(!two_cables.is_connected(), "a host without its two cables is alone");
         assert_eq!(two_cables.hops(), None);
@@ -177,16 +177,16 @@ mod tests {
     fn a_permuted_dual_ring_of_1024_hosts_is_some_ten_hops_wide_where_a_plain_ring_is_512() {
         for seed in 0..3 {
             let rings = DualRing::switched(seed, ids(0..1024));
-            let bare = Graph::of(&rings, 0).hops().expect("connected");
+            let bare = plain(&rings, Chords::None).hops().expect("connected");
             assert!(bare.diameter <= 12 && bare.mean < 6.5, "seed {seed}: {bare:?}");
-            let chords = Graph::of(&rings, default_chords()).hops().expect("connected");
+            let chords = plain(&rings, Chords::Auto).hops().expect("connected");
             assert!(chords.diameter <= 8 && chords.mean < bare.mean, "seed {seed}: {chords:?}");
         }
-        assert_eq!(Graph::of(&cabled(1024), 0).hops().map(|hops| hops.diameter), Some(512));
+        assert_eq!(plain(&cabled(1024), Chords::None).hops().map(|hops| hops.diameter), Some(512));
     }
 
-    fn default_chords() -> usize {
-        crate::default_chords(1024)
+    fn plain(rings: &DualRing, chords: Chords) -> Graph {
+        Graph::of(rings, chords, &Racks::new())
     }
 
     proptest! {
@@ -194,7 +194,7 @@ mod tests {
         fn a_dual_ring_survives_any_one_host_link_or_segment(
             seed: u64, all in prop::collection::btree_set(any::<u32>().prop_map(HostId::new), 4..40),
         ) {
-            let graph = Graph::of(&DualRing::switched(seed, all), 0);
+            let graph = plain(&DualRing::switched(seed, all), Chords::None);
             for lost in graph.hosts() {
                 prop_assert!(graph.without_host(*lost).is_connected(), "without host {lost}");
                 for uplink in Uplink::BOTH {
@@ -212,7 +212,7 @@ mod tests {
 
         #[test]
         fn a_cabled_ring_survives_any_one_host_or_cable(hosts in 3u16..40) {
-            let graph = Graph::of(&cabled(hosts), 0);
+            let graph = plain(&cabled(hosts), Chords::None);
             for lost in graph.hosts() {
                 prop_assert!(graph.without_host(*lost).is_connected(), "without host {lost}");
             }

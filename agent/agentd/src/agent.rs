@@ -221,6 +221,9 @@ fn node_config(config: &Config, identity: &Identity) -> Result<ringmesh_node::Co
         me: Member { id: identity.host, generation: state.generation, addresses: config.addresses() },
         name: config.host.name.clone(),
         zone: config.host.zone.clone(),
+        rack: config.host.rack.clone().unwrap_or_default(),
+        chords: identity.chords,
+        configured_chords: config.mesh.chords.map(|rule| rule.0),
         version: env!("CARGO_PKG_VERSION").into(),
         wiring: match config.mesh.mode {
             Mode::Switched => Wiring::Switched { seed: identity.ring_seed },

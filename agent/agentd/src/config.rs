@@ -2,6 +2,8 @@
 //!
 //! Text becomes these structs in [`Config::load`], which also checks ranges across keys; nothing is checked again inside.
 
+mod chords;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -16,6 +18,8 @@ use ringmesh_node::{
 };
 use ringmesh_proto::Uplink;
 use serde::{Deserialize, Serialize};
+
+pub use chords::ChordRule;
 
 /// The file that is read when none is named.
 pub const DEFAULT_PATH: &str = "/etc/ringmesh/agent.toml";
@@ -70,6 +74,9 @@ pub struct Host {
     /// Default "default".
     #[serde(default = "default_zone")]
     pub zone: String,
+    /// The rack, for chords of kind "rack-aware"; as a host's name. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rack: Option<String>,
 }
 
 /// `[uplink.a]` and `[uplink.b]`
@@ -115,6 +122,9 @@ pub struct Mesh {
     /// A host that has been down or gone for so long is shown no more. 1 h to 10,000 h, default 72 h.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub forget_after: Duration,
+    /// The rule of chords with which `ringmesh init` makes a cluster: "auto", "none" or { kind = "random", "sqrt", "fingers" or "rack-aware", count = 1 to 8 }. At the other hosts the cluster's, or absent. Default "auto".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chords: Option<ChordRule>,
 }
 
 /// How the hosts are wired.
@@ -135,6 +145,7 @@ impl Default for Mesh {
             position: None,
             connection_cache: 256,
             forget_after: Duration::from_secs(72 * 3600),
+            chords: None,
         }
     }
 }
@@ -480,6 +491,7 @@ impl Config {
     fn check(&self) -> Result<(), (String, String)> {
         name("host.name", &self.host.name)?;
         name("host.zone", &self.host.zone)?;
+        self.host.rack.iter().try_for_each(|rack| name("host.rack", rack))?;
         for (uplink, address) in Uplink::BOTH.iter().zip(self.addresses()) {
             let Some(address) = address else { continue };
             let key = format!("uplink.{uplink}.address");
@@ -789,6 +801,12 @@ http = { address = "127.0.0.1:8080" }
             ("http = {", "tcp = \"127.0.0.1:1\"\nhttp = {", "needs exactly one of exec, tcp, http and grpc"),
             ("10.1.0.2/24", "10.1.0.2", "container.web.network.address: \"10.1.0.2\" is not ADDRESS/LENGTH"),
             ("args = [\"/bin/httpd\"]", "args = []", "container.web.oci.args: is empty"),
+            ("name = \"h1\"", "name = \"h1\"\nrack = \"R 1\"", "agent.toml: host.rack: \"R 1\" is no name"),
+            (
+                "[uplink.b]",
+                "[mesh]\nchords = { kind = \"rings\", count = 2 }\n[uplink.b]",
+                "agent.toml:7: \"rings\" is no kind",
+            ),
             ("[uplink.b]", "[mesh]\nposition = 3\n[uplink.b]", "mesh.position: has a meaning only when"),
         ];
         for (from, to, expected) in cases {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use ringmesh_node::{
-    Config, Node, Output,
+    Chords, Config, Node, Output,
     overlay::Wiring,
     zones::{Budgets, KnownZone},
 };
@@ -75,7 +75,12 @@ fn drain(node: &mut Node, now: Now) {
         match output {
             Output::Datagram { bytes, .. } => assert!(bytes.len() <= MAX_LEN),
             Output::Gossip { bytes, .. } => assert!(bytes.len() <= frame::PREFIX_LEN + frame::MAX_GOSSIP),
-            Output::Sync { .. } | Output::Reach { .. } | Output::Pin(_) | Output::Probe(_) | Output::Persist(_) | Output::Left => {}
+            Output::Sync { .. }
+            | Output::Reach { .. }
+            | Output::Pin(_)
+            | Output::Probe(_)
+            | Output::Persist(_)
+            | Output::Left => {}
         }
     }
     let _ = node.poll_view(now);
@@ -92,6 +97,9 @@ fn config() -> Config {
         me: member(1),
         name: "h1".into(),
         zone: "default".into(),
+        rack: String::new(),
+        chords: Chords::Auto,
+        configured_chords: None,
         version: "fuzz".into(),
         wiring: Wiring::Switched { seed: 1 },
         position: 0,

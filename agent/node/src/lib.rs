@@ -10,6 +10,7 @@
 //!                              └──────────────────────────────┘
 //! ```
 
+mod coordinate;
 pub mod gossip;
 pub mod health;
 pub mod membership;
@@ -19,6 +20,7 @@ mod view;
 pub mod zones;
 
 pub use node::{Certificate, Class, Config, Node, Output, Persistent, Reach, TimerKind};
+pub use ringmesh_topology::{ChordKind, Chords, MAX_CHORDS};
 pub use view::{Links, Peer, View};
 
 /// A name in an order that people expect: h2 before h10.

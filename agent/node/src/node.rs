@@ -3,6 +3,8 @@
 //! It is the only place where these meet. It decides what is sent to whom and when; it neither sends nor waits.
 
 mod accuse;
+mod chords;
+mod coordinate;
 mod flood;
 mod forget;
 mod isolation;
@@ -17,6 +19,7 @@ mod watch;
 mod zone;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -28,10 +31,12 @@ use ringmesh_proto::{
     peer::{EventRecord, Gossip, HostRecord, MemberRecord, SyncRequest, SyncResponse},
     v1,
 };
+use ringmesh_topology::Chords;
 
 use crate::{
     View,
-    gossip::Store,
+    coordinate::Place,
+    gossip::{HeardRecord, Store},
     health::{
         self, Health, random_below,
         spec::{CheckId, ContainerSpec, ContainerStatus, ProbeReply, ProbeRequest},
@@ -61,6 +66,12 @@ pub struct Config {
     pub name: String,
     /// The pool that it belongs to.
     pub zone: String,
+    /// The rack that it stands in; empty for none.
+    pub rack: String,
+    /// The cluster's rule of chords.
+    pub chords: Chords,
+    /// The one that this host's configuration asks for, if it does.
+    pub configured_chords: Option<Chords>,
     /// Of this build.
     pub version: String,
     /// How the hosts are wired.
@@ -230,6 +241,9 @@ pub struct Node {
     next_sync: Instant,
     /// When another host was last asked.
     synced: Instant,
+    place: Place,
+    /// Hosts that go by another rule of chords, and which: told once. As many as there are records.
+    other_chords: BTreeMap<HostId, String>,
     leave: Leave,
     zone: OwnZone,
     zones: Zones,
@@ -279,6 +293,8 @@ impl Node {
             accusations: 0,
             next_sync: now.instant + SYNC_INTERVAL,
             synced: Instant::ZERO,
+            place: Place::new(u64::from(me.id.raw())),
+            other_chords: BTreeMap::new(),
             leave: Leave::default(),
             zone: OwnZone::new(now.instant, &config.zone, among),
             zones: Zones::new(&config.zone, &known_zones),
@@ -293,6 +309,7 @@ impl Node {
         node.persist();
         node.rebuild_rings(now);
         node.write_record(now);
+        node.compare_configured_chords(now);
         node
     }
 
@@ -574,9 +591,10 @@ impl Node {
         self.disown(now, &mut gossip.accusations);
         let before = |record: &HostRecord| {
             let id = HostId::new(record.host);
-            (id, (self.has_left(id), self.store.host(id).map(|heard| heard.record.position)))
+            let place = |heard: &Arc<HeardRecord>| (heard.record.position, heard.record.rack.clone());
+            (id, (self.has_left(id), self.store.host(id).map(place)))
         };
-        let before: BTreeMap<HostId, (bool, Option<u32>)> = gossip.hosts.iter().map(before).collect();
+        let before: BTreeMap<HostId, (bool, Option<(u32, String)>)> = gossip.hosts.iter().map(before).collect();
         let mut new = self.store.accept(now, gossip);
         let mut moved = false;
         for record in &new.hosts {
@@ -584,8 +602,9 @@ impl Node {
             if self.unnamed.remove(&id) {
                 self.tell_host(now, "host-alive", id, v1::event::Severity::Info, "joined");
             }
-            let (had_left, position) = before.get(&id).copied().unwrap_or_default();
-            moved |= position != Some(record.position);
+            let (had_left, place) = before.get(&id).cloned().unwrap_or_default();
+            moved |= place != Some((record.position, record.rack.clone()));
+            self.compare_chords(now, record);
             if record.leaving && !had_left {
                 self.host_leaves(now, id);
             } else if self
@@ -600,7 +619,7 @@ impl Node {
         if !new.hosts.is_empty() {
             self.zone.stale = true;
             self.shown.hosts_stale();
-            if moved && self.config.wiring == Wiring::Cabled {
+            if moved && (self.config.wiring == Wiring::Cabled || self.config.chords.heeds_racks()) {
                 self.rebuild_rings(now);
             }
         }
@@ -628,6 +647,7 @@ impl Node {
         while let Some(change) = self.health.poll_change() {
             self.health_changed(now, change);
         }
+        self.take_round_trip();
         self.spread_record(now);
         self.tend_zone(now);
         self.flood(now);
@@ -803,6 +823,7 @@ impl Node {
     }
 
     fn rebuild_rings(&mut self, now: Now) {
+        self.plan_chords();
         let mut hosts: Vec<Member> = vec![self.me()];
         let others = self.membership.states().filter(|(_, state)| *state != SwimState::Down).map(|(member, _)| member);
         hosts.extend(others.filter(|member| !self.has_left(member.id)));
@@ -819,6 +840,7 @@ impl Node {
             |id: HostId| store.host(id).map_or(own, |heard| u16::try_from(heard.record.position).unwrap_or(u16::MAX));
         if self.overlay.rebuild(now.instant, &hosts, &lost, position) {
             self.pin();
+            self.forget_round_trips();
         }
         (self.zone.dirty, self.zone.stale) = (true, true);
         self.shown.links_stale(true);

@@ -1,6 +1,7 @@
 //! What a host knows, at one moment and in the words of the API: every query is answered from it.
 
 mod links;
+mod paths;
 
 pub use links::Links;
 

@@ -1,10 +1,11 @@
 //! `ringmesh.v1.Hosts`.
 
+use ringmesh_node::View;
 use ringmesh_proto::{
     peer::QueryRequest,
     v1::{
-        GetHostRequest, Host, ListHostsRequest, ListHostsResponse, WatchHostsRequest, WatchHostsResponse, change::Kind,
-        hosts_server::Hosts,
+        GetHostRequest, GetRoundTripRequest, Host, ListHostsRequest, ListHostsResponse, RoundTrip, WatchHostsRequest,
+        WatchHostsResponse, change::Kind, hosts_server::Hosts,
     },
 };
 use tonic::{Request, Response, Status};
@@ -12,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Answers, Api,
     containers::none_found,
+    not_found,
     watch::{Step, Watched},
 };
 use crate::fanout;
@@ -28,7 +30,8 @@ impl Watched for Host {
     }
 
     fn essence(&self) -> Self {
-        Self { heard_at: None, ..self.clone() }
+        // Coordinates move with every measurement.
+        Self { heard_at: None, coordinate: None, rtt_estimate_us: 0, ..self.clone() }
     }
 }
 
@@ -54,19 +57,19 @@ impl Hosts for Api {
     }
 
     async fn get_host(&self, request: Request<GetHostRequest>) -> Result<Response<Host>, Status> {
-        let name = request.into_inner().name;
-        let view = self.view();
-        if let Some(found) = view.hosts.iter().find(|host| host.name == name || host.id == name) {
-            return Ok(Response::new(found.clone()));
-        }
-        let mut sources = Vec::new();
-        for answer in fanout::ask_zones(&self.transport, &view, &query(&name), "").await {
-            if let Some(found) = answer.details.and_then(|mut details| details.hosts.pop()) {
-                return Ok(Response::new(found));
-            }
-            sources.push(answer.source);
-        }
-        Err(none_found("host", &name, &sources))
+        self.host_anywhere(&request.into_inner().name).await.map(Response::new)
+    }
+
+    async fn get_round_trip(&self, request: Request<GetRoundTripRequest>) -> Result<Response<RoundTrip>, Status> {
+        let request = request.into_inner();
+        let (from, to) = (self.host_anywhere(&request.from).await?, self.host_anywhere(&request.to).await?);
+        let unknown = || {
+            let without = if from.coordinate.is_none() { &from.name } else { &to.name };
+            let text =
+                "has told no coordinate yet: it runs an older version, or was not heard of since this agent started";
+            Status::failed_precondition(format!("{without} {text}"))
+        };
+        self.view().round_trip(&from, &to).map(Response::new).ok_or_else(unknown)
     }
 
     async fn watch_hosts(&self, _: Request<WatchHostsRequest>) -> Result<Response<Self::WatchHostsStream>, Status> {
@@ -76,4 +79,28 @@ impl Hosts for Api {
         };
         Ok(Response::new(self.watch_view(|view| view.hosts.to_vec(), message)))
     }
+}
+
+impl Api {
+    /// The host of this name or id, of whatever zone.
+    async fn host_anywhere(&self, name: &str) -> Result<Host, Status> {
+        let view = self.view();
+        if let Ok(found) = find_host(&view, name) {
+            return Ok(found.clone());
+        }
+        let mut sources = Vec::new();
+        for answer in fanout::ask_zones(&self.transport, &view, &query(name), "").await {
+            if let Some(found) = answer.details.and_then(|mut details| details.hosts.pop()) {
+                return Ok(found);
+            }
+            sources.push(answer.source);
+        }
+        Err(none_found("host", name, &sources))
+    }
+}
+
+/// The host of this name or id in the answering host's zone.
+pub(super) fn find_host<'a>(view: &'a View, name: &str) -> Result<&'a Host, Status> {
+    let found = view.hosts.iter().find(|host| host.name == name || host.id == name);
+    found.ok_or_else(|| not_found("host", name))
 }

@@ -1,16 +1,26 @@
 //! `ringmesh.v1.Rings` and `ringmesh.v1.Links`.
 
-use ringmesh_proto::v1::{
-    GetLinkRequest, GetRingRequest, Link, ListLinksRequest, ListLinksResponse, ListRingsRequest, ListRingsResponse,
-    Ring, WatchLinksRequest, WatchLinksResponse, WatchRingsRequest, WatchRingsResponse, change::Kind,
-    links_server::Links, rings_server::Rings,
+use std::collections::BTreeSet;
+
+use ringmesh_node::View;
+use ringmesh_proto::{
+    HostId,
+    v1::{
+        GetLinkRequest, GetPathRequest, GetRingRequest, Link, ListLinksRequest, ListLinksResponse, ListRingsRequest,
+        ListRingsResponse, MeshPath, Ring, WatchLinksRequest, WatchLinksResponse, WatchRingsRequest,
+        WatchRingsResponse, change::Kind, links_server::Links, rings_server::Rings,
+    },
 };
 use tonic::{Request, Response, Status};
 
 use super::{
     Answers, Api,
+    hosts::find_host,
     watch::{Step, Watched},
 };
+
+/// Hosts of one question that a path must not touch: more there are not.
+const MAX_AVOID: usize = 512;
 
 impl Watched for Ring {
     fn key(&self) -> String {
@@ -48,6 +58,10 @@ impl Rings for Api {
         found.map(Response::new).ok_or_else(|| Status::not_found("there are ring \"a\" and ring \"b\""))
     }
 
+    async fn get_path(&self, request: Request<GetPathRequest>) -> Result<Response<MeshPath>, Status> {
+        find_path(&self.view(), &request.into_inner()).map(Response::new)
+    }
+
     async fn watch_rings(&self, _: Request<WatchRingsRequest>) -> Result<Response<Self::WatchRingsStream>, Status> {
         let message = |step| match step {
             Step::Object(kind, ring) => WatchRingsResponse { change: kind as i32, ring: Some(ring) },
@@ -82,4 +96,32 @@ impl Links for Api {
         };
         Ok(Response::new(self.watch_view(|view| view.links.list(), message)))
     }
+}
+
+fn find_path(view: &View, request: &GetPathRequest) -> Result<MeshPath, Status> {
+    if request.avoid.len() > MAX_AVOID {
+        return Err(Status::invalid_argument(format!("at most {MAX_AVOID} hosts can be avoided")));
+    }
+    let (from, to) = (find_host(view, &request.from)?, find_host(view, &request.to)?);
+    let id = |host: &str| {
+        let host = find_host(view, host)?;
+        host.id.parse::<HostId>().map_err(|_| Status::internal(format!("{} has a malformed id", host.name)))
+    };
+    let avoid: BTreeSet<HostId> = request.avoid.iter().map(|host| id(host)).collect::<Result<_, _>>()?;
+    let ends = [id(&from.id)?, id(&to.id)?];
+    if ends.iter().any(|end| avoid.contains(end)) {
+        return Err(Status::invalid_argument("a path cannot avoid where it begins or ends"));
+    }
+    let links = view.path(ends[0], ends[1], &avoid).ok_or_else(|| {
+        let besides = if avoid.is_empty() { "" } else { " besides those to avoid" };
+        let text = format!("no path leads from {} to {}: too few links are up{besides}", from.name, to.name);
+        Status::not_found(text)
+    })?;
+    Ok(MeshPath {
+        from: from.name.clone(),
+        to: to.name.clone(),
+        rtt_us: links.iter().fold(0, |sum, link| sum.saturating_add(link.rtt_us)),
+        links,
+        answered_by: view.name.clone(),
+    })
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ringmesh_node::{View, gossip::MAX_HOSTS, zones::MAX_ZONES};
+use ringmesh_node::{Chords, View, gossip::MAX_HOSTS, zones::MAX_ZONES};
 use ringmesh_proto::{
     ClusterId, HostId, ZoneId,
     frame::refusal,
@@ -54,6 +54,7 @@ pub type AuthoritySlot = Arc<Mutex<Option<Authority>>>;
 pub struct Authority {
     cluster: ClusterId,
     ring_seed: u64,
+    chords: Chords,
     ca: Arc<Ca>,
     lifetime: Duration,
     authorities: Vec<CertificateDer<'static>>,
@@ -157,6 +158,7 @@ impl Authority {
         Ok(Self {
             cluster: identity.cluster,
             ring_seed: identity.ring_seed,
+            chords: identity.chords,
             ca: Arc::new(ca),
             lifetime: cert::LEAF_LIFETIME,
             authorities: identity.authorities.clone(),
@@ -249,6 +251,7 @@ impl Authority {
             ring_seed: self.ring_seed,
             seeds: Vec::new(),
             zones: Vec::new(),
+            chords: self.chords.to_string(),
         })
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ringmesh_node::zones::KnownZone;
+use ringmesh_node::{Chords, zones::KnownZone};
 use ringmesh_proto::{ClusterId, HostId, member::Member, token::Token};
 
 use super::{
@@ -99,6 +99,10 @@ pub struct JoinOutcome {
     pub zone: String,
     /// The zones of the cluster; its own is not among them if it founds it.
     pub zones: Vec<KnownZone>,
+    /// The cluster's rule of chords.
+    pub chords: Chords,
+    /// The one that the configuration asks for in vain.
+    pub refused_chords: Option<Chords>,
     /// Whether the host has an uplink B. Without one, a single cable cuts it off.
     pub has_uplink_b: bool,
 }
@@ -118,7 +122,8 @@ pub fn init(options: &InitOptions) -> Result<InitOutcome, IdentityError> {
     let config_written = host_config.write()?;
     let cluster = ClusterId::new(cert::random_u64()?);
     let host = first_host_id()?;
-    make_first_host(cluster, host, name, state_dir)?;
+    let chords = host_config.config.mesh.chords.map_or(Chords::Auto, |rule| rule.0);
+    make_first_host(cluster, host, name, chords, state_dir)?;
     Ok(InitOutcome {
         cluster,
         host,
@@ -161,6 +166,7 @@ pub fn join(options: &JoinOptions) -> Result<JoinOutcome, IdentityError> {
             host: joined.host,
             name: config.host.name.clone(),
             ring_seed: joined.ring_seed,
+            chords: joined.chords,
         },
         certificate: &joined.certificate,
         key: &joined.key,
@@ -178,11 +184,19 @@ pub fn join(options: &JoinOptions) -> Result<JoinOutcome, IdentityError> {
         seeds: joined.seeds,
         zone: config.host.zone.clone(),
         zones: joined.zones,
+        chords: joined.chords,
+        refused_chords: config.mesh.chords.map(|rule| rule.0).filter(|asked| *asked != joined.chords),
         has_uplink_b: config.uplink.b.is_some(),
     })
 }
 
-fn make_first_host(cluster: ClusterId, host: HostId, name: &str, state_dir: &Path) -> Result<(), IdentityError> {
+fn make_first_host(
+    cluster: ClusterId,
+    host: HostId,
+    name: &str,
+    chords: Chords,
+    state_dir: &Path,
+) -> Result<(), IdentityError> {
     let now = now_unix();
     let ca = cert::Ca::generate(cluster, now)?;
     let sign = |role, common_name: &str| {
@@ -197,7 +211,7 @@ fn make_first_host(cluster: ClusterId, host: HostId, name: &str, state_dir: &Pat
     seeds::write(state_dir, &[])?;
     known_zones::write(state_dir, &[])?;
     NewIdentity {
-        cluster: ClusterFile { cluster, host, name: name.to_owned(), ring_seed },
+        cluster: ClusterFile { cluster, host, name: name.to_owned(), ring_seed, chords },
         certificate: &certificate,
         key: &key,
         authorities: std::slice::from_ref(&ca.certificate),

@@ -11,7 +11,10 @@ use std::{
 
 use quinn::{ClientConfig, Connection, Endpoint, TransportConfig, VarInt, crypto::rustls::QuicClientConfig};
 use rcgen::KeyPair;
-use ringmesh_node::zones::{KnownZone, MAX_ZONES};
+use ringmesh_node::{
+    Chords,
+    zones::{KnownZone, MAX_ZONES},
+};
 use ringmesh_proto::{
     ClusterId, HostId,
     frame::{self, PREFIX_LEN},
@@ -116,6 +119,7 @@ pub(super) struct Joined {
     pub(super) cluster: ClusterId,
     pub(super) host: HostId,
     pub(super) ring_seed: u64,
+    pub(super) chords: Chords,
     pub(super) key: KeyPair,
     pub(super) certificate: CertificateDer<'static>,
     pub(super) authorities: Vec<CertificateDer<'static>>,
@@ -309,7 +313,11 @@ fn check(
     let seeds = seeds.map_err(|_| "it sent a malformed member")?;
     let zones = response.zones.iter().take(MAX_ZONES).map(known_zone).collect::<Option<_>>();
     let zones = zones.ok_or("it sent a malformed zone")?;
-    Ok(Joined { cluster, host, ring_seed: response.ring_seed, key, certificate, authorities, seeds, zones, via })
+    // Hosts of the first versions say nothing of it.
+    let chords = if response.chords.is_empty() { Ok(Chords::Auto) } else { response.chords.parse() };
+    let chords = chords.map_err(|_| "its cluster goes by chords that this version does not know")?;
+    let ring_seed = response.ring_seed;
+    Ok(Joined { cluster, host, ring_seed, chords, key, certificate, authorities, seeds, zones, via })
 }
 
 fn known_zone(record: &ZoneRecord) -> Option<KnownZone> {

@@ -8,7 +8,7 @@
 //!                     /ca.key         only on hosts that may admit others
 //!                     /host.pem       this host's certificate
 //!                     /host.key
-//!                     /cluster.toml   cluster_id, host_id, name, ring_seed
+//!                     /cluster.toml   cluster_id, host_id, name, ring_seed, chords
 //!                     /operator.pem   on the first host: a client of the API over TCP
 //!                     /operator.key
 //!                     /trust.bin      what the CA last said of the cluster's CAs, once they were changed
@@ -38,6 +38,7 @@ mod verifier;
 use std::{fmt, path::Path};
 
 use rcgen::KeyPair;
+use ringmesh_node::Chords;
 use ringmesh_proto::{ClusterId, HostId};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
@@ -61,6 +62,8 @@ pub struct Identity {
     pub name: String,
     /// Orders the rings.
     pub ring_seed: u64,
+    /// The cluster's rule of chords.
+    pub chords: Chords,
     /// Its certificate, without the CA's.
     pub chain: Vec<CertificateDer<'static>>,
     /// The private key to it.
@@ -94,6 +97,7 @@ impl Identity {
             host: file.host,
             name: file.name,
             ring_seed: file.ring_seed,
+            chords: file.chords,
             key: key.into(),
             authority_key: None,
             chain,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use rcgen::KeyPair;
+use ringmesh_node::Chords;
 use ringmesh_proto::{ClusterId, HostId};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,7 @@ pub(super) struct ClusterFile {
     pub(super) host: HostId,
     pub(super) name: String,
     pub(super) ring_seed: u64,
+    pub(super) chords: Chords,
 }
 
 /// All values are text, the numbers in hexadecimal: TOML's integers have a sign.
@@ -81,6 +83,13 @@ struct ClusterToml {
     host_id: String,
     name: String,
     ring_seed: String,
+    /// "auto", "none" or KIND:COUNT. Files of the first versions have none.
+    #[serde(default = "auto")]
+    chords: String,
+}
+
+fn auto() -> String {
+    Chords::Auto.to_string()
 }
 
 impl ClusterFile {
@@ -96,6 +105,7 @@ impl ClusterFile {
             host: toml.host_id.parse().map_err(|_| bad("host_id"))?,
             name: toml.name,
             ring_seed: u64::from_str_radix(&toml.ring_seed, 16).map_err(|_| bad("ring_seed"))?,
+            chords: toml.chords.parse().map_err(|_| bad("chords"))?,
         })
     }
 
@@ -105,6 +115,7 @@ impl ClusterFile {
             host_id: self.host.to_string(),
             name: self.name.clone(),
             ring_seed: format!("{:016x}", self.ring_seed),
+            chords: self.chords.to_string(),
         };
         toml::to_string(&toml).expect("every field is text")
     }

@@ -25,7 +25,7 @@ const TENANTS: [&str; 2] = ["red", "blue"];
 pub(super) fn host_config(lab: &str, dir: &Path, host: HostNumber, containers: u16, zones: u16) -> Config {
     let uplink = |uplink| UplinkAddress { address: host.address(uplink).into(), port: crate::config::DEFAULT_PORT };
     Config {
-        host: Host { name: host.name(), state_dir: host.state_dir(dir), zone: host.zone(zones) },
+        host: Host { name: host.name(), state_dir: host.state_dir(dir), zone: host.zone(zones), rack: None },
         uplink: Uplinks { a: uplink(Uplink::A), b: Some(uplink(Uplink::B)) },
         mesh: Mesh::default(),
         trunk: Trunk::default(),

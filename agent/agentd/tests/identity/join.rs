@@ -2,13 +2,15 @@
 
 use std::{net::UdpSocket, sync::Mutex};
 
-use ringmesh_agentd::identity::{Identity, IdentityError, JoinError, PeerIdentity, Role, seeds, server_name, tls};
+use ringmesh_agentd::identity::{
+    Identity, IdentityError, JoinError, PeerIdentity, Role, admission::Authority, commands, seeds, server_name, tls,
+};
 use ringmesh_proto::{
     peer::{JoinResponse, refusal::Reason},
     token::Token,
 };
 
-use crate::support::{Answer, FirstHost, HOUR, Seen, Server, dial, join, now};
+use crate::support::{Answer, FirstHost, HOUR, Seen, Server, dial, init_options, join, now};
 
 /// A first host, its server, and a token for `uses` hosts.
 fn served(uses: u32) -> (FirstHost, Server, Token) {
@@ -181,4 +183,53 @@ async fn garbage_and_oversized_answers_are_refused() {
         let error = text(join(directory.path(), "h2", &token).await);
         assert!(error.contains(expected), "{expected}: {error}");
     }
+}
+
+#[tokio::test]
+async fn chords_are_those_of_the_first_hosts_configuration_at_all_hosts() {
+    let directory = tempfile::tempdir().expect("a directory for the test");
+    let place = |name: &str| directory.path().join(name);
+    let configure = |name: &str, mesh: &str| {
+        std::fs::create_dir(place(name)).expect("our own directory");
+        let state = place(name).join("state");
+        let text = format!(
+            "[host]\nname = \"{name}\"\nstate_dir = \"{}\"\n[uplink.a]\naddress = \"127.0.0.1\"\n{mesh}",
+            state.display()
+        );
+        std::fs::write(place(name).join("agent.toml"), text).expect("our own directory");
+    };
+    configure("h1", "[mesh]\nchords = { kind = \"rack-aware\", count = 3 }\n");
+    commands::init(&init_options(&place("h1"), "h1")).expect("nothing is there yet");
+    let first = Identity::load(&place("h1").join("state")).expect("our own files");
+    assert_eq!(first.chords.to_string(), "rack-aware:3");
+
+    let mut authority = Authority::open(&first, &place("h1").join("state")).expect("the first host has the CA's key");
+    let mut token =
+        authority.create_token(HOUR, 2, vec![([127, 0, 0, 1], 1).into()], now()).expect("within all bounds");
+    let server = Server::start(first.into(), Answer::honestly(authority));
+    token.addresses = vec![server.address];
+    configure("h2", "[mesh]\nchords = \"none\"\n");
+    let outcome = join(&place("h2"), "h2", &token).await.expect("a good token");
+    assert_eq!(outcome.refused_chords.map(|chords| chords.to_string()).as_deref(), Some("none"));
+    let outcome = join(&place("h3"), "h3", &token).await.expect("a good token");
+    assert_eq!((outcome.refused_chords, outcome.chords.to_string().as_str()), (None, "rack-aware:3"));
+    for name in ["h2", "h3"] {
+        let identity = Identity::load(&place(name).join("state")).expect("it was just written");
+        assert_eq!(identity.chords, outcome.chords, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn chords_that_this_version_does_not_know_are_refused() {
+    let first = FirstHost::new("h1");
+    let mut authority = first.authority();
+    let mut token =
+        authority.create_token(HOUR, 1, vec![([127, 0, 0, 1], 1).into()], now()).expect("within all bounds");
+    let lie = |response: &mut JoinResponse| response.chords = "hypercube:4".into();
+    let server = Server::start(first.identity.clone(), Answer::Falsely(Box::new(Mutex::new(authority)), lie));
+    token.addresses = vec![server.address];
+    let directory = tempfile::tempdir().expect("a directory for the test");
+    let refused = text(join(directory.path(), "h2", &token).await);
+    assert!(refused.contains("chords that this version does not know"), "{refused}");
+    assert!(!directory.path().join("state/identity").exists());
 }

@@ -39,7 +39,17 @@ async fn another_ca_is_refused_on_both_sides() {
     let authorities = ours.identity.authorities.clone();
     let cluster = ours.identity.cluster;
     let host = theirs.identity.host;
-    let gullible = Identity { cluster, host, name, ring_seed: 0, chain, key, authorities, authority_key: None };
+    let gullible = Identity {
+        cluster,
+        host,
+        name,
+        ring_seed: 0,
+        chords: Default::default(),
+        chain,
+        key,
+        authorities,
+        authority_key: None,
+    };
     let error = dial(client(&gullible), server.address, &name_of(&ours.identity)).await;
     assert!(error.expect_err("the server knows another CA").starts_with("after it"));
     expect_handshake(&server.next().await, "UnknownIssuer");

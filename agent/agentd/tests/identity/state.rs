@@ -93,3 +93,16 @@ fn damaged_and_mismatching_files_are_named() {
         assert_eq!(result.is_ok(), name == "ca.key", "{name}");
     }
 }
+
+#[test]
+fn a_file_of_the_first_versions_means_automatic_chords_and_a_malformed_rule_is_refused() {
+    let first = FirstHost::new("h1");
+    let path = first.state_dir().join("identity/cluster.toml");
+    let text = fs::read_to_string(&path).expect("init wrote it");
+    assert!(text.contains("chords = \"auto\"\n"), "{text}");
+    fs::write(&path, text.replace("chords = \"auto\"\n", "")).expect("it is ours");
+    assert_eq!(Identity::load(&first.state_dir()).expect("as before").chords.to_string(), "auto");
+    fs::write(&path, text.replace("\"auto\"", "\"random:99\"")).expect("it is ours");
+    let error = Identity::load(&first.state_dir()).expect_err("99 are too many").to_string();
+    assert!(error.contains("cluster.toml") && error.contains("malformed chords"), "{error}");
+}

@@ -217,6 +217,7 @@ pub(crate) fn forge(by: &Identity, claim: &PeerIdentity) -> Identity {
         host: by.host,
         name: "forged".into(),
         ring_seed: 0,
+        chords: Default::default(),
         chain: vec![params.signed_by(&key, &issuer).expect("a valid request").der().clone()],
         key: rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         authorities: by.authorities.clone(),

@@ -60,6 +60,7 @@ async fn another_cluster_under_another_ca_is_refused_in_both_directions() {
         host: theirs.first.host,
         name: theirs.first.name.clone(),
         ring_seed: 0,
+        chords: Default::default(),
         chain: theirs.first.chain.clone(),
         key: theirs.first.key.clone_key(),
         authorities: ours.first.authorities.clone(),

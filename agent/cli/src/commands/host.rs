@@ -1,10 +1,13 @@
 //! `ringmesh host`
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use ringmesh_proto::v1::{
-    GetHostRequest, Host, ListHostsRequest, RevokeHostRequest, RevokeHostResponse, Source, WatchHostsRequest,
-    WatchHostsResponse, certificates_client::CertificatesClient, change::Kind, hosts_client::HostsClient, uplink,
+    GetHostRequest, GetRoundTripRequest, Host, ListHostsRequest, RevokeHostRequest, RevokeHostResponse, RoundTrip,
+    Source, WatchHostsRequest, WatchHostsResponse, certificates_client::CertificatesClient, change::Kind,
+    hosts_client::HostsClient, uplink,
 };
 use serde::Serialize;
 
@@ -57,6 +60,14 @@ Examples:
   ringmesh host revoke h5
   ringmesh host revoke h5 --serial 5f0c…    only a certificate that was copied, after `ringmesh --host h5 cert renew`")]
     Revoke(RevokeArgs),
+    /// Estimate the round trip between any two hosts.
+    #[command(after_help = "\
+Each host finds a coordinate from the round trips of its own links; the estimate is the distance of two of them. If there \
+is a link between the two, what it measures is shown, too.
+
+Example:
+  ringmesh host rtt h3 h7")]
+    Rtt(RttArgs),
 }
 
 #[derive(Args, Debug)]
@@ -74,6 +85,14 @@ pub(crate) struct ListArgs {
     zone: args::InZone,
     #[command(flatten)]
     watch: args::Watch,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RttArgs {
+    /// Name or id.
+    from: String,
+    /// Name or id.
+    to: String,
 }
 
 #[derive(Args, Debug)]
@@ -114,6 +133,12 @@ pub(crate) async fn run(context: &Context, command: HostCommand) -> Result<(), C
             }
             Ok(())
         }
+        HostCommand::Rtt(RttArgs { from, to }) => {
+            let mut client = client!(context, HostsClient);
+            let answer = context.call(client.get_round_trip(GetRoundTripRequest { from, to })).await;
+            let answer = answer.map_err(|error| error.or_see("ringmesh host list"))?;
+            context.printer.message(&answer, round_trip)
+        }
     }
 }
 
@@ -142,6 +167,8 @@ impl Resource for Host {
         wide("VERSION"),
         wide("HEARD"),
         wide("ACCUSERS"),
+        wide("RACK"),
+        wide("RTT-ESTIMATE"),
     ];
 
     fn key(&self) -> Natural {
@@ -173,6 +200,8 @@ impl Resource for Host {
             Cell::new(&self.version),
             Cell::new(time::age(now, self.heard_at.as_ref())),
             Cell::new(accusers.join(",")),
+            Cell::new(&self.rack),
+            Cell::new(estimate(self)),
         ]
     }
 }
@@ -182,6 +211,45 @@ fn revoked(answer: &RevokeHostResponse) -> String {
     let (host, until) = (printable(&revoked.host), time::stamp(revoked.expires_at.as_ref()));
     let what = if revoked.serial.is_empty() { String::new() } else { format!("certificate {} of ", revoked.serial) };
     format!("{what}{host} ({}) is revoked; that is kept until {until}\n", revoked.id)
+}
+
+/// "210µs", from the answering host; empty for that one, and if unknown.
+fn estimate(host: &Host) -> String {
+    if host.rtt_estimate_us == 0 { String::new() } else { micros(host.rtt_estimate_us) }
+}
+
+fn micros(us: u32) -> String {
+    time::duration(Duration::from_micros(us.into()))
+}
+
+/// "h1 to h3: about 1.2ms, within 10 %; measured 1.1ms"
+fn round_trip(answer: &RoundTrip) -> String {
+    let (from, to) = (printable(&answer.from), printable(&answer.to));
+    if from == to {
+        return format!("{from} to itself: no round trip\n");
+    }
+    let estimate = micros(answer.estimate_us);
+    let error = answer.error_permille.div_ceil(10);
+    let sure =
+        if error >= 100 { "not measured enough yet to be sure".into() } else { format!("give or take {error} %") };
+    let measured = if answer.measured_us == 0 {
+        "there is no link between them".to_owned()
+    } else {
+        format!("a link between them measures {}", micros(answer.measured_us))
+    };
+    format!("{from} to {to}: about {estimate}, {sure}; {measured}\n")
+}
+
+fn coordinate(host: &Host) -> String {
+    let Some(at) = &host.coordinate else { return String::new() };
+    let position: Vec<String> = at.position_us.iter().map(i32::to_string).collect();
+    let error = f64::from(at.error_permille) / 10.0;
+    format!(
+        "({}) µs, height {} µs, adjustment {} µs, error {error} %",
+        position.join(", "),
+        at.height_us,
+        at.adjustment_us
+    )
 }
 
 fn uplinks(host: &Host) -> (&'static str, &'static str) {
@@ -210,9 +278,15 @@ fn describe(host: &Host, out: &mut Details) {
     out.state("Uplink B", b);
     out.add("Address B", &host.address_b);
     out.add("Zone", &host.zone);
+    out.add("Rack", &host.rack);
     out.add("Generation", host.generation.to_string());
     out.add("Version", &host.version);
     out.add("Heard", time::stamp_and_age(now, host.heard_at.as_ref()));
+    out.add("Chords", &host.chords);
+    out.add("Coordinate", coordinate(host));
+    if host.rtt_estimate_us > 0 {
+        out.add("Round trip", format!("about {}", estimate(host)));
+    }
     if host.local {
         out.add("Answers", "yes, this is the host that you asked");
     }

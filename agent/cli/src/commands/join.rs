@@ -35,6 +35,13 @@ pub(crate) fn run(args: JoinArgs) -> Result<(), CliError> {
     if outcome.zones.iter().all(|zone| zone.name != outcome.zone) {
         note(&format!("it is the first host of zone {}", outcome.zone));
     }
+    if let Some(asked) = outcome.refused_chords {
+        note(&format!(
+            "warning: mesh.chords asks for {asked}, but the cluster goes by {}, and so does this host: take it out of {}",
+            outcome.chords,
+            config.display()
+        ));
+    }
     next_steps(&config, outcome.config_written, outcome.has_uplink_b);
     Ok(())
 }

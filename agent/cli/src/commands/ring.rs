@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use ringmesh_proto::v1::{
-    Link, ListRingsRequest, ListRingsResponse, Ring, WatchLinksRequest, WatchLinksResponse, WatchRingsRequest,
-    WatchRingsResponse, change::Kind, links_client::LinksClient, rings_client::RingsClient,
+    GetPathRequest, Link, ListRingsRequest, ListRingsResponse, MeshPath, Ring, WatchLinksRequest, WatchLinksResponse,
+    WatchRingsRequest, WatchRingsResponse, change::Kind, links_client::LinksClient, rings_client::RingsClient,
 };
 use tokio::time::{Duration, Instant, MissedTickBehavior};
 
@@ -16,6 +16,8 @@ use crate::{
     output::{
         Format, Printer,
         drawing::{Canvas, draw},
+        table::{Cell, Table, column, printable},
+        time,
     },
     watch::{self, Screen},
 };
@@ -43,16 +45,69 @@ Examples:
   ringmesh ring show
   ringmesh ring show --watch")]
     Show(args::Watch),
+    /// Find the shortest path between two hosts over ring links and chords.
+    #[command(after_help = "\
+The path has the fewest links, of those the fewest degraded ones, of those the least round trip. Links that are down, and \
+hosts that are, are not passed. UPLINK is the one over which FROM sends.
+
+Examples:
+  ringmesh ring path h1 h9
+  ringmesh ring path h1 h9 --avoid h4 --avoid h7")]
+    Path(PathArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PathArgs {
+    /// Name or id of the host where it begins.
+    from: String,
+    /// Name or id of the host where it ends.
+    to: String,
+    /// Only paths that do not touch this host; may be given more than once.
+    #[arg(long, value_name = "HOST")]
+    avoid: Vec<String>,
 }
 
 pub(crate) async fn run(context: &Context, command: RingCommand) -> Result<(), CliError> {
-    let RingCommand::Show(args::Watch { watch }) = command;
-    if watch {
-        return show_on(context).await;
+    match command {
+        RingCommand::Show(args::Watch { watch: true }) => show_on(context).await,
+        RingCommand::Show(args::Watch { watch: false }) => {
+            let mut client = client!(context, RingsClient);
+            let answer = context.call(client.list_rings(ListRingsRequest {})).await?;
+            context.printer.message(&answer, |answer| draw(answer, canvas(&context.printer)))
+        }
+        RingCommand::Path(PathArgs { from, to, avoid }) => {
+            let mut client = client!(context, RingsClient);
+            let answer = context.call(client.get_path(GetPathRequest { from, to, avoid })).await;
+            let answer = answer.map_err(|error| error.or_see("ringmesh host list` and `ringmesh link list"))?;
+            context.printer.message(&answer, |answer| path(answer, context.printer.color))
+        }
     }
-    let mut client = client!(context, RingsClient);
-    let answer = context.call(client.list_rings(ListRingsRequest {})).await?;
-    context.printer.message(&answer, |answer| draw(answer, canvas(&context.printer)))
+}
+
+/// "h1 to h9: 2 links, 410µs", and each link.
+fn path(answer: &MeshPath, color: bool) -> String {
+    let (from, to) = (printable(&answer.from), printable(&answer.to));
+    let time = |us: u32| if us == 0 { String::new() } else { time::duration(Duration::from_micros(us.into())) };
+    let count = match answer.links.len() {
+        0 => return format!("{from} to itself: no link\n"),
+        1 => "1 link".to_owned(),
+        more => format!("{more} links"),
+    };
+    let all = if answer.rtt_us == 0 { "not measured".to_owned() } else { time(answer.rtt_us) };
+    let columns = ["FROM", "TO", "UPLINK", "ROLE", "STATE", "RTT", "LOSS"].map(column);
+    let mut table = Table::new(&columns, false);
+    for link in &answer.links {
+        table.push(vec![
+            Cell::new(&link.from),
+            Cell::new(&link.to),
+            Cell::new(&link.uplink),
+            Cell::new(&link.role),
+            Cell::state(link.state().as_str_name()),
+            Cell::new(time(link.rtt_us)),
+            Cell::new(format!("{}%", link.loss_percent)),
+        ]);
+    }
+    format!("{from} to {to}: {count}, {all}\n{}", table.render(color, None))
 }
 
 fn canvas(printer: &Printer) -> Canvas {

@@ -130,6 +130,7 @@ async fn over_tcp_strangers_are_refused() {
         host: theirs.host,
         name: "h1".into(),
         ring_seed: 0,
+        chords: Default::default(),
         chain: theirs.chain.clone(),
         key: theirs.key.clone_key(),
         authorities: ours.authorities.clone(),

@@ -181,6 +181,15 @@ impl Fake {
             }),
             accusations: if alive { Vec::new() } else { vec![accused("h1"), accused("h4")] },
             local: number == 1,
+            rack: format!("r{}", number % 2),
+            coordinate: Some(Coordinate {
+                position_us: vec![-120, 33, 0],
+                height_us: 45,
+                adjustment_us: -7,
+                error_permille: 83,
+            }),
+            rtt_estimate_us: if number == 1 { 0 } else { 1240 },
+            chords: "rack-aware:2".into(),
         }
     }
 
@@ -327,6 +336,16 @@ impl hosts_server::Hosts for Fake {
         host.map(Response::new).ok_or_else(|| Refusal::not_found(format!("no host is named {name}")))
     }
 
+    async fn get_round_trip(&self, request: Request<GetRoundTripRequest>) -> Answer<RoundTrip> {
+        let GetRoundTripRequest { from, to } = self.take(request).await?;
+        if to == "h9" {
+            return Err(Refusal::not_found("there is no host \"h9\""));
+        }
+        let (estimate_us, measured_us) = if from == to { (0, 0) } else { (1240, if to == "h2" { 1190 } else { 0 }) };
+        let (error_permille, answered_by) = (if to == "h10" { 1500 } else { 83 }, "h1".into());
+        Ok(Response::new(RoundTrip { from, to, estimate_us, error_permille, measured_us, answered_by }))
+    }
+
     async fn watch_hosts(&self, request: Request<WatchHostsRequest>) -> Answer<Self::WatchHostsStream> {
         self.take(request).await?;
         let message = |change: change::Kind, host| WatchHostsResponse { change: change.into(), host };
@@ -374,6 +393,25 @@ impl rings_server::Rings for Fake {
 
     async fn get_ring(&self, _: Request<GetRingRequest>) -> Answer<Ring> {
         Err(Refusal::unimplemented("no command asks this"))
+    }
+
+    async fn get_path(&self, request: Request<GetPathRequest>) -> Answer<MeshPath> {
+        let GetPathRequest { from, to, avoid } = self.take(request).await?;
+        if avoid.len() == 2 {
+            let text = format!("no path leads from {from} to {to}: too few links are up besides those to avoid");
+            return Err(Refusal::not_found(text));
+        }
+        let mut links = vec![self.links().remove(0), self.links().remove(1)];
+        links[1] = v1::Link {
+            role: "chord".into(),
+            state: link::State::Degraded.into(),
+            rtt_us: 1900,
+            loss_percent: 25,
+            ..links[1].clone()
+        };
+        let links = if from == to { Vec::new() } else { links };
+        let rtt_us = links.iter().map(|link| link.rtt_us).sum();
+        Ok(Response::new(MeshPath { from, to, links, rtt_us, answered_by: "h1".into() }))
     }
 
     async fn watch_rings(&self, request: Request<WatchRingsRequest>) -> Answer<Self::WatchRingsStream> {

@@ -21,7 +21,10 @@ h10   down   down      degraded  4/4         7/8       97     default  3m
 "
     );
     let wide = good(&agent, &["host", "ls", "-o", "wide"]);
-    assert!(wide.lines().next().is_some_and(|header| header.ends_with("VERSION  HEARD  ACCUSERS")), "{wide}");
+    assert!(
+        wide.lines().next().is_some_and(|header| header.ends_with("VERSION  HEARD  ACCUSERS  RACK  RTT-ESTIMATE")),
+        "{wide}"
+    );
     assert!(wide.contains("10.77.0.10:7400") && wide.contains("h1,h4"), "{wide}");
     assert!(wide.lines().all(|line| line.trim_end() == line), "{wide}");
 }
@@ -84,7 +87,20 @@ fn host_list_as_json() {
       "worst": "critical"
     },
     "accusations": [],
-    "local": true
+    "local": true,
+    "rack": "r1",
+    "coordinate": {
+      "position_us": [
+        -120,
+        33,
+        0
+      ],
+      "height_us": 45,
+      "adjustment_us": -7,
+      "error_permille": 83
+    },
+    "rtt_estimate_us": 0,
+    "chords": "rack-aware:2"
   },
 "#;
     assert!(text.starts_with(first), "{text}");
@@ -247,6 +263,58 @@ h2    h10  a       ring-a  down   210µs  0%
 h10   h1   a       ring-a  up     210µs  0%
 "
     );
+}
+
+#[test]
+fn round_trips_of_any_two_hosts() {
+    let agent = Agent::start(Manner::default());
+    let rtt = |to| good(&agent, &["host", "rtt", "h1", to]);
+    assert_eq!(rtt("h2"), "h1 to h2: about 1.2ms, give or take 9 %; a link between them measures 1.1ms\n");
+    assert_eq!(rtt("h3"), "h1 to h3: about 1.2ms, give or take 9 %; there is no link between them\n");
+    let unsure = "h1 to h10: about 1.2ms, not measured enough yet to be sure; there is no link between them\n";
+    assert_eq!(rtt("h10"), unsure);
+    assert_eq!(rtt("h1"), "h1 to itself: no round trip\n");
+    let json: serde_json::Value =
+        serde_json::from_str(&good(&agent, &["host", "rtt", "h1", "h2", "-o", "json"])).expect("one document");
+    assert_eq!((json["estimate_us"].as_u64(), json["error_permille"].as_u64()), (Some(1240), Some(83)));
+    let ran = finish(asking(&agent, &["host", "rtt", "h1", "h9"]));
+    assert_eq!((ran.code, ran.err.as_str()), (4, "error: there is no host \"h9\": see `ringmesh host list`\n"));
+
+    let shown = good(&agent, &["host", "show", "h2"]);
+    for line in [
+        "Rack:        r0\n",
+        "Chords:      rack-aware:2\n",
+        "Coordinate:  (-120, 33, 0) µs, height 45 µs, adjustment -7 µs, error 8.3 %\n",
+        "Round trip:  about 1.2ms\n",
+    ] {
+        assert!(shown.contains(line), "{line}{shown}");
+    }
+    assert!(!good(&agent, &["host", "show", "h1"]).contains("Round trip"), "of itself it estimates nothing");
+    let wide = good(&agent, &["host", "list", "-o", "wide"]);
+    assert!(wide.lines().any(|line| line.starts_with("h2 ") && line.ends_with("r0    1.2ms")), "{wide}");
+}
+
+#[test]
+fn ring_path() {
+    let agent = Agent::start(Manner::default());
+    assert_eq!(
+        good(&agent, &["ring", "path", "h1", "h10", "--avoid", "h3"]),
+        "\
+h1 to h10: 2 links, 2.1ms
+FROM  TO   UPLINK  ROLE    STATE     RTT    LOSS
+h1    h2   a       ring-a  up        210µs  0%
+h2    h10  a       chord   degraded  1.9ms  25%
+"
+    );
+    assert_eq!(agent.asked(), [r#"GetPathRequest { from: "h1", to: "h10", avoid: ["h3"] }"#]);
+    assert_eq!(good(&agent, &["ring", "path", "h1", "h1"]), "h1 to itself: no link\n");
+    let json: serde_json::Value =
+        serde_json::from_str(&good(&agent, &["ring", "path", "h1", "h10", "-o", "json"])).expect("one document");
+    assert_eq!((json["links"][1]["role"].as_str(), json["rtt_us"].as_u64()), (Some("chord"), Some(2110)));
+    let ran = finish(asking(&agent, &["ring", "path", "h1", "h10", "--avoid", "h2", "--avoid", "h3"]));
+    assert_eq!(ran.code, 4);
+    let why = "no path leads from h1 to h10: too few links are up besides those to avoid";
+    assert_eq!(ran.err, format!("error: {why}: see `ringmesh host list` and `ringmesh link list`\n"));
 }
 
 #[test]

@@ -35,6 +35,12 @@ const MAX_ACCUSATIONS: usize = 16 * MAX_HOSTS;
 /// The most bytes of any text in a record.
 const MAX_TEXT: usize = 512;
 
+/// The most numbers of a position in a host's record: a later version may have more than ours.
+const MAX_DIMENSIONS: usize = 8;
+
+/// The most bytes of a rule of chords: "rack-aware:2", and what a later version may add.
+const MAX_CHORDS: usize = 32;
+
 /// The most links in a host's record.
 const MAX_LINKS: usize = 64;
 
@@ -260,7 +266,9 @@ impl Store {
         if newest.is_some_and(|newest| newest >= (record.generation, record.seq)) {
             return false;
         }
-        let fits = texts_fit(&[&record.name, &record.zone, &record.version])
+        let fits = texts_fit(&[&record.name, &record.zone, &record.version, &record.rack])
+            && record.chords.len() <= MAX_CHORDS
+            && record.coordinate.as_ref().is_none_or(|at| at.position_us.len() <= MAX_DIMENSIONS)
             && record.digest.len() <= digest::MAX_LEN
             && record.links.len() <= MAX_LINKS
             && (newest.is_some() || self.hosts.len() < MAX_HOSTS);

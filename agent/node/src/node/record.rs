@@ -8,8 +8,8 @@ use ringmesh_proto::{
     peer::{HostRecord, LinkRecord},
 };
 
-use super::{Certificate, Node, show};
-use crate::overlay::OwnLink;
+use super::{Certificate, Node, chords, show};
+use crate::{coordinate, overlay::OwnLink};
 
 /// The least time between two versions of the record.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,7 +49,8 @@ impl OwnRecord {
 impl Node {
     /// Writes and spreads the record if it says something new, or has not for long.
     pub(super) fn spread_record(&mut self, now: Now) {
-        self.own.stale = self.own.shows != (self.health.revision(), self.overlay.revision());
+        let moved = self.place.is_news(now.instant);
+        self.own.stale = moved || self.own.shows != (self.health.revision(), self.overlay.revision());
         if self.own.poll_timeout().is_some_and(|due| due <= now.instant) {
             self.write_record(now);
         }
@@ -62,7 +63,8 @@ impl Node {
         self.own.shows = (self.health.revision(), self.overlay.revision());
         self.own.stale = false;
         self.zone.stale = true;
-        let record = self.make_record();
+        let place = self.place.tell(now.instant);
+        let record = HostRecord { coordinate: Some(coordinate::encode(&place)), ..self.make_record() };
         self.store.put_own(now, record.clone());
         self.outbox.add_host(record);
         self.shown.hosts_stale();
@@ -93,6 +95,9 @@ impl Node {
             issuer: self.own.certificate.issuer,
             certificate_ends_unix: self.own.certificate.ends_unix,
             signs_with: self.own.certificate.signs_with,
+            rack: self.config.rack.clone(),
+            chords: chords::encode(self.config.chords),
+            coordinate: None,
         }
     }
 

@@ -14,9 +14,9 @@ use ringmesh_proto::{
 };
 use ringmesh_topology::{Mode, Ring, Role};
 
-use super::Node;
+use super::{Node, chords};
 use crate::{
-    View,
+    View, coordinate,
     gossip::{EVENT_CAPACITY, HeardRecord, event_id},
     health::spec::ContainerState,
     membership::SwimState,
@@ -156,6 +156,7 @@ impl Node {
 
     fn show_hosts(&self, now: Now) -> Vec<v1::Host> {
         let me = self.me();
+        let here = self.place.coordinate();
         let own = std::iter::once((me, Some(SwimState::Alive)));
         let others = self.membership.states().map(|(member, state)| (member, Some(state)));
         let silent = now.instant.since(self.started) >= UNHEARD_FOR;
@@ -185,6 +186,10 @@ impl Node {
                     // What a host that is down said of its uplinks is no longer so.
                     if state == v1::host::State::Down && raw != 0 { v1::uplink::State::Down as i32 } else { raw as i32 }
                 };
+                // Our own coordinate as it is now.
+                let there = coordinate::decode(record.coordinate.as_ref());
+                let there = if member.id == me.id { Some(here) } else { there };
+                let estimate = there.filter(|_| member.id != me.id).map(|there| coordinate::estimate_us(&here, &there));
                 v1::Host {
                     name: self.name_of(member.id),
                     id: member.id.to_string(),
@@ -201,6 +206,10 @@ impl Node {
                     accusations: accusations.iter().map(|record| self.show_accusation(record)).collect(),
                     local: member.id == me.id,
                     certificate: show_certificate(record),
+                    rack: record.rack.clone(),
+                    coordinate: there.map(|there| coordinate::encode(&there)),
+                    rtt_estimate_us: estimate.unwrap_or(0),
+                    chords: heard.map(|heard| chords::word(&heard.record).to_owned()).unwrap_or_default(),
                 }
             })
             .collect();

@@ -114,6 +114,9 @@ fn config(me: Member, known: Vec<Member>) -> Config {
         me,
         name: format!("h{}", me.id.raw()),
         zone: "default".into(),
+        rack: String::new(),
+        chords: Chords::Auto,
+        configured_chords: None,
         version: "test".into(),
         wiring: Wiring::Switched { seed: 1 },
         position: 0,
@@ -139,4 +142,47 @@ fn an_uplink_that_fails_in_one_direction_is_up_again_at_both_ends() {
     assert_eq!(pair.uplinks(1), [DOWN, UP]);
     pair.run(Duration::from_secs(10), well);
     assert_eq!((pair.uplinks(0), pair.uplinks(1)), ([UP, UP], [UP, UP]));
+}
+
+#[test]
+fn a_configuration_that_asks_for_other_chords_than_the_clusters_is_told_of() {
+    let now = Now { instant: Instant::ZERO, unix: UnixMillis(1_700_000_000_000) };
+    let told = |configured: Option<Chords>| {
+        let mut node = Node::new(now, Config { configured_chords: configured, ..config(member(1), Vec::new()) });
+        let view = node.poll_view(now).expect("a new node has something to show");
+        let texts = view.events.iter().filter(|event| event.kind == "chords-differ").map(|event| event.text.clone());
+        texts.collect::<Vec<_>>()
+    };
+    assert_eq!((told(None), told(Some(Chords::Auto))), (vec![], vec![]));
+    let text = "h1 is configured for chords \"none\", but its cluster was made with \"auto\", which it goes by; take \
+                mesh.chords out of its configuration";
+    assert_eq!(told(Some(Chords::None)), [text]);
+}
+
+/// What a member says of itself must not spoil our own coordinate, nor fill our memory.
+#[test]
+fn a_coordinate_that_cannot_be_is_counted_and_moves_nothing() {
+    let mut pair = Pair::new();
+    pair.run(Duration::from_secs(5), |_, _, _| false);
+    let (now, liar) = (pair.now, HostId::new(1));
+    let generation = pair.nodes[0].me().generation;
+    let node = &mut pair.nodes[1];
+    // The wires of a pair have no delay; the liar, who probes, says what it measured.
+    let probe = |node: &mut Node| {
+        let payload = link_probe(1, true, Some(Duration::from_millis(2)));
+        let datagram = Datagram { kind: Kind::LinkProbe, cell: 0, zone: node.zone.id, sequence: 0, payload };
+        node.handle_datagram(now, liar, Uplink::A, datagram.encode(CLUSTER));
+    };
+    probe(node);
+    let before = node.place.coordinate();
+    assert_ne!(before, ringmesh_topology::Coordinate::ORIGIN, "an honest one moves it");
+    for (seq, position_us) in [(1000, vec![i32::MAX; 3]), (1001, vec![9_000_000; 3]), (1002, vec![0; 10_000])] {
+        let coordinate = Some(v1::Coordinate { position_us, ..v1::Coordinate::default() });
+        let record = HostRecord { host: 1, generation, seq, name: "h1".into(), coordinate, ..HostRecord::default() };
+        node.handle_gossip(now, liar, Gossip { hosts: vec![record], ..Gossip::default() });
+        probe(node);
+    }
+    assert_eq!(node.store.host(liar).map(|heard| heard.record.seq), Some(1001), "the long one is not kept");
+    assert_eq!((node.store.refused(), node.counters.get("coordinates_refused")), (1, Some(&3)));
+    assert_eq!(node.place.coordinate(), before);
 }

@@ -171,16 +171,16 @@ impl LinkMonitor {
         self.sent = (self.sent + 1).min(32);
     }
 
-    /// Marks probe `number` as answered.
-    pub fn ack(&mut self, now: Instant, number: u64) {
+    /// Marks probe `number` as answered. Returns the round trip, if it is the newest probe's.
+    pub fn ack(&mut self, now: Instant, number: u64) -> Option<Duration> {
         let age = self.newest.saturating_sub(number);
         if number == 0 || number > self.newest || age >= u64::from(self.sent) {
-            return;
+            return None;
         }
         self.answered |= 1 << age;
         self.silent_since = None;
-        if age == 0 {
-            let sample = now.since(self.newest_sent);
+        let sample = (age == 0).then(|| now.since(self.newest_sent));
+        if let Some(sample) = sample {
             let deviation = self.rtt.map_or(sample / 2, |rtt| (self.rtt_deviation * 3 + sample.abs_diff(rtt)) / 4);
             self.rtt_deviation = deviation;
             self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
@@ -191,6 +191,7 @@ impl LinkMonitor {
             // The second answer, which brings it up, need not be waited for.
             self.next_probe = now + TIMEOUT.0;
         }
+        sample
     }
 
     /// The newest outcomes, bit 0 first, and their number. The newest probe may still be answered; it counts once it is, or

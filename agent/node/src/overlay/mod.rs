@@ -15,7 +15,7 @@ use std::{
 };
 
 use ringmesh_proto::{HostId, Instant, Uplink, member::Member};
-use ringmesh_topology::{DualRing, Link, Role, default_chords};
+use ringmesh_topology::{Chords, DualRing, Link, Racks, Role};
 
 /// How the hosts are wired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,10 @@ pub struct Overlay {
     heard: [Instant; 2],
     /// When an uplink over which nothing came was last tried.
     tried: [Instant; 2],
+    /// The rule of chords, and the racks that it heeds.
+    chords: (Chords, Racks),
+    /// Measured last, by either end, and not taken yet.
+    round_trip: Option<(HostId, Uplink, Duration)>,
     revision: u64,
 }
 
@@ -111,8 +115,20 @@ impl Overlay {
             worse_since: [None; 2],
             heard: [Instant::ZERO; 2],
             tried: [Instant::ZERO; 2],
+            chords: (Chords::Auto, Racks::new()),
+            round_trip: None,
             revision: 0,
         }
+    }
+
+    /// From the next rebuilding on, chords follow this rule.
+    pub fn plan_chords(&mut self, chords: Chords, racks: Racks) {
+        self.chords = (chords, racks);
+    }
+
+    /// The round trip of a link, if one was measured since the last call; the newest one.
+    pub fn take_round_trip(&mut self) -> Option<(HostId, Uplink, Duration)> {
+        self.round_trip.take()
     }
 
     /// The current orders.
@@ -161,7 +177,7 @@ impl Overlay {
         self.rings = rings(&mut ids());
         self.before = if lost.is_empty() { self.rings.clone() } else { rings(&mut ids().chain(lost.iter().copied())) };
         let mut wanted = self.rings.neighbours(self.me);
-        wanted.extend(self.rings.chord_links(self.me, default_chords(hosts.len())));
+        wanted.extend(self.rings.chord_links(self.me, self.chords.0, &self.chords.1));
         self.relink(now, hosts, &wanted)
     }
 
@@ -308,6 +324,7 @@ impl Overlay {
         let Some(link) = self.links.get_mut(&(from, uplink)).filter(|_| hears && from < self.me) else { return false };
         let before = link.monitor.state();
         link.monitor.heard(now, rtt);
+        self.round_trip = rtt.map(|rtt| (from, uplink, rtt)).or(self.round_trip);
         self.revision += u64::from(before != link.monitor.state());
         before != LinkState::Up && link.monitor.state() == LinkState::Up
     }
@@ -316,7 +333,8 @@ impl Overlay {
     pub fn handle_ack(&mut self, now: Instant, from: HostId, uplink: Uplink, number: u64) -> bool {
         let Some(link) = self.links.get_mut(&(from, uplink)) else { return false };
         let before = link.monitor.state();
-        link.monitor.ack(now, number);
+        let rtt = link.monitor.ack(now, number);
+        self.round_trip = rtt.map(|rtt| (from, uplink, rtt)).or(self.round_trip);
         self.revision += u64::from(before != link.monitor.state());
         before != LinkState::Up && link.monitor.state() == LinkState::Up
     }

@@ -143,7 +143,9 @@ impl Trunks {
 
     /// The other end echoed this number. True if its trunk just came up.
     pub fn handle_ack(&mut self, now: Instant, from: HostId, uplink: Uplink, number: u64) -> bool {
-        self.heard(from, uplink, |trunk| trunk.monitor.ack(now, number))
+        self.heard(from, uplink, |trunk| {
+            trunk.monitor.ack(now, number);
+        })
     }
 
     /// The other end probed and hears us: of two ends the one with the lower id probes. True if its trunk just came up.
