@@ -54,6 +54,7 @@ pub struct Store {
     accusations: BTreeMap<(HostId, HostId), AccusationRecord>,
     events: EventLog,
     refused: u64,
+    duplicates: u64,
 }
 
 impl Store {
@@ -109,6 +110,11 @@ impl Store {
         self.refused
     }
 
+    /// Events and accusations that came and were here: second copies, and what came round from several neighbours.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
     /// Keeps what is new in `gossip` and returns just that, to be passed on.
     pub fn accept(&mut self, now: Now, gossip: Gossip) -> Gossip {
         let mut new = Gossip::default();
@@ -128,6 +134,8 @@ impl Store {
                 self.refused += 1;
             } else if self.events.accept(&record) {
                 new.events.push(record);
+            } else {
+                self.duplicates += 1;
             }
         }
         new
@@ -227,6 +235,7 @@ impl Store {
         let fits = texts_fit(&[&record.name, &record.zone, &record.version])
             && record.digest.len() <= digest::MAX_LEN
             && record.links.len() <= MAX_LINKS
+            && record.broken_pairs.len() <= MAX_LINKS
             && (newest.is_some() || self.hosts.len() < MAX_HOSTS);
         if !fits {
             self.refused += 1;
@@ -253,6 +262,7 @@ impl Store {
         if let Some(old) = self.accusations.get(&key)
             && (old.accuser_generation, old.seq) >= (record.accuser_generation, record.seq)
         {
+            self.duplicates += 1;
             return false;
         }
         if !self.accusations.contains_key(&key) && !self.room_to_accuse(accused, record.accused_generation) {

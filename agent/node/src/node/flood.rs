@@ -8,19 +8,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use ringmesh_proto::{
-    HostId, Instant, Now, Uplink, frame,
+    HostId, Instant, Now, frame,
     member::Member,
     peer::{AccusationRecord, EventRecord, Gossip, GossipFrame, HostRecord},
 };
 
 use super::{Class, Node, Output};
-use crate::overlay::UplinkState;
 
 /// The least time between two batches of each class.
 const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(50)];
 
 /// Bytes of records in one gossip frame, of which the receiver takes [`frame::MAX_GOSSIP`].
 const PART: usize = 64 * 1024;
+
+/// Records in one frame with an event, up to which they are as urgent as that.
+const URGENT_HOSTS: usize = 4;
 
 /// From whom a batch is: it need not be sent back there.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -66,22 +68,30 @@ impl Outbox {
 
     /// A newer record of a host takes the place of the one before.
     pub(super) fn add_host(&mut self, record: HostRecord) {
-        self.put_host(record, Source::Several);
+        self.put_host(Class::Digest, record, Source::Several);
+    }
+
+    /// The same, of a record that cannot wait: it goes with the events.
+    pub(super) fn add_urgent_host(&mut self, record: HostRecord) {
+        self.put_host(Class::Event, record, Source::Several);
     }
 
     /// What is new of what `from` sent.
     pub(super) fn relay(&mut self, new: Gossip, from: HostId) {
         let source = Source::Peer(from);
+        // A record that came with an event belongs to it; many came with a sync.
+        let mut class = Class::Digest;
         if !new.events.is_empty() || !new.accusations.is_empty() {
+            class = if new.hosts.len() <= URGENT_HOSTS { Class::Event } else { class };
             let batch = self.add(Class::Event, source);
             batch.events.extend(new.events);
             batch.accusations.extend(new.accusations);
         }
-        new.hosts.into_iter().for_each(|record| self.put_host(record, source));
+        new.hosts.into_iter().for_each(|record| self.put_host(class, record, source));
     }
 
-    fn put_host(&mut self, record: HostRecord, source: Source) {
-        let hosts = &mut self.add(Class::Digest, source).hosts;
+    fn put_host(&mut self, class: Class, record: HostRecord, source: Source) {
+        let hosts = &mut self.add(class, source).hosts;
         hosts.retain(|old| old.host != record.host);
         hosts.push(record);
     }
@@ -128,31 +138,30 @@ impl Node {
         self.send_frames(to, if urgent { Class::Event } else { Class::Digest }, &frames);
     }
 
-    fn send_frames(&mut self, to: Member, class: Class, frames: &[Bytes]) {
+    /// Urgent ones go over both uplinks, and whoever has both drops the second copy.
+    pub(super) fn send_frames(&mut self, to: Member, class: Class, frames: &[Bytes]) {
         let uplink = self.best_uplink(to);
+        let second = if class == Class::Event { self.second_uplink(to, uplink) } else { None };
         for bytes in frames {
-            self.outputs.push_back(Output::Gossip { to, uplink, class, bytes: bytes.clone() });
+            let (name, twice) = match class {
+                Class::Event => ("event_bytes", "event_bytes_second"),
+                Class::Digest => ("digest_bytes", ""),
+            };
+            self.count_by(name, bytes.len() as u64);
+            self.outputs.push_back(Output::Gossip { to, uplink, class, bytes: bytes.clone(), second: false });
+            if let Some(uplink) = second {
+                self.count_by(twice, bytes.len() as u64);
+                self.outputs.push_back(Output::Gossip { to, uplink, class, bytes: bytes.clone(), second: true });
+            }
         }
     }
 
     /// In frames that are far below the bound of the receiver.
-    fn frames(&self, gossip: &Gossip) -> Vec<Bytes> {
+    pub(super) fn frames(&self, gossip: &Gossip) -> Vec<Bytes> {
         let cluster = self.config.cluster.raw();
-        let frame = |part| frame::encode(&GossipFrame { version: frame::VERSION, cluster, gossip: Some(part) });
+        let frame =
+            |part| frame::encode(&GossipFrame { version: frame::VERSION, cluster, gossip: Some(part), relay_to: 0 });
         split(gossip).into_iter().map(frame).collect()
-    }
-
-    /// The uplink of the best link to a host, or of no link the one that is in order.
-    fn best_uplink(&self, to: Member) -> Uplink {
-        let usable = Uplink::BOTH.into_iter().filter(|uplink| {
-            to.address(*uplink).is_some() && self.overlay.uplinks()[uplink.index()] != UplinkState::None
-        });
-        let badness = |uplink: &Uplink| {
-            let link = self.overlay.links().find(|(over, link)| over == uplink && link.peer.id == to.id);
-            let state = link.map(|(_, link)| link.monitor.state() as u8);
-            (self.overlay.uplinks()[uplink.index()], state.unwrap_or(0))
-        };
-        usable.min_by_key(badness).unwrap_or(Uplink::A)
     }
 }
 

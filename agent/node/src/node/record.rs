@@ -56,14 +56,25 @@ impl Node {
 
     /// Writes and spreads the record now.
     pub(super) fn write_record(&mut self, now: Now) {
+        let record = self.put_record(now);
+        self.outbox.add_host(record);
+    }
+
+    /// The same, with the events that are on their way.
+    pub(super) fn write_record_urgently(&mut self, now: Now) {
+        let record = self.put_record(now);
+        self.outbox.add_urgent_host(record);
+    }
+
+    fn put_record(&mut self, now: Now) -> HostRecord {
         self.own.seq += 1;
         self.own.written = Some(now.instant);
         self.own.shows = (self.health.revision(), self.overlay.revision());
         self.own.stale = false;
-        let record = self.make_record();
+        let record = self.make_record(now);
         self.store.put_own(now, record.clone());
-        self.outbox.add_host(record);
         self.shown.hosts_stale();
+        record
     }
 
     /// Names the state of the details: of another life of this host it is another.
@@ -71,9 +82,13 @@ impl Node {
         u64::from(self.born) << 32 | self.health.revision() & u64::from(u32::MAX)
     }
 
-    fn make_record(&self) -> HostRecord {
+    fn make_record(&self, now: Now) -> HostRecord {
         let me = self.me();
         let uplink = |uplink: Uplink| show::uplink_state(self.overlay.uplinks()[uplink.index()]) as u32;
+        let restoring = |uplink: Uplink| {
+            let left = self.overlay.restored_at(uplink).map(|at| at.since(now.instant).as_millis());
+            left.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX).max(1))
+        };
         HostRecord {
             host: me.id.raw(),
             generation: me.generation,
@@ -88,6 +103,12 @@ impl Node {
             digest: Digest { fingerprint: self.fingerprint(), ..self.health.digest() }.encode(),
             leaving: self.own.leaving,
             isolated: self.isolated.is_some(),
+            restoring_a_ms: restoring(Uplink::A),
+            restoring_b_ms: restoring(Uplink::B),
+            no_carrier_a: !self.overlay.has_carrier(Uplink::A),
+            no_carrier_b: !self.overlay.has_carrier(Uplink::B),
+            order: show::order_number(self.overlay.order()),
+            broken_pairs: self.broken_pairs(now),
         }
     }
 

@@ -14,14 +14,14 @@ use ringmesh_proto::{
 };
 use ringmesh_topology::{Mode, Ring, Role};
 
-use super::Node;
+use super::{Detection, Node, Path};
 use crate::{
     View,
     gossip::{EVENT_CAPACITY, HeardRecord, event_id},
     health::spec::ContainerState,
     membership::SwimState,
     natural,
-    overlay::{LinkState, UplinkState},
+    overlay::{LinkState, Order, UplinkState},
     view::{Links, Peer},
 };
 
@@ -115,7 +115,7 @@ impl Node {
         if self.shown.hosts || quiet {
             view.hosts = Arc::new(self.show_hosts(now));
             view.rings = Arc::new(self.show_rings());
-            view.peers = Arc::new(self.show_peers());
+            view.peers = Arc::new(self.show_peers(now));
             view.links = Arc::new(self.show_links(now, &view.peers));
         }
         if self.shown.events {
@@ -127,6 +127,7 @@ impl Node {
         }
         let mut counters = self.counters.clone();
         counters.insert("gossip_refused", self.store.refused());
+        counters.insert("gossip_duplicates", self.store.duplicates());
         counters.insert("probes_postponed", self.health.postponed());
         view.counters = Arc::new(counters);
         self.shown.hosts = false;
@@ -173,7 +174,15 @@ impl Node {
                     name: self.name_of(member.id),
                     id: member.id.to_string(),
                     state: state as i32,
-                    uplinks: Some(v1::Uplinks { a: uplink(record.uplink_a), b: uplink(record.uplink_b) }),
+                    uplinks: Some(v1::Uplinks {
+                        a: uplink(record.uplink_a),
+                        b: uplink(record.uplink_b),
+                        restored_at_a: restored_at(record.restoring_a_ms, heard),
+                        restored_at_b: restored_at(record.restoring_b_ms, heard),
+                        no_carrier_a: record.no_carrier_a,
+                        no_carrier_b: record.no_carrier_b,
+                        order: record.order as i32,
+                    }),
                     zone: record.zone.clone(),
                     address: address(Uplink::A),
                     address_b: address(Uplink::B),
@@ -184,11 +193,34 @@ impl Node {
                     digest: heard.map(|heard| show_digest(heard)),
                     accusations: accusations.iter().map(|record| self.show_accusation(record)).collect(),
                     local: member.id == me.id,
+                    detection: (member.id == me.id).then(|| self.show_detection()),
                 }
             })
             .collect();
         hosts.sort_by_cached_key(|host| natural(&host.name));
         hosts
+    }
+
+    /// By the longest round trip of this host's links.
+    fn show_detection(&self) -> v1::Detection {
+        let monitors = || self.overlay.links().map(|(_, link)| &link.monitor);
+        let detection = Detection::worst_case(Path {
+            rtt: monitors().filter_map(|monitor| monitor.rtt()).max().unwrap_or_default(),
+            deviation: monitors().map(|monitor| monitor.rtt_deviation()).max().unwrap_or_default(),
+            hold_off: self.config.protection.hold_off,
+            tick: self.config.tick,
+        });
+        // In steps of 10 ms, so that it is no news with every round trip.
+        let show = |time: Duration| {
+            let ms = time.as_millis().div_ceil(10) as i64 * 10;
+            Some(prost_types::Duration { seconds: ms / 1000, nanos: (ms % 1000) as i32 * 1_000_000 })
+        };
+        v1::Detection {
+            silent_uplink: show(detection.silent_uplink),
+            refused_port: show(detection.refused_port),
+            dead_host: show(detection.dead_host),
+            stuck_agent: show(detection.stuck_agent),
+        }
     }
 
     fn show_accusation(&self, record: &AccusationRecord) -> v1::Accusation {
@@ -224,7 +256,8 @@ impl Node {
                 && matches!(self.membership.state(id), Some((_, SwimState::Alive | SwimState::Suspect)))
                 && !self.has_left(id)
         };
-        let own = HostRecord { host: me.raw(), links: self.own_links(), ..HostRecord::default() };
+        let (links, broken_pairs) = (self.own_links(), self.broken_pairs(now));
+        let own = HostRecord { host: me.raw(), links, broken_pairs, ..HostRecord::default() };
         let own = Arc::new(HeardRecord { record: own, digest: Digest::default(), heard: now });
         let others = self.store.hosts().filter(|(id, _)| live(*id)).map(|(_, heard)| Arc::clone(heard));
         let mut names: BTreeMap<HostId, String> = peers.iter().map(|(id, peer)| (*id, peer.name.clone())).collect();
@@ -232,11 +265,12 @@ impl Node {
         Links { records: std::iter::once(own).chain(others).collect(), names }
     }
 
-    fn show_peers(&self) -> BTreeMap<HostId, Peer> {
+    fn show_peers(&self, now: Now) -> BTreeMap<HostId, Peer> {
         let peers = self.membership.states().map(|(member, state)| {
             let fingerprint = self.store.host(member.id).map_or(0, |heard| heard.digest.fingerprint);
             let askable = state != SwimState::Down && !self.has_left(member.id);
-            (member.id, Peer { member, name: self.name_of(member.id), askable, fingerprint })
+            let way = self.way(now, member);
+            (member.id, Peer { member, name: self.name_of(member.id), askable, fingerprint, way })
         });
         peers.collect()
     }
@@ -302,6 +336,24 @@ pub(super) fn state_word(state: ContainerState) -> &'static str {
         ContainerState::Stopped => "stopped",
         ContainerState::Absent => "absent",
     }
+}
+
+/// As in a host's record.
+pub(super) fn order_number(order: Order) -> u32 {
+    let shown = match order {
+        Order::None => v1::uplinks::Order::Better,
+        Order::Forced(Uplink::A) => v1::uplinks::Order::ForcedA,
+        Order::Forced(Uplink::B) => v1::uplinks::Order::ForcedB,
+        Order::Manual(Uplink::A) => v1::uplinks::Order::ManualA,
+        Order::Manual(Uplink::B) => v1::uplinks::Order::ManualB,
+    };
+    shown as u32
+}
+
+/// By our own clock, whatever the other host's says.
+fn restored_at(left_ms: u32, heard: Option<&Arc<HeardRecord>>) -> Option<prost_types::Timestamp> {
+    let heard = heard.filter(|_| left_ms > 0)?;
+    Some(UnixMillis(heard.heard.unix.0 + u64::from(left_ms)).into())
 }
 
 pub(super) fn uplink_word(state: UplinkState) -> &'static str {

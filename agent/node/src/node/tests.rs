@@ -98,6 +98,8 @@ fn config(me: Member, known: Vec<Member>) -> Config {
         position: 0,
         known,
         containers: Vec::new(),
+        protection: Timers::default(),
+        tick: Duration::ZERO,
         seed: u64::from(me.id.raw()),
     }
 }

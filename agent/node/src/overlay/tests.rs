@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use ringmesh_proto::{HostId, Instant, Uplink, member::Member};
 
-use super::{LinkMonitor, LinkProbe, LinkState, Overlay, PROBE_INTERVAL, UplinkState, Wiring};
+use super::{LinkMonitor, LinkProbe, LinkState, Order, Overlay, PROBE_INTERVAL, Timers, UplinkState, Wiring};
 
 /// Feeds one outcome per probe: '1' answered at once, '0' lost. Returns the state after each.
 fn states(outcomes: &str) -> Vec<LinkState> {
@@ -65,7 +65,7 @@ fn member(id: u32) -> Member {
 }
 
 fn overlay(hosts: u32) -> Overlay {
-    let mut overlay = Overlay::new(HostId::new(1), Wiring::Switched { seed: 7 }, [true, true]);
+    let mut overlay = Overlay::new(HostId::new(1), Wiring::Switched { seed: 7 }, [true, true], Timers::default());
     let members: Vec<_> = (1..=hosts).map(member).collect();
     overlay.rebuild(Instant::ZERO, &members, &[], |_| 0);
     overlay
@@ -140,7 +140,7 @@ fn who_is_probed_need_not_probe_until_the_probes_end() {
 
 #[test]
 fn a_neighbour_that_does_not_hear_us_or_has_the_higher_id_saves_no_probe() {
-    let mut overlay = Overlay::new(HostId::new(3), Wiring::Switched { seed: 7 }, [true, true]);
+    let mut overlay = Overlay::new(HostId::new(3), Wiring::Switched { seed: 7 }, [true, true], Timers::default());
     overlay.rebuild(Instant::ZERO, &(1..=5).map(member).collect::<Vec<_>>(), &[], |_| 0);
     let links: Vec<_> = overlay.links().map(|(uplink, link)| (uplink, link.peer.id)).collect();
     let now = Instant::ZERO + PROBE_INTERVAL * 10;
