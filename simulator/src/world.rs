@@ -348,10 +348,12 @@ impl World {
         while let Some(output) = node.poll_output() {
             outputs.push(output);
         }
-        let wake = node.poll_timeout().0;
+        // The snapshot first: one that comes too soon is put off, and that is a deadline.
         if let Some(view) = node.poll_view(now) {
             self.hosts[index].view = view;
         }
+        let Some(node) = &self.hosts[index].node else { return };
+        let wake = node.poll_timeout().0;
         let wake = wake.max(now.instant);
         if self.hosts[index].wake.is_none_or(|earlier| wake < earlier) {
             self.hosts[index].wake = Some(wake);

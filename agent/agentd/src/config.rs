@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use ringmesh_node::health::spec::{Check, ContainerSpec, ServiceSpec};
+use ringmesh_node::{
+    health::spec::{Check, ContainerSpec, ServiceSpec},
+    overlay::Timers,
+};
 use ringmesh_proto::Uplink;
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +105,23 @@ pub struct Mesh {
     pub position: Option<u16>,
     /// Connections to hosts that are no ring neighbours, kept for reuse; two a host, so 256 are enough for 128 hosts. 8 to 4096, default 256.
     pub connection_cache: usize,
+    /// A fault of an uplink that lasts for less is none. 0 to 10 s, default 0. Delays the news of every fault.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub hold_off: Duration,
+    /// After an uplink changed, what was measured or said before it is ignored for so long. 0 to 10 s, default 500 ms.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub guard: Duration,
+    /// An uplink that is well again is used for probes and second copies only, and not called up, for so long. 0 to 12 min,
+    /// default 30 s.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub wait_to_restore: Duration,
+}
+
+impl Mesh {
+    /// As the node takes them.
+    pub fn protection(&self) -> Timers {
+        Timers { guard: self.guard, hold_off: self.hold_off, wait_to_restore: self.wait_to_restore }
+    }
 }
 
 /// How the hosts are wired.
@@ -117,7 +137,8 @@ pub enum Mode {
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { mode: Mode::Switched, position: None, connection_cache: 256 }
+        let Timers { guard, hold_off, wait_to_restore } = Timers::default();
+        Self { mode: Mode::Switched, position: None, connection_cache: 256, hold_off, guard, wait_to_restore }
     }
 }
 
@@ -433,6 +454,15 @@ impl Config {
         }
         log_level("log.level", &self.log.level)?;
         range("mesh.connection_cache", self.mesh.connection_cache, 8, 4096)?;
+        for (key, value, most) in [
+            ("mesh.hold_off", self.mesh.hold_off, 10),
+            ("mesh.guard", self.mesh.guard, 10),
+            ("mesh.wait_to_restore", self.mesh.wait_to_restore, 12 * 60),
+        ] {
+            if value > Duration::from_secs(most) {
+                return Err((key.into(), format!("is out of range, 0 s to {most} s")));
+            }
+        }
         range("probe.concurrency", self.probe.concurrency, 1, 65_536)?;
         range("probe.exec_concurrency", self.probe.exec_concurrency, 1, 256)?;
         range("container", self.containers.len(), 0, MAX_CONTAINERS)?;

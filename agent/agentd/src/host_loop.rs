@@ -3,6 +3,7 @@
 //! ```text
 //!  quic ── Inbound (4096; datagrams beyond it are dropped and counted, streams wait) ──▶ ┐
 //!  probe ─ ProbeReply (4096; the prober waits) ────────────────────────────────────────▶ │ Node ─▶ quic, prober, disk
+//!  carrier Carrier (16; its thread waits) ──────────────────────────────────────────────▶ │
 //!  reach ─ Reached (256; the asker waits) ─────────────────────────────────────────────▶ │      ─▶ reach
 //!  runtime Vec<ContainerStatus> (the supervisor waits) ────────────────────────────────▶ │      ─▶ View (watch)
 //!  api ─── Command (16; the caller waits) ─────────────────────────────────────────────▶ ┘
@@ -13,11 +14,13 @@ use std::{sync::Arc, time::Duration};
 use ringmesh_node::{
     Node, Output, Persistent, TimerKind, View,
     health::spec::{ContainerStatus, ProbeReply},
+    overlay::Order,
 };
 use ringmesh_proto::Instant;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    carrier::Carrier,
     clock::Clock,
     probe::Prober,
     quic::{Inbound, Transport},
@@ -37,13 +40,15 @@ pub const COMMAND_BOUND: usize = 16;
 const TURN: usize = 256;
 
 /// Timers that are due within such a span run in one turn, at its end: waking costs more than what most of them do.
-const GRID: Duration = Duration::from_millis(100);
+pub const GRID: Duration = Duration::from_millis(100);
 
 /// What an operator orders.
 #[derive(Debug)]
 pub enum Command {
     /// Leave the cluster on purpose; the loop ends when that is told.
     Leave,
+    /// Send over this uplink.
+    Switch(Order),
 }
 
 /// What the loop works with.
@@ -74,6 +79,8 @@ pub struct Inputs {
     pub reached: mpsc::Receiver<Reached>,
     /// Of the runtimes.
     pub statuses: mpsc::Receiver<Vec<ContainerStatus>>,
+    /// What the kernel says of the uplinks' interfaces.
+    pub carriers: mpsc::Receiver<Carrier>,
     /// Of operators.
     pub commands: mpsc::Receiver<Command>,
 }
@@ -99,6 +106,7 @@ impl HostLoop {
             // and only timers that are still due then say that something is missing.
             tokio::select! {
                 biased;
+                Some(carrier) = inputs.carriers.recv() => self.note_carrier(carrier),
                 Some(inbound) = inputs.inbound.recv() => self.take(inbound),
                 Some(command) = inputs.commands.recv() => self.obey(&command),
                 Some(reply) = inputs.replies.recv() => self.node.handle_probe_reply(self.clock.now(), reply),
@@ -130,6 +138,7 @@ impl HostLoop {
     fn obey(&mut self, command: &Command) {
         match command {
             Command::Leave => self.node.handle_leave(self.clock.now()),
+            Command::Switch(order) => self.node.handle_order(self.clock.now(), *order),
         }
     }
 
@@ -137,6 +146,10 @@ impl HostLoop {
         for status in statuses {
             self.node.handle_status(self.clock.now(), status);
         }
+    }
+
+    fn note_carrier(&mut self, Carrier { uplink, up }: Carrier) {
+        self.node.handle_carrier(self.clock.now(), uplink, up);
     }
 
     fn note_reach(&mut self, Reached { host, uplink, reach }: Reached) {
@@ -147,7 +160,8 @@ impl HostLoop {
         let now = self.clock.now();
         match inbound {
             Inbound::Datagram { from, uplink, bytes } => self.node.handle_datagram(now, from, uplink, bytes),
-            Inbound::Gossip { from, gossip } => self.node.handle_gossip(now, from, gossip),
+            Inbound::Gossip { from, gossip, relay_to: None } => self.node.handle_gossip(now, from, gossip),
+            Inbound::Gossip { from, gossip, relay_to: Some(to) } => self.node.handle_relay(now, from, to, gossip),
             Inbound::Sync { request, reply } => {
                 // The asker may have given up.
                 let _ = reply.send(self.node.handle_sync_request(&request));
@@ -166,8 +180,10 @@ impl HostLoop {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Datagram { to, uplink, bytes } => self.transport.send_datagram(to, uplink, bytes),
-                Output::Gossip { to, uplink, class, bytes } => self.transport.send_gossip(to, uplink, class, bytes),
-                Output::Sync { to, request } => self.transport.sync(to, request),
+                Output::Gossip { to, uplink, class, bytes, second } => {
+                    self.transport.send_gossip(to, uplink, class, bytes, second);
+                }
+                Output::Sync { to, way, request } => self.transport.sync(to, way, request),
                 Output::Reach { to, uplink } => self.reacher.ask(to, uplink),
                 Output::Pin(pins) => self.transport.pin(&pins),
                 Output::Probe(request) => {

@@ -55,7 +55,7 @@ impl Api {
 
     /// Asks one host.
     pub(super) async fn ask(&self, peer: Peer, query: QueryRequest) -> Answer {
-        match tokio::time::timeout(ASK_TIMEOUT, self.transport.query(peer.member, query)).await {
+        match tokio::time::timeout(ASK_TIMEOUT, self.transport.query(peer.member, peer.way, query)).await {
             Ok(Ok(details)) => {
                 let source = v1::Source {
                     host: peer.name,

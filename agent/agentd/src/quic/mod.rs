@@ -11,6 +11,7 @@
 mod connection;
 mod dial;
 mod request;
+mod socket;
 mod table;
 
 use std::{
@@ -31,7 +32,7 @@ use ringmesh_proto::{
     member::Member,
     peer::{Gossip, SyncRequest, SyncResponse},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use request::{RequestError, Requests};
 use table::Table;
@@ -79,6 +80,8 @@ pub enum Inbound {
         from: HostId,
         /// Checked for version and cluster.
         gossip: Gossip,
+        /// To be passed on to this host, which the sender does not hear.
+        relay_to: Option<HostId>,
     },
     /// A request that the host loop answers.
     Sync {
@@ -139,6 +142,8 @@ struct Shared {
     requests: Requests,
     counters: Arc<Counters>,
     cache: usize,
+    /// Places for questions that are passed on.
+    relays: Semaphore,
 }
 
 impl Transport {
@@ -158,11 +163,12 @@ impl Transport {
         let mut endpoints = [None, None];
         for uplink in Uplink::BOTH {
             if let Some(address) = addresses[uplink.index()] {
-                endpoints[uplink.index()] = Some(endpoint(uplink, address, server.clone())?);
+                endpoints[uplink.index()] = Some(endpoint(uplink, address, server.clone(), &counters)?);
             }
         }
         let table = Mutex::new(Table::new(identity.host));
-        let shared = Shared { identity, client, endpoints, table, inbound, requests, counters, cache };
+        let relays = Semaphore::new(request::MAX_RELAYED);
+        let shared = Shared { identity, client, endpoints, table, inbound, requests, counters, cache, relays };
         let transport = Self { shared: Arc::new(shared) };
         for uplink in Uplink::BOTH {
             if let Some(endpoint) = transport.shared.endpoints[uplink.index()].clone() {
@@ -181,10 +187,11 @@ impl Transport {
         }
     }
 
-    /// Queues a gossip frame for a host, on this uplink or, if that has no connection and the other has, on that.
-    pub fn send_gossip(&self, to: Member, uplink: Uplink, class: Class, bytes: Bytes) {
+    /// Queues a gossip frame for a host, on this uplink or, if that has no connection and the other has, on that; a
+    /// `second` copy only on this.
+    pub fn send_gossip(&self, to: Member, uplink: Uplink, class: Class, bytes: Bytes, second: bool) {
         let mut table = self.table();
-        let open = if table.open(to.id, uplink).is_some() { uplink } else { uplink.other() };
+        let open = if second || table.open(to.id, uplink).is_some() { uplink } else { uplink.other() };
         match table.open(to.id, open) {
             Some(open) => open.send_gossip(class, bytes, &self.shared.counters),
             None => self.wait_for_connection(&mut table, to, uplink, table::Waiting::Gossip(class, bytes)),
@@ -225,7 +232,12 @@ impl Transport {
     }
 }
 
-fn endpoint(uplink: Uplink, address: SocketAddr, server: ServerConfig) -> Result<Endpoint, TransportError> {
+fn endpoint(
+    uplink: Uplink,
+    address: SocketAddr,
+    server: ServerConfig,
+    counters: &Arc<Counters>,
+) -> Result<Endpoint, TransportError> {
     let socket = UdpSocket::bind(address).map_err(|source| {
         const REASONS: [(ErrorKind, &str); 3] = [
             (ErrorKind::AddrInUse, "the port is in use; is another agent running? Else set another port"),
@@ -236,8 +248,11 @@ fn endpoint(uplink: Uplink, address: SocketAddr, server: ServerConfig) -> Result
         let reason = known.map_or("the platform refused", |(_, reason)| reason);
         TransportError::Bind { uplink, address, reason, source }
     })?;
-    Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(quinn::TokioRuntime))
-        .map_err(|source| TransportError::Endpoint { uplink, source })
+    let refused = |source| TransportError::Endpoint { uplink, source };
+    socket.set_nonblocking(true).map_err(refused)?;
+    let socket = Arc::new(socket::Socket::new(socket, Arc::clone(counters)).map_err(refused)?);
+    let runtime = Arc::new(quinn::TokioRuntime);
+    Endpoint::new_with_abstract_socket(EndpointConfig::default(), Some(server), socket, runtime).map_err(refused)
 }
 
 fn transport_config() -> Arc<TransportConfig> {

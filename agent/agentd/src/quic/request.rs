@@ -6,14 +6,14 @@ use std::{
 };
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
-use ringmesh_node::View;
+use ringmesh_node::{View, Way};
 use ringmesh_proto::{
     HostId, Uplink,
     frame::{self, FrameError},
     member::Member,
     peer::{
-        QueryRequest, QueryResponse, Refusal, Request, Response, refusal::Reason, request::Body as Ask,
-        response::Body as Answer,
+        QueryRequest, QueryResponse, Refusal, RelayRequest, Request, Response, refusal::Reason, relay_request,
+        request::Body as Ask, response::Body as Answer,
     },
 };
 use tokio::sync::{oneshot, watch};
@@ -33,6 +33,9 @@ const LOOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// For a request to arrive, and for its answer to be taken. Who asks gives up long before.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Questions passed on for others at once.
+pub(super) const MAX_RELAYED: usize = 16;
 
 /// Members that a joining host is told to contact first.
 const MAX_SEEDS: usize = 16;
@@ -67,19 +70,19 @@ pub enum RequestError {
 }
 
 impl Transport {
-    /// Asks a host for its details: over the uplink on which it was heard last, then over the other.
-    pub async fn query(&self, to: Member, query: QueryRequest) -> Result<QueryResponse, RequestError> {
-        match self.ask(to, Ask::Query(query)).await? {
+    /// Asks a host for its details: over the better uplink, then over the other, or by a host that hears it.
+    pub async fn query(&self, to: Member, way: Way, query: QueryRequest) -> Result<QueryResponse, RequestError> {
+        match self.ask(to, way, Ask::Query(query)).await? {
             Answer::Query(answer) => Ok(answer),
             Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) => Err(RequestError::Broken),
         }
     }
 
     /// Asks a host for what this one lacks; the answer goes to the host loop.
-    pub fn sync(&self, to: Member, request: ringmesh_proto::peer::SyncRequest) {
+    pub fn sync(&self, to: Member, way: Way, request: ringmesh_proto::peer::SyncRequest) {
         let transport = self.clone();
         tokio::spawn(async move {
-            match transport.ask(to, Ask::Sync(request)).await {
+            match transport.ask(to, way, Ask::Sync(request)).await {
                 Ok(Answer::Sync(response)) => {
                     let answer = Inbound::SyncAnswer { from: to.id, response };
                     let _ = transport.shared.inbound.send(answer).await;
@@ -90,12 +93,20 @@ impl Transport {
         });
     }
 
-    async fn ask(&self, to: Member, body: Ask) -> Result<Answer, RequestError> {
+    async fn ask(&self, to: Member, way: Way, body: Ask) -> Result<Answer, RequestError> {
+        let (to, body) = match way.via {
+            Some(relay) => (relay, by_relay(to.id, body)),
+            None => (to, body),
+        };
+        self.ask_directly(to, way.uplink, body).await
+    }
+
+    async fn ask_directly(&self, to: Member, better: Uplink, body: Ask) -> Result<Answer, RequestError> {
         let request =
             Request { version: frame::VERSION, cluster: self.shared.identity.cluster.raw(), body: Some(body) };
         let bytes = frame::encode(&request);
         let mut last = RequestError::NoConnection;
-        let mut ways = self.table().ways(to.id);
+        let mut ways = self.table().ways(to.id, better);
         if ways.is_empty() {
             ways.extend(self.connect(to).await);
         }
@@ -123,6 +134,16 @@ impl Transport {
         let first = tokio::time::timeout(TRY_TIMEOUT, futures_util::future::select_ok(opening)).await;
         first.ok()?.ok().map(|(connection, _)| connection)
     }
+}
+
+fn by_relay(to: HostId, body: Ask) -> Ask {
+    let body = match body {
+        Ask::Sync(sync) => Some(relay_request::Body::Sync(sync)),
+        Ask::Query(query) => Some(relay_request::Body::Query(query)),
+        // Neither is ever relayed.
+        Ask::Join(_) | Ask::Relay(_) => None,
+    };
+    Ask::Relay(RelayRequest { to: to.raw(), body })
 }
 
 async fn ask_on(connection: &Connection, bytes: bytes::Bytes) -> Result<Answer, RequestError> {
@@ -214,13 +235,37 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
                 Ok(_) | Err(_) => Answer::Refusal(frame::refusal(Reason::Busy, "this host is busy; ask again")),
             }
         }
+        (Some(Ask::Relay(relay)), Some(_)) => self::relay(transport, relay).await,
         (Some(Ask::Join(_)), Some(_)) => {
             Answer::Refusal(frame::refusal(Reason::NotAllowed, "a member of the cluster needs not join it"))
         }
-        (Some(Ask::Query(_) | Ask::Sync(_)), None) => {
+        (Some(Ask::Query(_) | Ask::Sync(_) | Ask::Relay(_)), None) => {
             Answer::Refusal(frame::refusal(Reason::NotAllowed, "without a certificate one may only join"))
         }
         (None, _) => Answer::Refusal(frame::refusal(Reason::Malformed, "a request without a question")),
+    }
+}
+
+/// Asks a host for one that does not hear it: directly, so that nothing goes by more than one host.
+async fn relay(transport: &Transport, request: RelayRequest) -> Answer {
+    let shared = &transport.shared;
+    let Ok(_place) = shared.relays.try_acquire() else {
+        return Answer::Refusal(frame::refusal(Reason::Busy, "this host passes on too many questions; ask again"));
+    };
+    let ask = match request.body {
+        Some(relay_request::Body::Sync(sync)) => Ask::Sync(sync),
+        Some(relay_request::Body::Query(query)) => Ask::Query(query),
+        None => return Answer::Refusal(frame::refusal(Reason::Malformed, "a request without a question")),
+    };
+    let peer = shared.requests.view.borrow().peers.get(&HostId::new(request.to)).filter(|peer| peer.askable).cloned();
+    let Some(peer) = peer else {
+        return Answer::Refusal(frame::refusal(Reason::NotAllowed, "this host does not hear that one either"));
+    };
+    count(&shared.counters.requests_relayed);
+    // In a box, for an answer is made of the answer to this.
+    match Box::pin(transport.ask_directly(peer.member, peer.way.uplink, ask)).await {
+        Ok(answer) => answer,
+        Err(error) => Answer::Refusal(frame::refusal(Reason::Busy, format!("{}, asked for you: {error}", peer.name))),
     }
 }
 

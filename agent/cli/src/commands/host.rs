@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use ringmesh_proto::v1::{
-    GetHostRequest, Host, ListHostsRequest, Source, WatchHostsRequest, WatchHostsResponse, change::Kind,
-    hosts_client::HostsClient, uplink,
+    Detection, GetHostRequest, Host, ListHostsRequest, Source, WatchHostsRequest, WatchHostsResponse, change::Kind,
+    hosts_client::HostsClient, uplink, uplinks,
 };
 use serde::Serialize;
 
@@ -109,7 +109,7 @@ impl Resource for Host {
     }
 
     fn cells(&self, now: Timestamp) -> Vec<Cell> {
-        let (a, b) = uplinks(self);
+        let (a, b) = uplink_states(self);
         let digest = self.digest.as_ref();
         let of = |count: Option<(u32, u32)>| {
             let Some((good, all)) = count else { return Cell::new("") };
@@ -137,7 +137,7 @@ impl Resource for Host {
     }
 }
 
-fn uplinks(host: &Host) -> (&'static str, &'static str) {
+fn uplink_states(host: &Host) -> (&'static str, &'static str) {
     let uplinks = host.uplinks.unwrap_or_default();
     let name = |state: uplink::State| state.as_str_name();
     (name(uplinks.a()), name(uplinks.b()))
@@ -153,21 +153,30 @@ impl Watched for WatchHostsResponse {
 
 fn describe(host: &Host, out: &mut Details) {
     let now = Timestamp::now();
-    let (a, b) = uplinks(host);
+    let (a, b) = uplink_states(host);
     out.add("Name", &host.name);
     out.add("Id", &host.id);
     out.state("State", host.state().as_str_name());
     out.add("Since", time::stamp_and_age(now, host.since.as_ref()));
+    let of = host.uplinks.unwrap_or_default();
     out.state("Uplink A", a);
+    out.add("", restoring(now, of.restored_at_a.as_ref()));
+    out.add("", if of.no_carrier_a { "its interface has no carrier or address" } else { "" });
     out.add("Address A", &host.address);
     out.state("Uplink B", b);
+    out.add("", restoring(now, of.restored_at_b.as_ref()));
+    out.add("", if of.no_carrier_b { "its interface has no carrier or address" } else { "" });
     out.add("Address B", &host.address_b);
+    out.add("Order", order(of.order()));
     out.add("Zone", &host.zone);
     out.add("Generation", host.generation.to_string());
     out.add("Version", &host.version);
     out.add("Heard", time::stamp_and_age(now, host.heard_at.as_ref()));
     if host.local {
         out.add("Answers", "yes, this is the host that you asked");
+    }
+    if let Some(detection) = &host.detection {
+        out.add("Finds", detection_text(detection));
     }
     if let Some(digest) = &host.digest {
         out.add("Containers", format!("{}, {} running, score {}", digest.containers, digest.running, digest.score));
@@ -183,6 +192,38 @@ fn describe(host: &Host, out: &mut Details) {
     for accusation in &host.accusations {
         out.add("Accused by", format!("{}: {}", accusation.accuser, accusation.evidence));
     }
+}
+
+/// Of an uplink that is up, or on its way to it.
+fn restoring(now: Timestamp, at: Option<&prost_types::Timestamp>) -> String {
+    let Some(at) = at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok()) else { return String::new() };
+    let left = at.as_millisecond() - now.as_millisecond();
+    if left <= 0 { String::new() } else { format!("restoring, {} s left", (left + 999) / 1000) }
+}
+
+fn order(order: uplinks::Order) -> &'static str {
+    match order {
+        uplinks::Order::Better => "",
+        uplinks::Order::ForcedA => "uplink a, however it does",
+        uplinks::Order::ForcedB => "uplink b, however it does",
+        uplinks::Order::ManualA => "uplink a, as long as it is well",
+        uplinks::Order::ManualB => "uplink b, as long as it is well",
+    }
+}
+
+/// The longest times to a verdict.
+fn detection_text(detection: &Detection) -> String {
+    let seconds = |time: &Option<prost_types::Duration>| {
+        let time = time.unwrap_or_default();
+        format!("{:.2} s", time.seconds as f64 + f64::from(time.nanos) / 1e9)
+    };
+    format!(
+        "a silent uplink within {}, an ended agent {}, a dead host {}, a stuck agent {}",
+        seconds(&detection.silent_uplink),
+        seconds(&detection.refused_port),
+        seconds(&detection.dead_host),
+        seconds(&detection.stuck_agent)
+    )
 }
 
 /// `host why` as a document.

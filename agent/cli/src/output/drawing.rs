@@ -266,7 +266,12 @@ fn draw_troubles(links: &[Link], canvas: Canvas) -> String {
     for link in bad {
         let state = state_style(link.state()).paint(link.state().as_str_name(), canvas.color);
         let (from, to, uplink) = (printable(&link.from), printable(&link.to), printable(&link.uplink));
-        out += &format!("  {from} to {to} over {uplink}: {state}, {} % lost\n", link.loss_percent);
+        let pair = match (link.pair_broken, link.via.as_str()) {
+            (false, _) => String::new(),
+            (true, "") => "; the two do not hear each other, and nobody can pass messages on".to_owned(),
+            (true, via) => format!("; the two do not hear each other, messages go by {}", printable(via)),
+        };
+        out += &format!("  {from} to {to} over {uplink}: {state}, {} % lost{pair}\n", link.loss_percent);
     }
     out
 }
@@ -346,6 +351,15 @@ not up
   h4 to h3 over a: degraded, 0 % lost
 "
         );
+    }
+
+    #[test]
+    fn a_broken_pair_names_the_host_by_which_messages_go() {
+        let broken =
+            |via: &str| Link { pair_broken: true, via: via.into(), ..link("ring-a", "h1", "h2", State::Down, 0) };
+        let text = |via| plain(vec![ring("a", &["h1", "h2", "h3"])], vec![broken(via)], 80);
+        assert!(text("h3").contains("100 % lost; the two do not hear each other, messages go by h3\n"));
+        assert!(text("").contains("nobody can pass messages on\n"));
     }
 
     #[test]

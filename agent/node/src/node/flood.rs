@@ -18,6 +18,9 @@ use super::{Class, Node, Output};
 /// The least time between two batches of each class.
 const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(50)];
 
+/// The same for a batch with a record that came with an event: an uplink is lost, and traffic is to go another way.
+const URGENT_INTERVAL: Duration = Duration::from_millis(2);
+
 /// Bytes of records in one gossip frame, of which the receiver takes [`frame::MAX_GOSSIP`].
 const PART: usize = 64 * 1024;
 
@@ -49,6 +52,16 @@ struct Batch {
     source: Source,
     /// When the one before was sent.
     sent: Option<Instant>,
+}
+
+impl Batch {
+    /// When it is sent, if it holds anything.
+    fn due(&self, class: Class) -> Option<Instant> {
+        let urgent = class == Class::Event && !self.gossip.hosts.is_empty();
+        let interval = if urgent { URGENT_INTERVAL } else { INTERVAL[class as usize] };
+        let holds = self.source != Source::Nobody;
+        holds.then(|| self.sent.map_or(Instant::ZERO, |sent| sent + interval))
+    }
 }
 
 /// What waits for all neighbours, by [`Class`].
@@ -103,17 +116,13 @@ impl Outbox {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let waiting = self.batches.iter().zip(INTERVAL).filter(|(batch, _)| batch.source != Source::Nobody);
-        waiting.map(|(batch, interval)| batch.sent.map_or(Instant::ZERO, |sent| sent + interval)).min()
+        [Class::Event, Class::Digest].into_iter().filter_map(|class| self.batches[class as usize].due(class)).min()
     }
 
     /// The batch of a class, if it is its time.
     fn take(&mut self, now: Instant, class: Class) -> Option<(Gossip, Source)> {
         let batch = &mut self.batches[class as usize];
-        let due = batch.sent.is_none_or(|sent| sent + INTERVAL[class as usize] <= now);
-        if batch.source == Source::Nobody || !due {
-            return None;
-        }
+        batch.due(class).filter(|due| *due <= now)?;
         batch.sent = Some(now);
         Some((std::mem::take(&mut batch.gossip), std::mem::take(&mut batch.source)))
     }

@@ -317,9 +317,25 @@ impl Overlay {
             // Is it the link or the uplink? The others tell.
             let others = self.links.iter_mut().filter(|((_, over), _)| *over == uplink);
             others.filter(|(_, link)| !link.monitor.is_waiting()).for_each(|(_, link)| link.monitor.hasten(now));
+            self.ask_silent_peers(now, uplink);
         }
         self.probe_due(now, &mut probes);
         probes
+    }
+
+    /// Whether a silent link is the fault of its other end that end tells over the other uplink.
+    fn ask_silent_peers(&mut self, now: Instant, uplink: Uplink) {
+        let silent = |((peer, over), link): (&(HostId, Uplink), &OwnLink)| {
+            (*over == uplink && link.monitor.silent_since().is_some()).then_some(*peer)
+        };
+        let peers: Vec<HostId> = self.links.iter().filter_map(silent).collect();
+        for peer in peers {
+            if let Some(link) = self.links.get_mut(&(peer, uplink.other()))
+                && !link.monitor.is_waiting()
+            {
+                link.monitor.hasten(now);
+            }
+        }
     }
 
     /// Sends what is due; says over which uplinks a link fell silent.
