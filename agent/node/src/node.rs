@@ -189,6 +189,9 @@ const DEAF: u32 = u32::MAX;
 /// The most probes that one turn starts; the rest follows in the next.
 const MAX_PROBES: usize = 64;
 
+/// As in a host's record.
+const DOWN: u32 = v1::uplink::State::Down as u32;
+
 /// One host.
 pub struct Node {
     config: Config,
@@ -496,13 +499,18 @@ impl Node {
             (id, (self.has_left(id), self.store.host(id).map(|heard| heard.record.position)))
         };
         let before: BTreeMap<HostId, (bool, Option<u32>)> = gossip.hosts.iter().map(before).collect();
+        let down = |record: &HostRecord| [record.uplink_a, record.uplink_b].map(|state| state == DOWN);
+        let lost = |record: &HostRecord| {
+            let before = self.store.host(HostId::new(record.host)).map_or([false; 2], |heard| down(&heard.record));
+            (0..2).any(|place| down(record)[place] && !before[place])
+        };
+        let lost = gossip.hosts.iter().any(lost);
         let new = self.store.accept(now, gossip);
         let mut moved = false;
         for record in &new.hosts {
             let id = HostId::new(record.host);
-            let states = [record.uplink_a, record.uplink_b];
             for uplink in Uplink::BOTH {
-                if states[uplink.index()] == v1::uplink::State::Down as u32 {
+                if down(record)[uplink.index()] {
                     self.overlay.handle_peer_uplink_down(now.instant, id, uplink);
                 }
             }
@@ -538,7 +546,7 @@ impl Node {
                 self.deputise(now, HostId::new(accused.accused));
             }
         }
-        self.outbox.relay(new, from);
+        self.outbox.relay(new, from, lost);
     }
 
     /// Handles what the machines concluded, until nothing is new.

@@ -18,13 +18,13 @@ use super::{Class, Node, Output};
 /// The least time between two batches of each class.
 const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(50)];
 
-/// The same for a batch with a record that came with an event: an uplink is lost, and traffic is to go another way.
+/// The same for a batch with a record: an uplink is lost, and traffic is to go another way.
 const URGENT_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Bytes of records in one gossip frame, of which the receiver takes [`frame::MAX_GOSSIP`].
 const PART: usize = 64 * 1024;
 
-/// Records in one frame with an event, up to which they are as urgent as that.
+/// Records in one frame, up to which they may be urgent.
 const URGENT_HOSTS: usize = 4;
 
 /// From whom a batch is: it need not be sent back there.
@@ -90,12 +90,14 @@ impl Outbox {
     }
 
     /// What is new of what `from` sent.
-    pub(super) fn relay(&mut self, new: Gossip, from: HostId) {
+    ///
+    /// `lost`: a record says that an uplink is down, and the one before did not.
+    pub(super) fn relay(&mut self, new: Gossip, from: HostId, lost: bool) {
         let source = Source::Peer(from);
-        // A record that came with an event belongs to it; many came with a sync.
-        let mut class = Class::Digest;
+        // Many records came with a sync.
+        let urgent = lost && new.hosts.len() <= URGENT_HOSTS;
+        let class = if urgent { Class::Event } else { Class::Digest };
         if !new.events.is_empty() || !new.accusations.is_empty() {
-            class = if new.hosts.len() <= URGENT_HOSTS { Class::Event } else { class };
             let batch = self.add(Class::Event, source);
             batch.events.extend(new.events);
             batch.accusations.extend(new.accusations);
