@@ -1,6 +1,7 @@
 //! Uplinks that fail in a lab: cables that are pulled out, addresses that go, orders, and two hosts that do not hear each
 //! other. Every wait is for something that the agents tell.
 
+#[allow(dead_code, reason = "the other lab tests use the rest")]
 mod common;
 
 use std::{
@@ -8,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{BINARY, Lab, Past};
+use common::{BINARY, Lab, Past, Traces};
 use ringmesh_agentd::lab::{self, Fault, wait};
 use ringmesh_proto::{
     Uplink,
@@ -22,12 +23,15 @@ const NAME: &str = "e2e-links";
 #[test]
 #[ignore = "needs root"]
 fn uplinks_fail_with_manners() {
+    let before = Traces::of(NAME);
     let lab = Lab::up(NAME, 5, 1);
     a_pulled_cable_is_known_at_once(&lab);
     an_address_goes_and_comes_back(&lab);
     an_order_is_obeyed_and_shown(&lab);
     a_pair_that_does_not_hear_each_other_is_served_by_a_third(&lab);
     a_flapping_uplink_is_told_at_most_twice(&lab);
+    drop(lab);
+    assert_eq!(Traces::of(NAME), before);
 }
 
 fn uplink_a(host: &v1::Host) -> v1::uplink::State {

@@ -3,7 +3,9 @@
 mod connections;
 mod datagrams;
 mod members;
+mod relays;
 mod requests;
 mod strangers;
 mod streams;
 mod support;
+mod unsendable;

@@ -17,6 +17,13 @@ pub struct Way {
     pub via: Option<Member>,
 }
 
+impl Way {
+    /// Directly, preferably over this uplink.
+    pub const fn over(uplink: Uplink) -> Self {
+        Self { uplink, via: None }
+    }
+}
+
 impl Node {
     /// The interface of an uplink lost its carrier or its address, or has both again.
     pub fn handle_carrier(&mut self, now: Now, uplink: Uplink, up: bool) {

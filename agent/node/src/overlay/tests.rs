@@ -168,3 +168,72 @@ fn rebuilding_keeps_the_history_of_links_that_stay() {
     assert!(overlay.rebuild(now, &moved, &[], |_| 0), "an address changed");
     assert!(overlay.links().all(|(uplink, link)| link.peer.id != moved[1].id || uplink == Uplink::B));
 }
+
+#[test]
+fn a_failed_link_needs_two_answers_to_probes_of_after_that() {
+    let mut link = LinkMonitor::new(Instant::ZERO, Duration::ZERO);
+    let mut now = Instant::ZERO;
+    for _ in 0..5 {
+        let number = link.probe(now);
+        link.ack(now, number);
+        now += PROBE_INTERVAL;
+    }
+    let number = link.probe(now);
+    link.fail(now);
+    link.ack(now, number);
+    assert_eq!(link.state(), LinkState::Down, "this answer was on its way");
+    for expected in [LinkState::Down, LinkState::Up] {
+        now += PROBE_INTERVAL;
+        let number = link.probe(now);
+        link.ack(now, number);
+        assert_eq!(link.state(), expected);
+    }
+    assert_eq!((link.risen(), link.loss_percent()), (Some(now), 0));
+}
+
+#[test]
+fn a_neighbour_that_says_that_its_uplink_is_down_is_believed_unless_the_link_just_came_up() {
+    let mut overlay = overlay(5);
+    let mut now = Instant::ZERO;
+    run(&mut overlay, &mut now, 3, |_| true);
+    let (uplink, peer) = overlay.links().map(|(uplink, link)| (uplink, link.peer.id)).next().expect("links");
+    let state = |overlay: &Overlay| {
+        overlay
+            .links()
+            .find(|(over, link)| (*over, link.peer.id) == (uplink, peer))
+            .map(|(_, link)| link.monitor.state())
+    };
+    overlay.handle_peer_uplink_down(now, peer, uplink);
+    assert_eq!(state(&overlay), Some(LinkState::Down));
+    while state(&overlay) != Some(LinkState::Up) {
+        now = overlay.poll_timeout().expect("links");
+        for LinkProbe { to, uplink, number, .. } in overlay.handle_timeout(now) {
+            overlay.handle_ack(now, to.id, uplink, number);
+        }
+    }
+    overlay.handle_peer_uplink_down(now, peer, uplink);
+    assert_eq!(state(&overlay), Some(LinkState::Up), "a stale report");
+    overlay.handle_peer_uplink_down(now + Timers::default().guard, peer, uplink);
+    assert_eq!(state(&overlay), Some(LinkState::Down));
+}
+
+#[test]
+fn a_lost_carrier_takes_the_uplink_and_its_links_down_at_once() {
+    let mut overlay = overlay(5);
+    let mut now = Instant::ZERO;
+    run(&mut overlay, &mut now, 3, |_| true);
+    assert!(overlay.handle_carrier(now, Uplink::B, false));
+    assert!(overlay.judge_uplinks(now, |_, _, _| true));
+    assert_eq!(overlay.uplinks(), [UplinkState::Up, UplinkState::Down]);
+    assert_eq!(overlay.poll_told(now), [(Uplink::B, UplinkState::Down)]);
+    assert!(overlay.links().all(|(uplink, link)| (uplink == Uplink::B) == (link.monitor.state() == LinkState::Down)));
+    overlay.set_order(Order::Manual(Uplink::B));
+    assert!(overlay.preference(Uplink::A) < overlay.preference(Uplink::B), "a wish is none for what is down");
+    assert!(overlay.handle_carrier(now, Uplink::B, true));
+    run(&mut overlay, &mut now, 2, |_| true);
+    assert_eq!(overlay.uplinks(), [UplinkState::Up, UplinkState::Up]);
+    assert_eq!(overlay.poll_told(now), [], "it restores");
+    let restored = overlay.restored_at(Uplink::B).expect("it restores");
+    assert_eq!(overlay.poll_protection(), Some(restored));
+    assert_eq!(overlay.poll_told(restored), [(Uplink::B, UplinkState::Up)]);
+}
