@@ -7,7 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
-use ringmesh_node::{Config, Node, Output, overlay::Wiring};
+use ringmesh_node::{
+    Config, Node, Output,
+    overlay::{Order, Timers, Wiring},
+};
 use ringmesh_proto::{
     ClusterId, HostId, Instant, Now, UnixMillis, Uplink,
     datagram::{Datagram, Kind, MAX_LEN, MAX_PAYLOAD},
@@ -31,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
         let (input, tail) = tail.split_at(tail.len().min(usize::from(*len) * 4));
         rest = tail;
         let from = HostId::new(2 + u32::from(*step >> 6));
-        match step % 6 {
+        match step % 9 {
             0 => node.handle_datagram(now, from, Uplink::A, Bytes::copy_from_slice(input)),
             kind @ (1 | 2) => {
                 let kind = if kind == 1 { Kind::Swim } else { Kind::LinkProbe };
@@ -45,6 +48,15 @@ fuzz_target!(|bytes: &[u8]| {
                 node.handle_sync_response(now, from, response);
                 let _ = node.handle_sync_request(&SyncRequest::decode(input).unwrap_or_default());
             }
+            5 => {
+                let gossip = Gossip::decode(input).unwrap_or_default();
+                node.handle_relay(now, from, HostId::new(1 + u32::from(*len % 4)), gossip);
+            }
+            6 => node.handle_carrier(now, Uplink::BOTH[usize::from(*len % 2)], *len & 2 == 0),
+            7 => node.handle_order(
+                now,
+                [Order::None, Order::Forced(Uplink::B), Order::Manual(Uplink::A)][usize::from(*len % 3)],
+            ),
             _ => now.instant += Duration::from_millis(u64::from(*len) * 20),
         }
         if node.poll_timeout().0 <= now.instant {
@@ -63,7 +75,12 @@ fn drain(node: &mut Node, now: Now) {
         match output {
             Output::Datagram { bytes, .. } => assert!(bytes.len() <= MAX_LEN),
             Output::Gossip { bytes, .. } => assert!(bytes.len() <= frame::PREFIX_LEN + frame::MAX_GOSSIP),
-            Output::Sync { .. } | Output::Pin(_) | Output::Probe(_) | Output::Persist(_) | Output::Left => {}
+            Output::Sync { .. }
+            | Output::Reach { .. }
+            | Output::Pin(_)
+            | Output::Probe(_)
+            | Output::Persist(_)
+            | Output::Left => {}
         }
     }
     let _ = node.poll_view(now);
@@ -85,6 +102,8 @@ fn config() -> Config {
         position: 0,
         known: vec![member(2), member(3)],
         containers: Vec::new(),
+        protection: Timers::default(),
+        tick: Duration::ZERO,
         seed: 1,
     }
 }

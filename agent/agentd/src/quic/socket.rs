@@ -44,6 +44,11 @@ impl Socket {
         // Beyond net.core.wmem_max for root; others get what that allows.
         if setsockopt(&socket, SndBufForce, &SEND_BUFFER).is_err() {
             let _ = state.set_send_buffer_size((&socket).into(), SEND_BUFFER);
+            let bytes = state.send_buffer_size((&socket).into()).unwrap_or_default();
+            tracing::warn!(
+                bytes,
+                "the send buffer is small: hosts that are gone may delay others for seconds; run as root, or raise net.core.wmem_max to {SEND_BUFFER}"
+            );
         }
         Ok(Self { state, io: tokio::net::UdpSocket::from_std(socket)?, counters })
     }
