@@ -170,28 +170,23 @@ impl Interfaces {
 
     /// Returns an interface that is to be asked for: it just got an uplink's address.
     fn apply(&mut self, message: &RouteNetlinkMessage) -> Option<u32> {
-        match message {
-            RouteNetlinkMessage::NewAddress(address) => {
-                let (place, index) = (self.place_of(address)?, address.header.index);
-                self.seen[place] = true;
-                (self.holders[place].replace(index) != Some(index)).then_some(index)
-            }
-            RouteNetlinkMessage::DelAddress(address) => {
-                let place = self.place_of(address)?;
-                self.holders[place] = self.holders[place].filter(|holder| *holder != address.header.index);
-                None
-            }
-            RouteNetlinkMessage::NewLink(link) => {
-                let up = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
-                self.held_by(link.header.index).for_each(|(carrier, _)| *carrier = up);
-                None
-            }
-            RouteNetlinkMessage::DelLink(link) => {
-                self.held_by(link.header.index).for_each(|(carrier, holder)| (*carrier, *holder) = (false, None));
-                None
-            }
-            _ => None,
+        if let RouteNetlinkMessage::NewAddress(address) = message {
+            let (place, index) = (self.place_of(address)?, address.header.index);
+            self.seen[place] = true;
+            return (self.holders[place].replace(index) != Some(index)).then_some(index);
         }
+        if let RouteNetlinkMessage::DelAddress(address) = message {
+            let place = self.place_of(address)?;
+            self.holders[place] = self.holders[place].filter(|holder| *holder != address.header.index);
+        }
+        if let RouteNetlinkMessage::NewLink(link) = message {
+            let up = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+            self.held_by(link.header.index).for_each(|(carrier, _)| *carrier = up);
+        }
+        if let RouteNetlinkMessage::DelLink(link) = message {
+            self.held_by(link.header.index).for_each(|(carrier, holder)| (*carrier, *holder) = (false, None));
+        }
+        None
     }
 
     /// The answer to a question: who asked knows which interfaces to ask for.
@@ -203,12 +198,10 @@ impl Interfaces {
 
     fn place_of(&self, message: &AddressMessage) -> Option<usize> {
         let is_own = |ip: &IpAddr| {
-            message.attributes.iter().any(|attribute| match attribute {
-                AddressAttribute::Local(own) => own == ip,
-                // Of a point-to-point interface of IPv4 it is the other end's.
-                AddressAttribute::Address(own) => own == ip && ip.is_ipv6(),
-                _ => false,
-            })
+            let own = AddressAttribute::Local(*ip);
+            // Of a point-to-point interface of IPv4 this one is the other end's.
+            let own_v6 = AddressAttribute::Address(*ip);
+            message.attributes.contains(&own) || ip.is_ipv6() && message.attributes.contains(&own_v6)
         };
         self.wanted.iter().position(|wanted| wanted.as_ref().is_some_and(is_own))
     }
@@ -248,6 +241,9 @@ fn ask(question: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlink
                 NetlinkPayload::InnerMessage(answer) => answers.push(answer),
                 NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
                 NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => return Ok(answers),
+                NetlinkPayload::Noop | NetlinkPayload::Overrun(_) => {}
+                // The library may learn of others.
+                #[allow(clippy::wildcard_enum_match_arm, reason = "the enum is not exhaustive")]
                 _ => {}
             }
         }
@@ -258,9 +254,9 @@ fn ask(question: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlink
 }
 
 fn messages(bytes: &[u8]) -> impl Iterator<Item = RouteNetlinkMessage> {
-    payloads(bytes).filter_map(|payload| match payload {
-        NetlinkPayload::InnerMessage(message) => Some(message),
-        _ => None,
+    payloads(bytes).filter_map(|payload| {
+        let NetlinkPayload::InnerMessage(message) = payload else { return None };
+        Some(message)
     })
 }
 

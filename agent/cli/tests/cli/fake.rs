@@ -159,6 +159,7 @@ impl Fake {
             uplinks: Some(Uplinks {
                 a: if alive { uplink::State::Up } else { uplink::State::Down }.into(),
                 b: uplink::State::Degraded.into(),
+                ..Default::default()
             }),
             zone: "default".into(),
             address: format!("10.77.0.{number}:7400"),
@@ -179,6 +180,7 @@ impl Fake {
             }),
             accusations: if alive { Vec::new() } else { vec![accused("h1"), accused("h4")] },
             local: number == 1,
+            detection: None,
         }
     }
 
@@ -272,7 +274,7 @@ impl Fake {
         };
         self.some(vec![
             link("a", "h1", "h2", link::State::Up),
-            link("a", "h2", "h10", link::State::Down),
+            v1::Link { pair_broken: true, via: "h1".into(), ..link("a", "h2", "h10", link::State::Down) },
             link("a", "h10", "h1", link::State::Up),
             link("b", "h1", "h10", link::State::Up),
         ])
@@ -451,5 +453,10 @@ impl agent_server::Agent for Fake {
     async fn leave(&self, request: Request<LeaveRequest>) -> Answer<LeaveResponse> {
         self.take(request).await?;
         Ok(Response::new(LeaveResponse {}))
+    }
+
+    async fn switch_uplink(&self, request: Request<SwitchUplinkRequest>) -> Answer<SwitchUplinkResponse> {
+        self.take(request).await?;
+        Ok(Response::new(SwitchUplinkResponse {}))
     }
 }
