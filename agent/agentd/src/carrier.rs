@@ -173,7 +173,10 @@ impl Interfaces {
         if let RouteNetlinkMessage::NewAddress(address) = message {
             let (place, index) = (self.place_of(address)?, address.header.index);
             self.seen[place] = true;
-            return (self.holders[place].replace(index) != Some(index)).then_some(index);
+            let news = self.holders[place].replace(index) != Some(index);
+            // What is known is of the interface that had it before.
+            self.carriers[place] &= !news;
+            return news.then_some(index);
         }
         if let RouteNetlinkMessage::DelAddress(address) = message {
             let place = self.place_of(address)?;

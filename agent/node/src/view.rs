@@ -3,6 +3,7 @@
 mod links;
 
 pub use links::Links;
+pub(crate) use links::restored_at;
 
 use std::{collections::BTreeMap, sync::Arc};
 

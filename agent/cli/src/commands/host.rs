@@ -160,11 +160,11 @@ fn describe(host: &Host, out: &mut Details) {
     out.add("Since", time::stamp_and_age(now, host.since.as_ref()));
     let of = host.uplinks.unwrap_or_default();
     out.state("Uplink A", a);
-    out.add("", restoring(now, of.restored_at_a.as_ref()));
+    out.add("", time::restoring(now, of.restored_at_a.as_ref()));
     out.add("", if of.no_carrier_a { "its interface has no carrier or address" } else { "" });
     out.add("Address A", &host.address);
     out.state("Uplink B", b);
-    out.add("", restoring(now, of.restored_at_b.as_ref()));
+    out.add("", time::restoring(now, of.restored_at_b.as_ref()));
     out.add("", if of.no_carrier_b { "its interface has no carrier or address" } else { "" });
     out.add("Address B", &host.address_b);
     out.add("Order", order(of.order()));
@@ -192,13 +192,6 @@ fn describe(host: &Host, out: &mut Details) {
     for accusation in &host.accusations {
         out.add("Accused by", format!("{}: {}", accusation.accuser, accusation.evidence));
     }
-}
-
-/// Of an uplink that is up, or on its way to it.
-fn restoring(now: Timestamp, at: Option<&prost_types::Timestamp>) -> String {
-    let Some(at) = at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok()) else { return String::new() };
-    let left = at.as_millisecond() - now.as_millisecond();
-    if left <= 0 { String::new() } else { format!("restoring, {} s left", (left + 999) / 1000) }
 }
 
 fn order(order: uplinks::Order) -> &'static str {

@@ -110,6 +110,7 @@ impl Resource for Link {
         column("RTT"),
         column("LOSS"),
         column("VIA"),
+        column("NOTE"),
         wide("NAME"),
         wide("OBSERVED"),
     ];
@@ -134,6 +135,7 @@ impl Resource for Link {
             Cell::new(rtt),
             Cell::styled(format!("{}%", self.loss_percent), loss),
             Cell::styled(via(self), Style::Warn),
+            Cell::styled(time::restoring(now, self.restored_at.as_ref()), Style::Warn),
             Cell::new(&self.name),
             Cell::new(time::age(now, self.observed_at.as_ref())),
         ]

@@ -214,11 +214,11 @@ not up
     assert_eq!(
         good(&agent, &["link", "list", "--on", "h1"]),
         "\
-FROM  TO   UPLINK  ROLE    STATE  RTT    LOSS  VIA
-h1    h2   a       ring-a  up     210µs  0%    -
-h1    h10  b       ring-b  up     210µs  0%    -
-h2    h10  a       ring-a  down   210µs  0%    h1
-h10   h1   a       ring-a  up     210µs  0%    -
+FROM  TO   UPLINK  ROLE    STATE  RTT    LOSS  VIA  NOTE
+h1    h2   a       ring-a  up     210µs  0%    -    -
+h1    h10  b       ring-b  up     210µs  0%    -    -
+h2    h10  a       ring-a  down   210µs  0%    h1   -
+h10   h1   a       ring-a  up     210µs  0%    -    -
 "
     );
 }

@@ -85,10 +85,7 @@ impl Node {
     fn make_record(&self, now: Now) -> HostRecord {
         let me = self.me();
         let uplink = |uplink: Uplink| show::uplink_state(self.overlay.uplinks()[uplink.index()]) as u32;
-        let restoring = |uplink: Uplink| {
-            let left = self.overlay.restored_at(uplink).map(|at| at.since(now.instant).as_millis());
-            left.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX).max(1))
-        };
+        let [restoring_a_ms, restoring_b_ms] = self.restoring_ms(now);
         HostRecord {
             host: me.id.raw(),
             generation: me.generation,
@@ -103,13 +100,21 @@ impl Node {
             digest: Digest { fingerprint: self.fingerprint(), ..self.health.digest() }.encode(),
             leaving: self.own.leaving,
             isolated: self.isolated.is_some(),
-            restoring_a_ms: restoring(Uplink::A),
-            restoring_b_ms: restoring(Uplink::B),
+            restoring_a_ms,
+            restoring_b_ms,
             no_carrier_a: !self.overlay.has_carrier(Uplink::A),
             no_carrier_b: !self.overlay.has_carrier(Uplink::B),
             order: show::order_number(self.overlay.order()),
             broken_pairs: self.broken_pairs(now),
         }
+    }
+
+    /// How long each uplink still restores, in milliseconds; 0 if it does not.
+    pub(super) fn restoring_ms(&self, now: Now) -> [u32; 2] {
+        Uplink::BOTH.map(|uplink| {
+            let left = self.overlay.restored_at(uplink).map(|at| at.since(now.instant).as_millis());
+            left.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX).max(1))
+        })
     }
 
     /// This host's links as it sees them now.

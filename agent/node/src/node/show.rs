@@ -22,7 +22,7 @@ use crate::{
     membership::SwimState,
     natural,
     overlay::{LinkState, Order, UplinkState},
-    view::{Links, Peer},
+    view::{Links, Peer, restored_at},
 };
 
 /// Between two snapshots that differ in latencies only.
@@ -177,8 +177,8 @@ impl Node {
                     uplinks: Some(v1::Uplinks {
                         a: uplink(record.uplink_a),
                         b: uplink(record.uplink_b),
-                        restored_at_a: restored_at(record.restoring_a_ms, heard),
-                        restored_at_b: restored_at(record.restoring_b_ms, heard),
+                        restored_at_a: heard.and_then(|heard| restored_at(heard, 0)),
+                        restored_at_b: heard.and_then(|heard| restored_at(heard, 1)),
                         no_carrier_a: record.no_carrier_a,
                         no_carrier_b: record.no_carrier_b,
                         order: record.order as i32,
@@ -257,7 +257,9 @@ impl Node {
                 && !self.has_left(id)
         };
         let (links, broken_pairs) = (self.own_links(), self.broken_pairs(now));
-        let own = HostRecord { host: me.raw(), links, broken_pairs, ..HostRecord::default() };
+        let [restoring_a_ms, restoring_b_ms] = self.restoring_ms(now);
+        let own =
+            HostRecord { host: me.raw(), links, broken_pairs, restoring_a_ms, restoring_b_ms, ..HostRecord::default() };
         let own = Arc::new(HeardRecord { record: own, digest: Digest::default(), heard: now });
         let others = self.store.hosts().filter(|(id, _)| live(*id)).map(|(_, heard)| Arc::clone(heard));
         let mut names: BTreeMap<HostId, String> = peers.iter().map(|(id, peer)| (*id, peer.name.clone())).collect();
@@ -348,12 +350,6 @@ pub(super) fn order_number(order: Order) -> u32 {
         Order::Manual(Uplink::B) => v1::uplinks::Order::ManualB,
     };
     shown as u32
-}
-
-/// By our own clock, whatever the other host's says.
-fn restored_at(left_ms: u32, heard: Option<&Arc<HeardRecord>>) -> Option<prost_types::Timestamp> {
-    let heard = heard.filter(|_| left_ms > 0)?;
-    Some(UnixMillis(heard.heard.unix.0 + u64::from(left_ms)).into())
 }
 
 pub(super) fn uplink_word(state: UplinkState) -> &'static str {

@@ -26,6 +26,7 @@ impl Links {
             heard.record.links.iter().map(move |link| v1::Link {
                 pair_broken: pair(link.peer).is_some(),
                 via: pair(link.peer).filter(|pair| pair.via != 0).map_or_else(String::new, |pair| self.name(pair.via)),
+                restored_at: restored_at(heard, link.uplink),
                 ..self.show(from, link, heard.heard.unix)
             })
         });
@@ -60,4 +61,10 @@ impl Links {
         let host = HostId::new(host);
         self.names.get(&host).cloned().unwrap_or_else(|| host.to_string())
     }
+}
+
+/// By our own clock, whatever the other host's says.
+pub(crate) fn restored_at(heard: &HeardRecord, uplink: u32) -> Option<prost_types::Timestamp> {
+    let left_ms = if uplink == 0 { heard.record.restoring_a_ms } else { heard.record.restoring_b_ms };
+    (left_ms > 0).then(|| UnixMillis(heard.heard.unix.0 + u64::from(left_ms)).into())
 }
