@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use ringmesh_node::{
     Config, Node, Output, Persistent, Reach, View,
     health::spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeReply},
-    overlay::Wiring,
+    overlay::{Timers, Wiring},
     zones::{Budgets, KnownZone},
 };
 use ringmesh_proto::{
@@ -72,8 +72,8 @@ enum Event {
     Wake(HostIndex),
     Datagram { from: HostIndex, to: HostIndex, uplink: Uplink, bytes: Bytes },
     Gossip { from: HostIndex, to: HostIndex, uplink: Uplink, bytes: Bytes },
-    SyncRequest { from: HostIndex, to: HostIndex, uplink: Uplink, request: SyncRequest },
-    SyncResponse { from: HostIndex, to: HostIndex, uplink: Uplink, response: SyncResponse },
+    SyncRequest { from: HostIndex, to: HostIndex, uplink: Uplink, via: Option<HostIndex>, request: SyncRequest },
+    SyncResponse { from: HostIndex, to: HostIndex, uplink: Uplink, via: Option<HostIndex>, response: SyncResponse },
     Probed { host: HostIndex, id: CheckId },
     Reached { host: HostIndex, of: HostId, uplink: Uplink, reach: Reach },
 }
@@ -135,6 +135,8 @@ impl World {
             zones,
             budgets: Budgets::default(),
             containers,
+            protection: Timers::default(),
+            tick: Duration::ZERO,
             seed: self.rng.random(),
         };
         self.hosts.push(Host {
@@ -235,6 +237,28 @@ impl World {
         self.delays.insert((one.min(other), one.max(other)), span);
     }
 
+    /// The same of what goes by a third host.
+    fn is_cut_by(&self, from: HostIndex, via: Option<HostIndex>, to: HostIndex, uplink: Uplink) -> bool {
+        match via {
+            Some(via) => self.is_cut(from, via, uplink) || self.is_cut(via, to, uplink),
+            None => self.is_cut(from, to, uplink),
+        }
+    }
+
+    /// Takes a host's carrier from an uplink, or gives it back: nothing passes, and the host sees it.
+    pub fn carrier(&mut self, index: HostIndex, uplink: Uplink, up: bool) {
+        if up {
+            self.cut.remove(&(index, uplink));
+        } else {
+            self.cut(index, uplink);
+        }
+        let now = self.time();
+        if let Some(node) = &mut self.hosts[index].node {
+            node.handle_carrier(now, uplink, up);
+            self.drain(index);
+        }
+    }
+
     /// From now on so many percent of datagrams and gossip frames are lost, each by itself.
     pub fn lose(&mut self, percent: u32) {
         self.loss = percent;
@@ -326,7 +350,7 @@ impl World {
         let now = self.time();
         let index = event.target();
         if let Some((from, uplink)) = event.path()
-            && self.is_cut(from, index, uplink)
+            && self.is_cut_by(from, event.via(), index, uplink)
         {
             return;
         }
@@ -346,12 +370,16 @@ impl World {
                 assert!(bytes.len() <= frame::PREFIX_LEN + frame::MAX_GOSSIP, "a node sends what is taken");
                 let frame =
                     frame::decode_gossip(&bytes[frame::PREFIX_LEN..], CLUSTER).expect("a node sends what it reads");
-                node.handle_gossip(now, id(from), frame.gossip.unwrap_or_default());
+                let gossip = frame.gossip.unwrap_or_default();
+                match frame.relay_to {
+                    0 => node.handle_gossip(now, id(from), gossip),
+                    to => node.handle_relay(now, id(from), HostId::new(to), gossip),
+                }
             }
-            Event::SyncRequest { from, to, uplink, request } => {
+            Event::SyncRequest { from, to, uplink, via, request } => {
                 let response = node.handle_sync_request(now, &request);
                 let at = self.arrival();
-                self.push(at, Event::SyncResponse { from: to, to: from, uplink, response });
+                self.push(at, Event::SyncResponse { from: to, to: from, uplink, via, response });
             }
             Event::SyncResponse { from, response, .. } => node.handle_sync_response(now, id(from), response),
             Event::Reached { of, uplink, reach, .. } => node.handle_reach(now, of, uplink, reach),
@@ -371,10 +399,12 @@ impl World {
         while let Some(output) = node.poll_output() {
             outputs.push(output);
         }
-        let wake = node.poll_timeout().0;
+        // The snapshot first: one that comes too soon is put off, and that is a deadline.
         if let Some(view) = node.poll_view(now) {
             self.hosts[index].view = view;
         }
+        let Some(node) = &self.hosts[index].node else { return };
+        let wake = node.poll_timeout().0;
         let wake = wake.max(now.instant);
         if self.hosts[index].wake.is_none_or(|earlier| wake < earlier) {
             self.hosts[index].wake = Some(wake);
@@ -402,11 +432,12 @@ impl World {
                     self.push(at + self.distance(from, to), Event::Gossip { from, to, uplink, bytes });
                 }
             }
-            Output::Sync { to, request } => {
+            Output::Sync { to, way, request } => {
+                let via = way.via.and_then(|relay| self.locate(relay, way.uplink));
                 let open = |uplink: &Uplink| !self.cut.contains(&(from, *uplink));
                 let uplink = Uplink::BOTH.into_iter().find(open).unwrap_or(Uplink::A);
                 if let Some(to) = self.locate(to, uplink) {
-                    self.push(at, Event::SyncRequest { from, to, uplink, request });
+                    self.push(at, Event::SyncRequest { from, to, uplink, via, request });
                 }
             }
             Output::Probe(request) => self.push(at, Event::Probed { host: from, id: request.id }),
@@ -471,6 +502,18 @@ impl Event {
             | Self::Gossip { to, .. }
             | Self::SyncRequest { to, .. }
             | Self::SyncResponse { to, .. } => *to,
+        }
+    }
+
+    /// The host by which it goes.
+    fn via(&self) -> Option<HostIndex> {
+        match self {
+            Self::SyncRequest { via, .. } | Self::SyncResponse { via, .. } => *via,
+            Self::Wake(_)
+            | Self::Probed { .. }
+            | Self::Reached { .. }
+            | Self::Datagram { .. }
+            | Self::Gossip { .. } => None,
         }
     }
 

@@ -15,11 +15,12 @@ use tokio::{
 
 use crate::{
     api::{self, Api, ApiError},
+    carrier::{self, CARRIER_BOUND},
     clock::{self, Clock},
     config::{Config, ConfigError, LogFormat, Mode},
     counters::Counters,
     disk::{self, DiskError},
-    host_loop::{COMMAND_BOUND, HostLoop, INBOUND_BOUND, Inputs, REPLY_BOUND},
+    host_loop::{COMMAND_BOUND, GRID, HostLoop, INBOUND_BOUND, Inputs, REPLY_BOUND},
     identity::{
         Identity, IdentityError, Keyring,
         admission::{Authority, AuthorityError},
@@ -131,6 +132,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let (reply_sender, replies) = mpsc::channel(REPLY_BOUND);
     let (command_sender, commands) = mpsc::channel(COMMAND_BOUND);
     let (reached_sender, reached) = mpsc::channel(REACHED_BOUND);
+    let (carrier_sender, carriers) = mpsc::channel(CARRIER_BOUND);
     let (view_sender, view) = watch::channel(Arc::new(View::default()));
     let (disk_sender, disk_receiver) = watch::channel(None);
 
@@ -154,6 +156,8 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
         config.host.state_dir.clone(),
         command_sender.clone(),
     );
+    carrier::watch(config.addresses(), carrier_sender, Arc::clone(&counters))
+        .map_err(|source| AgentError::Platform { what: "news of the uplinks' interfaces (route netlink)", source })?;
     let api = Api {
         view,
         transport: transport.clone(),
@@ -176,7 +180,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let host_loop =
         HostLoop { node, clock, transport: transport.clone(), prober, reacher, disk: disk_sender, view: view_sender };
     let keeper = tokio::spawn(keeper.run());
-    let host_loop = tokio::spawn(host_loop.run(Inputs { inbound, replies, reached, statuses, commands }));
+    let host_loop = tokio::spawn(host_loop.run(Inputs { inbound, replies, reached, statuses, carriers, commands }));
     tracing::info!(host = %identity.host, name = identity.name, cluster = %identity.cluster, "the agent runs");
     if config.uplink.b.is_none() {
         tracing::warn!("there is no uplink b: the loss of one cable cuts this host off");
@@ -235,6 +239,8 @@ fn node_config(config: &Config, identity: &Identity) -> Result<ringmesh_node::Co
         zones: state.zones,
         budgets: config.trunk.budgets(),
         containers: config.container_specs(),
+        protection: config.mesh.protection(),
+        tick: GRID,
         seed,
     })
 }

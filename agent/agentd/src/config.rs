@@ -14,6 +14,7 @@ use std::{
 
 use ringmesh_node::{
     health::spec::{Check, ContainerSpec, ServiceSpec},
+    overlay::Timers,
     zones::Budgets,
 };
 use ringmesh_proto::Uplink;
@@ -125,6 +126,23 @@ pub struct Mesh {
     /// The rule of chords with which `ringmesh init` makes a cluster: "auto", "none" or { kind = "random", "sqrt", "fingers" or "rack-aware", count = 1 to 8 }. At the other hosts the cluster's, or absent. Default "auto".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chords: Option<ChordRule>,
+    /// A fault of an uplink that lasts for less is none. 0 to 10 s, default 0. Delays the news of every fault.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub hold_off: Duration,
+    /// After an uplink changed, what was measured or said before it is ignored for so long. 0 to 10 s, default 500 ms.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub guard: Duration,
+    /// An uplink that is well again is used for probes and second copies only, and not called up, for so long. 0 to 12 min,
+    /// default 30 s.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub wait_to_restore: Duration,
+}
+
+impl Mesh {
+    /// As the node takes them.
+    pub fn protection(&self) -> Timers {
+        Timers { guard: self.guard, hold_off: self.hold_off, wait_to_restore: self.wait_to_restore }
+    }
 }
 
 /// How the hosts are wired.
@@ -140,10 +158,14 @@ pub enum Mode {
 
 impl Default for Mesh {
     fn default() -> Self {
+        let Timers { guard, hold_off, wait_to_restore } = Timers::default();
         Self {
             mode: Mode::Switched,
             position: None,
             connection_cache: 256,
+            hold_off,
+            guard,
+            wait_to_restore,
             forget_after: Duration::from_secs(72 * 3600),
             chords: None,
         }
@@ -533,6 +555,15 @@ impl Config {
             ("trunk.syncs_bytes_per_second", self.trunk.syncs_bytes_per_second),
         ] {
             range(key, rate as usize, 1024, 1_000_000_000)?;
+        }
+        for (key, value, most) in [
+            ("mesh.hold_off", self.mesh.hold_off, 10),
+            ("mesh.guard", self.mesh.guard, 10),
+            ("mesh.wait_to_restore", self.mesh.wait_to_restore, 12 * 60),
+        ] {
+            if value > Duration::from_secs(most) {
+                return Err((key.into(), format!("is out of range, 0 s to {most} s")));
+            }
         }
         range("probe.concurrency", self.probe.concurrency, 1, 65_536)?;
         range("probe.exec_concurrency", self.probe.exec_concurrency, 1, 256)?;

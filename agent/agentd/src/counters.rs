@@ -39,6 +39,16 @@ counters! {
     frames_refused,
     /// Requests refused, joins among them.
     requests_refused,
+    /// Packets that the kernel refused to send: no route, a filter, no room for the neighbour.
+    sends_refused,
+    /// Packets that waited because an uplink's send buffer was full.
+    sends_delayed,
+    /// Errors instead of packets that were received.
+    receives_failed,
+    /// Times that the kernel had more to say of interfaces than was read; all was looked at then.
+    carrier_overruns,
+    /// Questions of hosts that do not hear each other, passed on.
+    requests_relayed,
     /// Hosts admitted to the cluster.
     hosts_admitted,
     /// Certificates signed for other hosts that asked for a new one.

@@ -57,7 +57,7 @@ pub async fn ask_hosts(transport: &Transport, view: &Arc<View>, query: &QueryReq
 
 /// Asks one host of this zone.
 pub async fn ask(transport: &Transport, peer: Peer, query: QueryRequest, zone: &str) -> Answer {
-    match tokio::time::timeout(ASK_TIMEOUT, transport.query(peer.member, query)).await {
+    match tokio::time::timeout(ASK_TIMEOUT, transport.query(peer.member, peer.way, query)).await {
         Ok(Ok(details)) => {
             let source = v1::Source {
                 host: peer.name,
@@ -79,7 +79,7 @@ pub async fn ask_zone(transport: &Transport, view: &View, zone: &v1::Zone, query
     let query = QueryRequest { whole_zone: true, ..query };
     let mut errors = Vec::new();
     for peer in view.gateways.get(&zone.name).into_iter().flatten() {
-        match transport.query_within(peer.member, query.clone(), ZONE_TIMEOUT).await {
+        match transport.query_within(peer.member, peer.way, query.clone(), ZONE_TIMEOUT).await {
             Ok(details) => {
                 let source = v1::Source {
                     host: peer.name.clone(),

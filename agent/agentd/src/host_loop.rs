@@ -3,6 +3,7 @@
 //! ```text
 //!  quic ── Inbound (4096; datagrams beyond it are dropped and counted, streams wait) ──▶ ┐
 //!  probe ─ ProbeReply (4096; the prober waits) ────────────────────────────────────────▶ │ Node ─▶ quic, prober, disk
+//!  carrier Carrier (16; its thread waits) ──────────────────────────────────────────────▶ │
 //!  reach ─ Reached (256; the asker waits) ─────────────────────────────────────────────▶ │      ─▶ reach
 //!  runtime Vec<ContainerStatus> (the supervisor waits) ────────────────────────────────▶ │      ─▶ View (watch)
 //!  api ─── Command (16; the caller waits) ─────────────────────────────────────────────▶ ┘
@@ -13,11 +14,13 @@ use std::{sync::Arc, time::Duration};
 use ringmesh_node::{
     Certificate, Node, Output, Persistent, TimerKind, View,
     health::spec::{ContainerStatus, ProbeReply},
+    overlay::Order,
 };
 use ringmesh_proto::Instant;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    carrier::Carrier,
     clock::Clock,
     probe::Prober,
     quic::{Inbound, Transport},
@@ -37,7 +40,7 @@ pub const COMMAND_BOUND: usize = 16;
 const TURN: usize = 256;
 
 /// Timers that are due within such a span run in one turn, at its end: waking costs more than what most of them do.
-const GRID: Duration = Duration::from_millis(100);
+pub const GRID: Duration = Duration::from_millis(100);
 
 /// What an operator orders.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub enum Command {
     Leave,
     /// Say in this host's record that it has this certificate.
     Certificate(Certificate),
+    /// Send over this uplink.
+    Switch(Order),
 }
 
 /// What the loop works with.
@@ -76,6 +81,8 @@ pub struct Inputs {
     pub reached: mpsc::Receiver<Reached>,
     /// Of the runtimes.
     pub statuses: mpsc::Receiver<Vec<ContainerStatus>>,
+    /// What the kernel says of the uplinks' interfaces.
+    pub carriers: mpsc::Receiver<Carrier>,
     /// Of operators.
     pub commands: mpsc::Receiver<Command>,
 }
@@ -101,6 +108,7 @@ impl HostLoop {
             // and only timers that are still due then say that something is missing.
             tokio::select! {
                 biased;
+                Some(carrier) = inputs.carriers.recv() => self.note_carrier(carrier),
                 Some(inbound) = inputs.inbound.recv() => self.take(inbound),
                 Some(command) = inputs.commands.recv() => self.obey(&command),
                 Some(reply) = inputs.replies.recv() => self.node.handle_probe_reply(self.clock.now(), reply),
@@ -133,6 +141,7 @@ impl HostLoop {
         match command {
             Command::Leave => self.node.handle_leave(self.clock.now()),
             Command::Certificate(certificate) => self.node.handle_certificate(self.clock.now(), *certificate),
+            Command::Switch(order) => self.node.handle_order(self.clock.now(), *order),
         }
     }
 
@@ -140,6 +149,10 @@ impl HostLoop {
         for status in statuses {
             self.node.handle_status(self.clock.now(), status);
         }
+    }
+
+    fn note_carrier(&mut self, Carrier { uplink, up }: Carrier) {
+        self.node.handle_carrier(self.clock.now(), uplink, up);
     }
 
     fn note_reach(&mut self, Reached { host, uplink, reach }: Reached) {
@@ -150,7 +163,8 @@ impl HostLoop {
         let now = self.clock.now();
         match inbound {
             Inbound::Datagram { from, uplink, bytes } => self.node.handle_datagram(now, from, uplink, bytes),
-            Inbound::Gossip { from, gossip } => self.node.handle_gossip(now, from, gossip),
+            Inbound::Gossip { from, gossip, relay_to: None } => self.node.handle_gossip(now, from, gossip),
+            Inbound::Gossip { from, gossip, relay_to: Some(to) } => self.node.handle_relay(now, from, to, gossip),
             Inbound::Signed { from, records } => self.node.handle_signed(now, from, records),
             Inbound::Sync { request, reply } => {
                 // The asker may have given up.
@@ -170,8 +184,10 @@ impl HostLoop {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Datagram { to, uplink, bytes } => self.transport.send_datagram(to, uplink, bytes),
-                Output::Gossip { to, uplink, class, bytes } => self.transport.send_gossip(to, uplink, class, bytes),
-                Output::Sync { to, request } => self.transport.sync(to, request),
+                Output::Gossip { to, uplink, class, bytes, second } => {
+                    self.transport.send_gossip(to, uplink, class, bytes, second);
+                }
+                Output::Sync { to, way, request } => self.transport.sync(to, way, request),
                 Output::Reach { to, uplink } => self.reacher.ask(to, uplink),
                 Output::Pin(pins) => self.transport.pin(&pins),
                 Output::Probe(request) => {

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod carrier;
 pub mod clock;
 pub mod config;
 pub mod counters;

@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use ringmesh_node::{
     Chords, Config, Node, Output,
-    overlay::Wiring,
+    overlay::{Order, Timers, Wiring},
     zones::{Budgets, KnownZone},
 };
 use ringmesh_proto::{
@@ -35,7 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
         let (input, tail) = tail.split_at(tail.len().min(usize::from(*len) * 4));
         rest = tail;
         let from = HostId::new(2 + u32::from(*step >> 6));
-        match step % 7 {
+        match step % 9 {
             0 => node.handle_datagram(now, from, Uplink::A, Bytes::copy_from_slice(input)),
             kind @ (1 | 2) => {
                 let kind = if kind == 1 { Kind::Swim } else { Kind::LinkProbe };
@@ -57,6 +57,15 @@ fuzz_target!(|bytes: &[u8]| {
                 let request = SyncRequest::decode(input).unwrap_or_default();
                 let _ = node.handle_sync_request(now, &SyncRequest { zone, ..request });
             }
+            5 => {
+                let gossip = Gossip::decode(input).unwrap_or_default();
+                node.handle_relay(now, from, HostId::new(1 + u32::from(*len % 4)), gossip);
+            }
+            6 => node.handle_carrier(now, Uplink::BOTH[usize::from(*len % 2)], *len & 2 == 0),
+            7 => node.handle_order(
+                now,
+                [Order::None, Order::Forced(Uplink::B), Order::Manual(Uplink::A)][usize::from(*len % 3)],
+            ),
             _ => now.instant += Duration::from_millis(u64::from(*len) * 20),
         }
         if node.poll_timeout().0 <= now.instant {
@@ -108,6 +117,8 @@ fn config() -> Config {
         zones: vec![KnownZone { name: "other".into(), delegates: vec![member(4)] }],
         budgets: Budgets::default(),
         containers: Vec::new(),
+        protection: Timers::default(),
+        tick: Duration::ZERO,
         seed: 1,
     }
 }

@@ -5,16 +5,19 @@
 mod accuse;
 mod chords;
 mod coordinate;
+mod detection;
 mod flood;
 mod forget;
 mod isolation;
 mod leave;
 mod record;
+mod relay;
 mod show;
 mod signed;
 #[cfg(test)]
 mod tests;
 mod trunk;
+mod uplinks;
 mod watch;
 mod zone;
 
@@ -42,15 +45,18 @@ use crate::{
         spec::{CheckId, ContainerSpec, ContainerStatus, ProbeReply, ProbeRequest},
     },
     membership::{self, Membership, Refused, SeenWindow, SwimState},
-    overlay::{LinkProbe, Overlay, UplinkState, Wiring},
+    overlay::{LinkProbe, Overlay, Timers, Wiring},
     zones::{Budgets, Crossing, KnownZone, Trunks, Zones},
 };
+pub use detection::{Detection, Path};
 use flood::Outbox;
 use leave::Leave;
 use record::OwnRecord;
+use relay::Relayed;
 use show::Shown;
 pub use signed::Certificate;
 use trunk::TrunkOutbox;
+pub use uplinks::Way;
 pub use watch::Reach;
 use watch::Watch;
 use zone::OwnZone;
@@ -88,6 +94,10 @@ pub struct Config {
     pub budgets: Budgets,
     /// What should run on it.
     pub containers: Vec<ContainerSpec>,
+    /// How changes of its uplinks are damped.
+    pub protection: Timers,
+    /// What the daemon may put off a timer by that is not [`TimerKind::Silence`].
+    pub tick: Duration,
     /// For all its draws.
     pub seed: u64,
 }
@@ -108,17 +118,21 @@ pub enum Output {
     Gossip {
         /// To whom.
         to: Member,
-        /// Preferably over this uplink.
+        /// Over this uplink; if it is not a second copy, rather over the other one than not at all.
         uplink: Uplink,
         /// Which queue it waits in.
         class: Class,
         /// The frame.
         bytes: Bytes,
+        /// The other uplink has it, too.
+        second: bool,
     },
     /// Ask this host for what this one lacks; its answer goes to [`Node::handle_sync_response`].
     Sync {
         /// Whom.
         to: Member,
+        /// How.
+        way: Way,
         /// What this host has.
         request: SyncRequest,
     },
@@ -206,6 +220,9 @@ const DEAF: u32 = u32::MAX;
 /// The most probes that one turn starts; the rest follows in the next.
 const MAX_PROBES: usize = 64;
 
+/// As in a host's record.
+const DOWN: u32 = v1::uplink::State::Down as u32;
+
 /// One host.
 pub struct Node {
     config: Config,
@@ -250,6 +267,7 @@ pub struct Node {
     crossing: Crossing,
     trunks: Trunks,
     trunk_outbox: TrunkOutbox,
+    relayed: Relayed,
     shown: Shown,
     counters: BTreeMap<&'static str, u64>,
 }
@@ -269,7 +287,8 @@ impl Node {
         let containers = std::mem::take(&mut config.containers);
         let membership = Membership::new(now.instant, me, &known, fork(&mut rng));
         let health = Health::new(now.instant, &config.name, containers, fork(&mut rng));
-        let overlay = Overlay::new(me.id, config.wiring, me.addresses.map(|address| address.is_some()));
+        let overlay =
+            Overlay::new(me.id, config.wiring, me.addresses.map(|address| address.is_some()), config.protection);
         let mut node = Self {
             sequence: rng.random(),
             born: me.generation,
@@ -301,6 +320,7 @@ impl Node {
             crossing: Crossing::default(),
             trunks: Trunks::default(),
             trunk_outbox: TrunkOutbox::new(config.budgets),
+            relayed: Relayed::default(),
             shown: Shown::default(),
             counters: BTreeMap::new(),
             config,
@@ -350,11 +370,10 @@ impl Node {
             Kind::LinkAck => {
                 let mut payload = datagram.payload;
                 let Ok(number) = payload.try_get_u64() else { return self.count("datagram_malformed") };
-                let before = self.overlay.uplinks();
                 if self.overlay.handle_ack(now.instant, from, uplink, number) {
                     self.link_came_up(now, from, uplink);
                 }
-                self.shown.links_stale(before != self.overlay.uplinks());
+                self.shown.links_stale(false);
             }
             Kind::TrunkProbe => self.handle_trunk_probe(now, from, uplink, datagram.payload),
             Kind::TrunkAck => self.handle_trunk_ack(now, from, uplink, datagram.payload),
@@ -409,7 +428,10 @@ impl Node {
             gossip.events.extend(lacking.events);
         }
         if let Some((to, _)) = self.membership.state(from).filter(|_| gossip != Gossip::default()) {
-            self.send_gossip(to, &gossip);
+            match self.relay_to(now, to.id) {
+                Some(relay) => self.send_by(relay, to.id, gossip),
+                None => self.send_gossip(to, &gossip),
+            }
         }
         if let Some((to, _)) = self.membership.state(from).filter(|_| !beyond.is_empty()) {
             self.send_gossip(to, &Gossip { signed: beyond, ..Gossip::default() });
@@ -445,7 +467,11 @@ impl Node {
 
     /// Something was dropped or refused outside; counted under this name.
     pub fn count(&mut self, name: &'static str) {
-        *self.counters.entry(name).or_default() += 1;
+        self.count_by(name, 1);
+    }
+
+    fn count_by(&mut self, name: &'static str, number: u64) {
+        *self.counters.entry(name).or_default() += number;
     }
 
     /// Runs what is due.
@@ -455,6 +481,9 @@ impl Node {
             self.membership.handle_timeout(now.instant, confirmed);
         }
         self.probe_links(now);
+        if self.overlay.poll_protection().is_some_and(|due| due <= now.instant) {
+            self.judge_uplinks(now);
+        }
         self.watch_silent_links(now);
         if self.next_watch().is_some_and(|due| due <= now.instant) {
             self.tend_watches(now);
@@ -479,6 +508,7 @@ impl Node {
             (Some(self.membership.poll_timeout()), TimerKind::Membership),
             (self.overlay.poll_timeout(), TimerKind::Overlay),
             (self.overlay.poll_silence(), TimerKind::Silence),
+            (self.overlay.poll_protection(), TimerKind::Silence),
             (self.next_watch(), TimerKind::Silence),
             (self.health.poll_timeout(), TimerKind::Health),
             (self.own.poll_timeout(), TimerKind::Record),
@@ -513,27 +543,6 @@ impl Node {
             self.send_datagram(to, uplink, Kind::LinkProbe, link_probe(number, hears, rtt), 0);
         }
         self.judge_uplinks(now);
-    }
-
-    /// To be called after every probe of a link, whichever end sent it.
-    fn judge_uplinks(&mut self, now: Now) {
-        let before = self.overlay.uplinks();
-        let (store, heard, membership) = (&self.store, &self.heard, &self.membership);
-        // A failing link is held against our own uplink only if its other end was heard of since, is suspected by
-        // nobody, and does not report that its own uplink is the one that fails.
-        let well = |peer: HostId, uplink: Uplink, since: Instant| {
-            let record = store.host(peer);
-            let last = heard.get(&peer).copied().max(record.map(|heard| heard.heard.instant));
-            let states = record.map_or([0; 2], |heard| [heard.record.uplink_a, heard.record.uplink_b]);
-            last.is_some_and(|last| last > since)
-                && states[uplink.index()] != v1::uplink::State::Down as u32
-                && matches!(membership.state(peer), Some((_, SwimState::Alive)))
-        };
-        let changed = self.overlay.judge_uplinks(now.instant, well);
-        if changed {
-            self.tell_uplinks(now, before);
-        }
-        self.shown.links_stale(changed);
     }
 
     fn answer_link_probe(&mut self, now: Now, from: HostId, uplink: Uplink, mut payload: Bytes) {
@@ -595,10 +604,21 @@ impl Node {
             (id, (self.has_left(id), self.store.host(id).map(place)))
         };
         let before: BTreeMap<HostId, (bool, Option<(u32, String)>)> = gossip.hosts.iter().map(before).collect();
+        let down = |record: &HostRecord| [record.uplink_a, record.uplink_b].map(|state| state == DOWN);
+        let lost = |record: &HostRecord| {
+            let before = self.store.host(HostId::new(record.host)).map_or([false; 2], |heard| down(&heard.record));
+            (0..2).any(|place| down(record)[place] && !before[place])
+        };
+        let lost = gossip.hosts.iter().any(lost);
         let mut new = self.store.accept(now, gossip);
         let mut moved = false;
         for record in &new.hosts {
             let id = HostId::new(record.host);
+            for uplink in Uplink::BOTH {
+                if down(record)[uplink.index()] {
+                    self.overlay.handle_peer_uplink_down(now.instant, id, uplink);
+                }
+            }
             if self.unnamed.remove(&id) {
                 self.tell_host(now, "host-alive", id, v1::event::Severity::Info, "joined");
             }
@@ -636,7 +656,7 @@ impl Node {
                 self.deputise(now, HostId::new(accused.accused));
             }
         }
-        self.outbox.relay(new, from);
+        self.outbox.relay(new, from, lost);
     }
 
     /// Handles what the machines concluded, until nothing is new.
@@ -782,28 +802,6 @@ impl Node {
         self.tell(now, event, true);
     }
 
-    fn tell_uplinks(&mut self, now: Now, before: [UplinkState; 2]) {
-        for (uplink, (old, new)) in Uplink::BOTH.iter().zip(before.iter().zip(self.overlay.uplinks())) {
-            if *old == new {
-                continue;
-            }
-            let severity =
-                if new == UplinkState::Up { v1::event::Severity::Info } else { v1::event::Severity::Warning };
-            let text = format!("{} uplink {uplink} is {}", self.config.name, show::uplink_word(new));
-            let event = EventRecord {
-                kind: "uplink-changed".into(),
-                host: self.me().id.raw(),
-                severity: severity as u32,
-                text,
-                ..EventRecord::default()
-            };
-            self.tell(now, event, false);
-        }
-        // Not with the next record but now: others hold a silent link against their own uplinks until they know.
-        self.write_record(now);
-        self.shown.hosts_stale();
-    }
-
     /// Says that this process did not run, and asks what it missed.
     fn tell_pause(&mut self, now: Now, span: Duration) {
         let event = EventRecord {
@@ -869,7 +867,11 @@ impl Node {
             zone: self.zone.id.raw(),
             has: Some(self.zone_vector()),
         };
-        self.outputs.push_back(Output::Sync { to, request });
+        let way = self.way(now, to);
+        if way.via.is_some() {
+            self.count("sent_by_relay");
+        }
+        self.outputs.push_back(Output::Sync { to, way, request });
     }
 
     fn send_datagram(&mut self, to: Member, uplink: Uplink, kind: Kind, payload: Bytes, sequence: u32) {

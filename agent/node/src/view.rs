@@ -4,10 +4,13 @@ mod links;
 mod paths;
 
 pub use links::Links;
+pub(crate) use links::restored_at;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use ringmesh_proto::{HostId, Now, member::Member, v1};
+
+use crate::node::Way;
 
 /// An immutable snapshot. Cloning it is cheap: its parts are shared with the snapshot before where nothing changed.
 #[derive(Clone, Debug, Default)]
@@ -53,4 +56,6 @@ pub struct Peer {
     pub askable: bool,
     /// Changes when its details do; 0 before the first digest.
     pub fingerprint: u64,
+    /// How to reach it.
+    pub way: Way,
 }

@@ -2,9 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ringmesh_node::overlay::Order;
+use ringmesh_proto::Uplink;
 use ringmesh_proto::v1::{
     CreateTokenRequest, CreateTokenResponse, GetConfigRequest, GetConfigResponse, GetStatusRequest, LeaveRequest,
-    LeaveResponse, Status as AgentStatus, agent_server::Agent,
+    LeaveResponse, Status as AgentStatus, SwitchUplinkRequest, SwitchUplinkResponse, agent_server::Agent,
 };
 use tonic::{Request, Response, Status};
 
@@ -85,6 +87,40 @@ impl Agent for Api {
         self.commands.send(Command::Leave).await.map_err(ended)?;
         Ok(Response::new(LeaveResponse {}))
     }
+
+    async fn switch_uplink(
+        &self,
+        request: Request<SwitchUplinkRequest>,
+    ) -> Result<Response<SwitchUplinkResponse>, Status> {
+        self.expect_operator(request.extensions())?;
+        let SwitchUplinkRequest { host, uplink, manual } = request.into_inner();
+        let own = &self.keyring.name;
+        if host != *own && host != self.keyring.host.to_string() {
+            let name = host.escape_debug();
+            let text =
+                format!("{own} takes orders for itself only; ask that host: give --host {name} or its API's address");
+            return Err(Status::failed_precondition(text));
+        }
+        let order = order(&uplink, manual)?;
+        if let Order::Forced(uplink) | Order::Manual(uplink) = order
+            && self.config.addresses()[uplink.index()].is_none()
+        {
+            return Err(Status::failed_precondition(format!("{own} has no uplink {uplink}")));
+        }
+        let ended = |_| Status::unavailable("the agent is ending already");
+        self.commands.send(Command::Switch(order)).await.map_err(ended)?;
+        Ok(Response::new(SwitchUplinkResponse {}))
+    }
+}
+
+fn order(uplink: &str, manual: bool) -> Result<Order, Status> {
+    let wanted = match uplink {
+        "none" => return Ok(Order::None),
+        "a" => Uplink::A,
+        "b" => Uplink::B,
+        _ => return Err(Status::invalid_argument("an order names uplink \"a\", \"b\" or \"none\"")),
+    };
+    Ok(if manual { Order::Manual(wanted) } else { Order::Forced(wanted) })
 }
 
 impl Api {

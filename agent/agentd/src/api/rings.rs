@@ -38,7 +38,9 @@ impl Watched for Link {
     }
 
     fn essence(&self) -> Self {
-        Self { rtt_us: 0, loss_percent: 0, observed_at: None, ..self.clone() }
+        // Of one wait it may move by a millisecond with each record; that it begins and ends is the news.
+        let restored_at = self.restored_at.map(|_| prost_types::Timestamp::default());
+        Self { rtt_us: 0, loss_percent: 0, observed_at: None, restored_at, ..self.clone() }
     }
 }
 

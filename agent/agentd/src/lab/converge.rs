@@ -223,7 +223,7 @@ mod tests {
         v1::Host {
             name: name.into(),
             state: v1::host::State::Alive.into(),
-            uplinks: Some(v1::Uplinks { a: up, b: up }),
+            uplinks: Some(v1::Uplinks { a: up, b: up, ..v1::Uplinks::default() }),
             digest: Some(v1::Digest { containers: 4, running: 4, services: 4, passing: 4, ..v1::Digest::default() }),
             ..v1::Host::default()
         }

@@ -26,7 +26,21 @@ pub enum Fault {
         /// Which one.
         uplink: Uplink,
     },
-    /// Both uplinks carry frames again.
+    /// An uplink's cable is pulled out: the host sees that its carrier is gone.
+    Unplug {
+        /// "h1" and so on.
+        host: String,
+        /// Which one.
+        uplink: Uplink,
+    },
+    /// An uplink's cable is plugged in again.
+    Plug {
+        /// "h1" and so on.
+        host: String,
+        /// Which one.
+        uplink: Uplink,
+    },
+    /// Both uplinks are plugged in and carry frames again.
     Heal {
         /// "h1" and so on.
         host: String,
@@ -77,6 +91,8 @@ pub(super) fn fault(name: Option<&str>, fault: &Fault) -> Result<(), LabError> {
     let (_lock, mut record) = Lock::open(name)?;
     match fault {
         Fault::CutUplink { host, uplink } => connect(&record, host, &[*uplink], false),
+        Fault::Unplug { host, uplink } => network::carry(&record.name, record.host(host)?.number, *uplink, false),
+        Fault::Plug { host, uplink } => network::carry(&record.name, record.host(host)?.number, *uplink, true),
         Fault::Isolate { host } => connect(&record, host, &Uplink::BOTH, false),
         Fault::Heal { host } => connect(&record, host, &Uplink::BOTH, true),
         Fault::Kill { host } => signal(record.host(host)?, Signal::SIGKILL, AgentState::Dead),

@@ -90,6 +90,21 @@ pub(super) fn connect(lab: &str, hosts: &[HostNumber], uplinks: &[Uplink], plugg
     .map_err(LabError::system(format!("change the bridges in namespace {name}")))
 }
 
+/// Sets the switch's port to a host up or down: the other end of that cable, the host's, has a carrier or none.
+pub(super) fn carry(lab: &str, host: HostNumber, uplink: Uplink, carrier: bool) -> Result<(), LabError> {
+    let name = plan::switch_netns(lab);
+    netns::enter(&name, || {
+        let mut link = up_message(host.port(uplink));
+        if !carrier {
+            link.header.flags.remove(LinkFlags::Up);
+        }
+        let mut batch = Batch::default();
+        batch.push(RouteNetlinkMessage::SetLink(link), Intent::Change);
+        batch.execute()
+    })
+    .map_err(LabError::system(format!("change a port in namespace {name}")))
+}
+
 fn new_bridge(uplink: Uplink) -> RouteNetlinkMessage {
     let mut link = up_message(plan::bridge(uplink));
     link.attributes = vec![

@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::join_all;
 use ringmesh_proto::v1::{
     self, change::Kind, containers_client::ContainersClient, events_client::EventsClient, hosts_client::HostsClient,
-    rings_client::RingsClient, services_client::ServicesClient, zones_client::ZonesClient,
+    links_client::LinksClient, rings_client::RingsClient, services_client::ServicesClient, zones_client::ZonesClient,
 };
 use tonic::{Status, Streaming, transport::Channel};
 
@@ -198,6 +198,22 @@ impl Watched for v1::Ring {
 
     fn split(message: Self::Message) -> (Kind, Option<Self>) {
         (message.change(), message.ring)
+    }
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Watched for v1::Link {
+    type Message = v1::WatchLinksResponse;
+
+    async fn open(channel: Channel) -> Result<Streaming<Self::Message>, Status> {
+        LinksClient::new(channel).watch_links(v1::WatchLinksRequest {}).await.map(tonic::Response::into_inner)
+    }
+
+    fn split(message: Self::Message) -> (Kind, Option<Self>) {
+        (message.change(), message.link)
     }
 
     fn key(&self) -> String {

@@ -225,8 +225,9 @@ async fn receive_gossip(transport: Transport, from: HostId, connection: Connecti
                 let mut gossip = frame.gossip.unwrap_or_default();
                 // What the CA says goes first: the rest may be of a host that it has revoked.
                 transport.learn(Some(from), std::mem::take(&mut gossip.signed)).await;
+                let relay_to = (frame.relay_to != 0).then(|| HostId::new(frame.relay_to));
                 // Waits when the host loop is busy: then the sender's queue fills, and drops there are counted.
-                if shared.inbound.send(Inbound::Gossip { from, gossip }).await.is_err() {
+                if shared.inbound.send(Inbound::Gossip { from, gossip, relay_to }).await.is_err() {
                     return;
                 }
             }

@@ -12,6 +12,7 @@ mod connection;
 mod dial;
 mod request;
 mod signed;
+mod socket;
 mod table;
 
 use std::{
@@ -83,6 +84,8 @@ pub enum Inbound {
         from: HostId,
         /// Checked for version and cluster.
         gossip: Gossip,
+        /// To be passed on to this host, which the sender does not hear.
+        relay_to: Option<HostId>,
     },
     /// What the cluster's CA says: verified, and on disk.
     Signed {
@@ -153,6 +156,8 @@ struct Shared {
     cache: usize,
     /// Answers for the whole zone that are being gathered.
     zone_answers: Semaphore,
+    /// Places for questions that are passed on.
+    relays: Semaphore,
 }
 
 impl Transport {
@@ -172,14 +177,26 @@ impl Transport {
         let mut endpoints = [None, None];
         for uplink in Uplink::BOTH {
             if let Some(address) = addresses[uplink.index()] {
-                endpoints[uplink.index()] = Some(endpoint(uplink, address, server.clone())?);
+                endpoints[uplink.index()] = Some(endpoint(uplink, address, server.clone(), &counters)?);
             }
         }
         let table = Mutex::new(Table::new(keyring.host));
         let renewals = signed::Renewals::default();
         let zone_answers = Semaphore::new(MAX_ZONE_ANSWERS);
-        let shared =
-            Shared { keyring, client, endpoints, table, inbound, requests, renewals, counters, cache, zone_answers };
+        let relays = Semaphore::new(request::MAX_RELAYED);
+        let shared = Shared {
+            keyring,
+            client,
+            endpoints,
+            table,
+            inbound,
+            requests,
+            renewals,
+            counters,
+            cache,
+            zone_answers,
+            relays,
+        };
         let transport = Self { shared: Arc::new(shared) };
         for uplink in Uplink::BOTH {
             if let Some(endpoint) = transport.shared.endpoints[uplink.index()].clone() {
@@ -198,10 +215,11 @@ impl Transport {
         }
     }
 
-    /// Queues a gossip frame for a host, on this uplink or, if that has no connection and the other has, on that.
-    pub fn send_gossip(&self, to: Member, uplink: Uplink, class: Class, bytes: Bytes) {
+    /// Queues a gossip frame for a host, on this uplink or, if that has no connection and the other has, on that; a
+    /// `second` copy only on this.
+    pub fn send_gossip(&self, to: Member, uplink: Uplink, class: Class, bytes: Bytes, second: bool) {
         let mut table = self.table();
-        let open = if table.open(to.id, uplink).is_some() { uplink } else { uplink.other() };
+        let open = if second || table.open(to.id, uplink).is_some() { uplink } else { uplink.other() };
         match table.open(to.id, open) {
             Some(open) => open.send_gossip(class, bytes, &self.shared.counters),
             None => self.wait_for_connection(&mut table, to, uplink, table::Waiting::Gossip(class, bytes)),
@@ -242,7 +260,12 @@ impl Transport {
     }
 }
 
-fn endpoint(uplink: Uplink, address: SocketAddr, server: ServerConfig) -> Result<Endpoint, TransportError> {
+fn endpoint(
+    uplink: Uplink,
+    address: SocketAddr,
+    server: ServerConfig,
+    counters: &Arc<Counters>,
+) -> Result<Endpoint, TransportError> {
     let socket = UdpSocket::bind(address).map_err(|source| {
         const REASONS: [(ErrorKind, &str); 3] = [
             (ErrorKind::AddrInUse, "the port is in use; is another agent running? Else set another port"),
@@ -253,8 +276,11 @@ fn endpoint(uplink: Uplink, address: SocketAddr, server: ServerConfig) -> Result
         let reason = known.map_or("the platform refused", |(_, reason)| reason);
         TransportError::Bind { uplink, address, reason, source }
     })?;
-    Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(quinn::TokioRuntime))
-        .map_err(|source| TransportError::Endpoint { uplink, source })
+    let refused = |source| TransportError::Endpoint { uplink, source };
+    socket.set_nonblocking(true).map_err(refused)?;
+    let socket = Arc::new(socket::Socket::new(socket, Arc::clone(counters)).map_err(refused)?);
+    let runtime = Arc::new(quinn::TokioRuntime);
+    Endpoint::new_with_abstract_socket(EndpointConfig::default(), Some(server), socket, runtime).map_err(refused)
 }
 
 fn transport_config() -> Arc<TransportConfig> {

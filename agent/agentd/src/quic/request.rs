@@ -6,14 +6,15 @@ use std::{
 };
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
-use ringmesh_node::View;
+use ringmesh_node::{View, Way};
 use ringmesh_proto::{
     HostId, Uplink, ZoneId,
     frame::{self, FrameError},
     member::Member,
     peer::{
-        Delegate, JoinRequest, JoinResponse, QueryRequest, QueryResponse, Refusal, RenewRequest, RenewResponse,
-        Request, Response, ShareRequest, ZoneRecord, refusal::Reason, request::Body as Ask, response::Body as Answer,
+        Delegate, JoinRequest, JoinResponse, QueryRequest, QueryResponse, Refusal, RelayRequest, RenewRequest,
+        RenewResponse, Request, Response, ShareRequest, ZoneRecord, refusal::Reason, relay_request,
+        request::Body as Ask, response::Body as Answer,
     },
     v1::{self, host::State},
 };
@@ -39,6 +40,9 @@ const LOOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// For a request to arrive, and for its answer to be taken. Who asks gives up long before.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Questions passed on for others at once.
+pub(super) const MAX_RELAYED: usize = 16;
 
 /// Members that a joining host is told to contact first.
 const MAX_SEEDS: usize = 16;
@@ -73,19 +77,20 @@ pub enum RequestError {
 }
 
 impl Transport {
-    /// Asks a host for its details: over the uplink on which it was heard last, then over the other.
-    pub async fn query(&self, to: Member, query: QueryRequest) -> Result<QueryResponse, RequestError> {
-        self.query_within(to, query, TRY_TIMEOUT).await
+    /// Asks a host for its details: over the better uplink, then over the other, or by a host that hears it.
+    pub async fn query(&self, to: Member, way: Way, query: QueryRequest) -> Result<QueryResponse, RequestError> {
+        self.query_within(to, way, query, TRY_TIMEOUT).await
     }
 
     /// The same, when the other host must ask others first: each try may take `patience`.
     pub async fn query_within(
         &self,
         to: Member,
+        way: Way,
         query: QueryRequest,
         patience: Duration,
     ) -> Result<QueryResponse, RequestError> {
-        match self.ask(to, Ask::Query(query), patience).await? {
+        match self.ask(to, way, Ask::Query(query), patience).await? {
             Answer::Query(answer) => Ok(answer),
             Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) | Answer::Renew(_) | Answer::Share(_) => {
                 Err(RequestError::Broken)
@@ -95,7 +100,7 @@ impl Transport {
 
     /// Asks a host that holds the CA's key for a new certificate.
     pub async fn renew(&self, to: Member, csr: Vec<u8>) -> Result<RenewResponse, RequestError> {
-        match self.ask(to, Ask::Renew(RenewRequest { csr: csr.into() }), TRY_TIMEOUT).await? {
+        match self.ask(to, Way::over(Uplink::A), Ask::Renew(RenewRequest { csr: csr.into() }), TRY_TIMEOUT).await? {
             Answer::Renew(answer) => Ok(answer),
             Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) | Answer::Query(_) | Answer::Share(_) => {
                 Err(RequestError::Broken)
@@ -105,7 +110,7 @@ impl Transport {
 
     /// Gives a host the CA's key.
     pub async fn share(&self, to: Member, key: Vec<u8>) -> Result<(), RequestError> {
-        match self.ask(to, Ask::Share(ShareRequest { key: key.into() }), TRY_TIMEOUT).await? {
+        match self.ask(to, Way::over(Uplink::A), Ask::Share(ShareRequest { key: key.into() }), TRY_TIMEOUT).await? {
             Answer::Share(_) => Ok(()),
             Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) | Answer::Query(_) | Answer::Renew(_) => {
                 Err(RequestError::Broken)
@@ -114,10 +119,10 @@ impl Transport {
     }
 
     /// Asks a host for what this one lacks; the answer goes to the host loop.
-    pub fn sync(&self, to: Member, request: ringmesh_proto::peer::SyncRequest) {
+    pub fn sync(&self, to: Member, way: Way, request: ringmesh_proto::peer::SyncRequest) {
         let transport = self.clone();
         tokio::spawn(async move {
-            match transport.ask(to, Ask::Sync(request), TRY_TIMEOUT).await {
+            match transport.ask(to, way, Ask::Sync(request), TRY_TIMEOUT).await {
                 Ok(Answer::Sync(response)) => {
                     if let Some(missing) = &response.missing {
                         transport.learn(Some(to.id), missing.signed.clone()).await;
@@ -131,11 +136,25 @@ impl Transport {
         });
     }
 
-    async fn ask(&self, to: Member, body: Ask, patience: Duration) -> Result<Answer, RequestError> {
+    async fn ask(&self, to: Member, way: Way, body: Ask, patience: Duration) -> Result<Answer, RequestError> {
+        let (to, body) = match way.via {
+            Some(relay) => (relay, by_relay(to.id, body)),
+            None => (to, body),
+        };
+        self.ask_directly(to, way.uplink, body, patience).await
+    }
+
+    async fn ask_directly(
+        &self,
+        to: Member,
+        better: Uplink,
+        body: Ask,
+        patience: Duration,
+    ) -> Result<Answer, RequestError> {
         let request = Request { version: frame::VERSION, cluster: self.shared.keyring.cluster.raw(), body: Some(body) };
         let bytes = frame::encode(&request);
         let mut last = RequestError::NoConnection;
-        let mut ways = self.table().ways(to.id);
+        let mut ways = self.table().ways(to.id, better);
         if ways.is_empty() {
             ways.extend(self.connect(to).await);
         }
@@ -163,6 +182,16 @@ impl Transport {
         let first = tokio::time::timeout(TRY_TIMEOUT, futures_util::future::select_ok(opening)).await;
         first.ok()?.ok().map(|(connection, _)| connection)
     }
+}
+
+fn by_relay(to: HostId, body: Ask) -> Ask {
+    let body = match body {
+        Ask::Sync(sync) => Some(relay_request::Body::Sync(sync)),
+        Ask::Query(query) => Some(relay_request::Body::Query(query)),
+        // None of these is ever relayed.
+        Ask::Join(_) | Ask::Relay(_) | Ask::Renew(_) | Ask::Share(_) => None,
+    };
+    Ask::Relay(RelayRequest { to: to.raw(), body })
 }
 
 async fn ask_on(connection: &Connection, bytes: bytes::Bytes) -> Result<Answer, RequestError> {
@@ -253,6 +282,7 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
                 Ok(_) | Err(_) => Answer::Refusal(frame::refusal(Reason::Busy, "this host is busy; ask again")),
             }
         }
+        (Some(Ask::Relay(relay)), Some(_)) => self::relay(transport, relay).await,
         (Some(Ask::Renew(request)), Some(from)) => {
             transport.renew_for(from, request).await.map_or_else(Answer::Refusal, Answer::Renew)
         }
@@ -262,7 +292,7 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
         (Some(Ask::Join(_)), Some(_)) => {
             Answer::Refusal(frame::refusal(Reason::NotAllowed, "a member of the cluster needs not join it"))
         }
-        (Some(Ask::Query(_) | Ask::Sync(_) | Ask::Renew(_) | Ask::Share(_)), None) => {
+        (Some(Ask::Query(_) | Ask::Sync(_) | Ask::Relay(_) | Ask::Renew(_) | Ask::Share(_)), None) => {
             Answer::Refusal(frame::refusal(Reason::NotAllowed, "without a certificate one may only join"))
         }
         (None, _) => Answer::Refusal(frame::refusal(Reason::Malformed, "a request without a question")),
@@ -307,6 +337,29 @@ async fn name_is_free_elsewhere(transport: &Transport, view: &View, name: &str) 
         }
     }
     Ok(())
+}
+
+/// Asks a host for one that does not hear it: directly, so that nothing goes by more than one host.
+async fn relay(transport: &Transport, request: RelayRequest) -> Answer {
+    let shared = &transport.shared;
+    let Ok(_place) = shared.relays.try_acquire() else {
+        return Answer::Refusal(frame::refusal(Reason::Busy, "this host passes on too many questions; ask again"));
+    };
+    let ask = match request.body {
+        Some(relay_request::Body::Sync(sync)) => Ask::Sync(sync),
+        Some(relay_request::Body::Query(query)) => Ask::Query(query),
+        None => return Answer::Refusal(frame::refusal(Reason::Malformed, "a request without a question")),
+    };
+    let peer = shared.requests.view.borrow().peers.get(&HostId::new(request.to)).filter(|peer| peer.askable).cloned();
+    let Some(peer) = peer else {
+        return Answer::Refusal(frame::refusal(Reason::NotAllowed, "this host does not hear that one either"));
+    };
+    count(&shared.counters.requests_relayed);
+    // In a box, for an answer is made of the answer to this.
+    match Box::pin(transport.ask_directly(peer.member, peer.way.uplink, ask, TRY_TIMEOUT)).await {
+        Ok(answer) => answer,
+        Err(error) => Answer::Refusal(frame::refusal(Reason::Busy, format!("{}, asked for you: {error}", peer.name))),
+    }
 }
 
 fn admit(

@@ -25,6 +25,9 @@ const YOUNG: Duration = Duration::from_secs(2);
 /// Connections that are open, being opened or remembered as failing; beyond it the failures are forgotten.
 const MAX_SLOTS: usize = 4096;
 
+/// A connection that was heard so much earlier than the other one to the same host is asked after that.
+const STALE: Duration = Duration::from_secs(2);
+
 pub(super) enum Waiting {
     Datagram(Bytes),
     Gossip(Class, Bytes),
@@ -75,17 +78,19 @@ impl Table {
         }
     }
 
-    /// The open connections to a host, the one that was heard last first.
-    pub(super) fn ways(&self, host: HostId) -> Vec<quinn::Connection> {
-        let mut ways: Vec<&Open> = Uplink::BOTH
+    /// The open connections to a host: the one over `better` first, unless the other was heard long after it.
+    pub(super) fn ways(&self, host: HostId, better: Uplink) -> Vec<quinn::Connection> {
+        let mut ways: Vec<(Uplink, &Open)> = Uplink::BOTH
             .iter()
             .filter_map(|uplink| match self.slots.get(&(host, *uplink)) {
-                Some(Slot::Open(open)) if open.is_alive() && !open.is_silent() => Some(open),
+                Some(Slot::Open(open)) if open.is_alive() && !open.is_silent() => Some((*uplink, open)),
                 Some(Slot::Open(_) | Slot::Dialing { .. } | Slot::Failed { .. }) | None => None,
             })
             .collect();
-        ways.sort_by_key(|open| std::cmp::Reverse(open.heard()));
-        ways.into_iter().map(|open| open.connection.clone()).collect()
+        let last = ways.iter().map(|(_, open)| open.heard()).max();
+        let stale = |open: &Open| last.is_some_and(|last| last.duration_since(open.heard()) >= STALE);
+        ways.sort_by_key(|(uplink, open)| (stale(open), *uplink != better));
+        ways.into_iter().map(|(_, open)| open.connection.clone()).collect()
     }
 
     pub(super) fn wait(&mut self, host: HostId, uplink: Uplink, address: SocketAddr, message: Waiting) -> Wait {

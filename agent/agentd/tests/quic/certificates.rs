@@ -50,7 +50,7 @@ async fn shown_to(dialer: &Identity, host: &Host) -> Bytes {
 
 fn frame_of(cluster: &Cluster, signed: Vec<SignedRecord>) -> Bytes {
     let gossip = Some(Gossip { signed, ..Gossip::default() });
-    frame::encode(&GossipFrame { version: frame::VERSION, cluster: cluster.first.cluster.raw(), gossip })
+    frame::encode(&GossipFrame { version: frame::VERSION, cluster: cluster.first.cluster.raw(), gossip, relay_to: 0 })
 }
 
 fn refusal(answer: response::Body) -> Refusal {

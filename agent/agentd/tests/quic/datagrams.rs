@@ -118,12 +118,15 @@ fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
             zones: Vec::new(),
             budgets: Budgets::default(),
             containers: Vec::new(),
+            protection: Default::default(),
+            tick: Duration::ZERO,
             seed: u64::from(member.id.raw()),
         },
     );
     let (reply_sender, replies) = mpsc::channel(REPLY_BOUND);
     let (_commands, commands) = mpsc::channel(COMMAND_BOUND);
     let (_, statuses) = mpsc::channel(1);
+    let (_, carriers) = mpsc::channel(1);
     let (disk, _disk) = watch::channel(None);
     let view = host.view.subscribe();
     // There is nothing to probe; any program stands for the runner.
@@ -131,7 +134,7 @@ fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
     let (reached_sender, reached) = mpsc::channel(1);
     let reacher = Reacher::new([None; 2], reached_sender);
     let host_loop = HostLoop { node, clock, transport: host.transport, prober, reacher, disk, view: host.view };
-    tokio::spawn(host_loop.run(Inputs { inbound: host.inbound, replies, reached, statuses, commands }));
+    tokio::spawn(host_loop.run(Inputs { inbound: host.inbound, replies, reached, statuses, carriers, commands }));
     Running { member, view, _commands, _disk }
 }
 

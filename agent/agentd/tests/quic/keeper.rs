@@ -8,7 +8,7 @@ use ringmesh_agentd::{
     identity::{Keyring, admission::AuthoritySlot},
     keeper::{Keeper, KeeperError},
 };
-use ringmesh_node::{Peer, View};
+use ringmesh_node::{Peer, View, Way};
 use ringmesh_proto::{HostId, Uplink, signed, v1};
 use tokio::sync::mpsc;
 
@@ -56,7 +56,16 @@ fn show(at: &Host, hosts: &[(&Host, &str)]) {
         }
     };
     let peer = |(host, name): &(&Host, &str)| {
-        (host.id(), Peer { member: host.member, name: (*name).into(), askable: true, fingerprint: 0 })
+        (
+            host.id(),
+            Peer {
+                member: host.member,
+                name: (*name).into(),
+                askable: true,
+                way: Way::over(Uplink::A),
+                fingerprint: 0,
+            },
+        )
     };
     at.view.send_replace(Arc::new(View {
         hosts: Arc::new(hosts.iter().map(shown).collect()),

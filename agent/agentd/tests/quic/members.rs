@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringmesh_agentd::quic::{Inbound, RequestError};
-use ringmesh_node::{Class, View};
+use ringmesh_node::{Class, View, Way};
 use ringmesh_proto::{
     Uplink,
     member::Member,
@@ -20,7 +20,7 @@ async fn members_exchange_datagrams_gossip_and_questions() {
     let mut h1 = Host::start(&cluster.first);
     let mut h2 = Host::start(&cluster.admit("h2"));
     // A question opens a connection if there is none.
-    h1.transport.query(h2.member, QueryRequest::default()).await.expect("h2 answers");
+    h1.transport.query(h2.member, Way::over(Uplink::A), QueryRequest::default()).await.expect("h2 answers");
 
     for uplink in Uplink::BOTH {
         h1.transport.send_datagram(h2.member, uplink, Bytes::from_static(b"there"));
@@ -30,7 +30,7 @@ async fn members_exchange_datagrams_gossip_and_questions() {
     }
 
     for (class, text) in [(Class::Event, "urgent"), (Class::Digest, "not urgent")] {
-        h1.transport.send_gossip(h2.member, Uplink::B, class, gossip_frame(cluster.first.cluster, text));
+        h1.transport.send_gossip(h2.member, Uplink::B, class, gossip_frame(cluster.first.cluster, text), false);
         assert_eq!(h2.next_gossip().await, (h1.id(), gossip(text)));
     }
 
@@ -38,11 +38,13 @@ async fn members_exchange_datagrams_gossip_and_questions() {
     let view = View { containers: Arc::new(vec![Arc::new(container)]), ..View::default() };
     h2.view.send_replace(Arc::new(view));
     let ask = QueryRequest { containers: true, ..QueryRequest::default() };
-    let answer = within("an answer", h1.transport.query(h2.member, ask)).await.expect("h2 answers");
+    let answer =
+        within("an answer", h1.transport.query(h2.member, Way::over(Uplink::A), ask)).await.expect("h2 answers");
     assert_eq!(answer.containers.iter().map(|container| container.name.as_str()).collect::<Vec<_>>(), ["web"]);
 
     let have = Version { host: 7, generation: 8, seq: 9, ..Version::default() };
-    h1.transport.sync(h2.member, SyncRequest { have: vec![have], ..SyncRequest::default() });
+    let request = SyncRequest { have: vec![have], ..SyncRequest::default() };
+    h1.transport.sync(h2.member, Way::over(Uplink::A), request);
     let Inbound::Sync { request, reply } = h2.next().await else { panic!("no sync") };
     assert_eq!(request.have, [have]);
     let response = SyncResponse { missing: Some(gossip("missed")), ..SyncResponse::default() };
@@ -61,7 +63,7 @@ async fn a_question_to_nobody_ends_soon() {
     let h1 = Host::start(&cluster.first);
     let addresses = Uplink::BOTH.map(|uplink| Some(crate::support::free(uplink)));
     let nobody = Member { id: cluster.admit("h2").host, generation: 1, addresses };
-    let answer = within("an end", h1.transport.query(nobody, QueryRequest::default())).await;
+    let answer = within("an end", h1.transport.query(nobody, Way::over(Uplink::A), QueryRequest::default())).await;
     assert!(matches!(answer, Err(RequestError::NoConnection)), "{answer:?}");
 }
 
@@ -74,10 +76,10 @@ async fn gossip_takes_the_other_uplink_when_its_own_has_no_connection() {
     // Nothing listens on its uplink A any more.
     let mut moved = h2.member;
     moved.addresses[0] = Some(crate::support::free(Uplink::A));
-    h1.transport.send_gossip(moved, Uplink::A, Class::Event, gossip_frame(cluster.first.cluster, "around"));
+    h1.transport.send_gossip(moved, Uplink::A, Class::Event, gossip_frame(cluster.first.cluster, "around"), false);
     let arrived = within("the gossip", async {
         loop {
-            if let Inbound::Gossip { from, gossip } = h2.next().await {
+            if let Inbound::Gossip { from, gossip, .. } = h2.next().await {
                 return (from, gossip);
             }
         }

@@ -22,7 +22,8 @@ async fn bad_gossip_closes_the_connection_and_is_counted() {
     let mut ours = Host::start(&cluster.first);
     let us = cluster.first.cluster;
     let identity = cluster.admit("h2");
-    let frame = |version, cluster| frame::encode(&GossipFrame { version, cluster, gossip: Some(gossip("bad")) });
+    let frame =
+        |version, cluster| frame::encode(&GossipFrame { version, cluster, gossip: Some(gossip("bad")), relay_to: 0 });
     let other_version = frame(9, us.raw());
     let other_cluster = frame(frame::VERSION, us.raw() ^ 1);
     let malformed = [&[0, 0, 0, 5][..], &[0xff; 5]].concat();

@@ -255,7 +255,7 @@ impl Host {
 
     pub(crate) async fn next_gossip(&mut self) -> (HostId, Gossip) {
         let next = self.next().await;
-        let Inbound::Gossip { from, gossip } = next else { panic!("no gossip: {next:?}") };
+        let Inbound::Gossip { from, gossip, .. } = next else { panic!("no gossip: {next:?}") };
         (from, gossip)
     }
 
@@ -287,7 +287,12 @@ pub(crate) fn gossip(text: &str) -> Gossip {
 }
 
 pub(crate) fn gossip_frame(cluster: ClusterId, text: &str) -> Bytes {
-    frame::encode(&GossipFrame { version: frame::VERSION, cluster: cluster.raw(), gossip: Some(gossip(text)) })
+    frame::encode(&GossipFrame {
+        version: frame::VERSION,
+        cluster: cluster.raw(),
+        gossip: Some(gossip(text)),
+        relay_to: 0,
+    })
 }
 
 pub(crate) fn request(cluster: ClusterId, body: request::Body) -> Bytes {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use ringmesh_proto::v1::{
-    GetHostRequest, GetRoundTripRequest, Host, ListHostsRequest, RevokeHostRequest, RevokeHostResponse, RoundTrip,
-    Source, WatchHostsRequest, WatchHostsResponse, certificates_client::CertificatesClient, change::Kind,
-    hosts_client::HostsClient, uplink,
+    Detection, GetHostRequest, GetRoundTripRequest, Host, ListHostsRequest, RevokeHostRequest, RevokeHostResponse,
+    RoundTrip, Source, WatchHostsRequest, WatchHostsResponse, certificates_client::CertificatesClient, change::Kind,
+    hosts_client::HostsClient, uplink, uplinks,
 };
 use serde::Serialize;
 
@@ -176,7 +176,7 @@ impl Resource for Host {
     }
 
     fn cells(&self, now: Timestamp) -> Vec<Cell> {
-        let (a, b) = uplinks(self);
+        let (a, b) = uplink_states(self);
         let digest = self.digest.as_ref();
         let of = |count: Option<(u32, u32)>| {
             let Some((good, all)) = count else { return Cell::new("") };
@@ -252,7 +252,7 @@ fn coordinate(host: &Host) -> String {
     )
 }
 
-fn uplinks(host: &Host) -> (&'static str, &'static str) {
+fn uplink_states(host: &Host) -> (&'static str, &'static str) {
     let uplinks = host.uplinks.unwrap_or_default();
     let name = |state: uplink::State| state.as_str_name();
     (name(uplinks.a()), name(uplinks.b()))
@@ -268,15 +268,21 @@ impl Watched for WatchHostsResponse {
 
 fn describe(host: &Host, out: &mut Details) {
     let now = Timestamp::now();
-    let (a, b) = uplinks(host);
+    let (a, b) = uplink_states(host);
     out.add("Name", &host.name);
     out.add("Id", &host.id);
     out.state("State", host.state().as_str_name());
     out.add("Since", time::stamp_and_age(now, host.since.as_ref()));
+    let of = host.uplinks.unwrap_or_default();
     out.state("Uplink A", a);
+    out.add("", time::restoring(now, of.restored_at_a.as_ref()));
+    out.add("", if of.no_carrier_a { "its interface has no carrier or address" } else { "" });
     out.add("Address A", &host.address);
     out.state("Uplink B", b);
+    out.add("", time::restoring(now, of.restored_at_b.as_ref()));
+    out.add("", if of.no_carrier_b { "its interface has no carrier or address" } else { "" });
     out.add("Address B", &host.address_b);
+    out.add("Order", order(of.order()));
     out.add("Zone", &host.zone);
     out.add("Rack", &host.rack);
     out.add("Generation", host.generation.to_string());
@@ -295,6 +301,9 @@ fn describe(host: &Host, out: &mut Details) {
         let signs = if certificate.signs_with.is_empty() { "" } else { "; holds a CA's key" };
         out.add("Certificate", format!("until {until}, of CA {}{signs}", certificate.issuer));
     }
+    if let Some(detection) = &host.detection {
+        out.add("Finds", detection_text(detection));
+    }
     if let Some(digest) = &host.digest {
         out.add("Containers", format!("{}, {} running, score {}", digest.containers, digest.running, digest.score));
         out.add(
@@ -309,6 +318,31 @@ fn describe(host: &Host, out: &mut Details) {
     for accusation in &host.accusations {
         out.add("Accused by", format!("{}: {}", accusation.accuser, accusation.evidence));
     }
+}
+
+fn order(order: uplinks::Order) -> &'static str {
+    match order {
+        uplinks::Order::Better => "",
+        uplinks::Order::ForcedA => "uplink a, however it does",
+        uplinks::Order::ForcedB => "uplink b, however it does",
+        uplinks::Order::ManualA => "uplink a, as long as it is well",
+        uplinks::Order::ManualB => "uplink b, as long as it is well",
+    }
+}
+
+/// The longest times to a verdict.
+fn detection_text(detection: &Detection) -> String {
+    let seconds = |time: &Option<prost_types::Duration>| {
+        let time = time.unwrap_or_default();
+        format!("{:.2} s", time.seconds as f64 + f64::from(time.nanos) / 1e9)
+    };
+    format!(
+        "a silent uplink within {}, an ended agent {}, a dead host {}, a stuck agent {}",
+        seconds(&detection.silent_uplink),
+        seconds(&detection.refused_port),
+        seconds(&detection.dead_host),
+        seconds(&detection.stuck_agent)
+    )
 }
 
 /// `host why` as a document.

@@ -119,14 +119,28 @@ pub(crate) struct FaultArgs {
 
 #[derive(Debug, Subcommand)]
 enum FaultCommand {
-    /// Cut one uplink of a host.
+    /// Cut one uplink of a host silently: its carrier stays.
     CutUplink {
         /// Whose.
         host: String,
         /// Which: a or b.
         uplink: Uplink,
     },
-    /// Mend the uplinks of a host.
+    /// Pull out the cable of an uplink: the host sees that its carrier is gone.
+    Unplug {
+        /// Whose.
+        host: String,
+        /// Which: a or b.
+        uplink: Uplink,
+    },
+    /// Plug the cable of an uplink in again.
+    Plug {
+        /// Whose.
+        host: String,
+        /// Which: a or b.
+        uplink: Uplink,
+    },
+    /// Mend the uplinks of a host and plug them in.
     Heal {
         /// Whose.
         host: String,
@@ -261,6 +275,8 @@ impl From<FaultCommand> for Fault {
     fn from(command: FaultCommand) -> Self {
         match command {
             FaultCommand::CutUplink { host, uplink } => Self::CutUplink { host, uplink },
+            FaultCommand::Unplug { host, uplink } => Self::Unplug { host, uplink },
+            FaultCommand::Plug { host, uplink } => Self::Plug { host, uplink },
             FaultCommand::Heal { host } => Self::Heal { host },
             FaultCommand::Isolate { host } => Self::Isolate { host },
             FaultCommand::Kill { host } => Self::Kill { host },

@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(
             json_line(&Canonical::of(&link)).expect("serializes"),
             "{\"name\":\"\",\"from\":\"\",\"to\":\"\",\"uplink\":\"\",\"role\":\"\",\"state\":\"degraded\",\
-             \"rtt_us\":7,\"loss_percent\":0}\n"
+             \"rtt_us\":7,\"loss_percent\":0,\"pair_broken\":false,\"via\":\"\"}\n"
         );
         let service = v1::Service {
             last_change: Some(prost_types::Timestamp { seconds: 1_750_000_000, nanos: 0 }),

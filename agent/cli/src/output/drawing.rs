@@ -32,6 +32,7 @@ pub(crate) fn draw(rings: &ListRingsResponse, canvas: Canvas) -> String {
     }
     out += &draw_chords(&links, canvas);
     out += &draw_troubles(&rings.links, canvas);
+    out += &draw_restoring(&rings.links, canvas);
     if rings.rings.is_empty() {
         out += "no rings\n";
     }
@@ -266,9 +267,31 @@ fn draw_troubles(links: &[Link], canvas: Canvas) -> String {
     for link in bad {
         let state = state_style(link.state()).paint(link.state().as_str_name(), canvas.color);
         let (from, to, uplink) = (printable(&link.from), printable(&link.to), printable(&link.uplink));
-        out += &format!("  {from} to {to} over {uplink}: {state}, {} % lost\n", link.loss_percent);
+        let pair = match (link.pair_broken, link.via.as_str()) {
+            (false, _) => String::new(),
+            (true, "") => "; the two do not hear each other, and nobody can pass messages on".to_owned(),
+            (true, via) => format!("; the two do not hear each other, messages go by {}", printable(via)),
+        };
+        out += &format!("  {from} to {to} over {uplink}: {state}, {} % lost{pair}\n", link.loss_percent);
     }
     out
+}
+
+/// The uplinks that are well again and not trusted yet.
+fn draw_restoring(links: &[Link], canvas: Canvas) -> String {
+    let now = jiff::Timestamp::now();
+    let mut uplinks: BTreeMap<(Natural, &str), String> = BTreeMap::new();
+    for link in links {
+        let text = time::restoring(now, link.restored_at.as_ref());
+        if !text.is_empty() {
+            let line = format!("  {} uplink {}: {text}\n", printable(&link.from), printable(&link.uplink));
+            uplinks.insert((Natural::of(&[&link.from]), link.uplink.as_str()), line);
+        }
+    }
+    if uplinks.is_empty() {
+        return String::new();
+    }
+    Style::Bold.paint("restoring", canvas.color) + "\n" + &uplinks.into_values().collect::<String>()
 }
 
 fn hosts_count(count: usize) -> String {
@@ -346,6 +369,29 @@ not up
   h4 to h3 over a: degraded, 0 % lost
 "
         );
+    }
+
+    #[test]
+    fn a_broken_pair_names_the_host_by_which_messages_go() {
+        let broken =
+            |via: &str| Link { pair_broken: true, via: via.into(), ..link("ring-a", "h1", "h2", State::Down, 0) };
+        let text = |via| plain(vec![ring("a", &["h1", "h2", "h3"])], vec![broken(via)], 80);
+        assert!(text("h3").contains("100 % lost; the two do not hear each other, messages go by h3\n"));
+        assert!(text("").contains("nobody can pass messages on\n"));
+    }
+
+    #[test]
+    fn an_uplink_that_restores_is_named_once() {
+        let at = jiff::Timestamp::now().as_second() + 100;
+        let restored_at = Some(prost_types::Timestamp { seconds: at, nanos: 0 });
+        let links = ["h1", "h3"].map(|to| Link { restored_at, ..link("ring-a", "h2", to, State::Up, 100) });
+        let text = plain(vec![ring("a", &["h1", "h2", "h3"])], links.to_vec(), 80);
+        let (_, below) = text.split_once("restoring\n").expect("it is named");
+        assert_eq!(below.lines().count(), 1, "{text}");
+        assert!(below.starts_with("  h2 uplink a: restoring, ") && below.ends_with(" s left\n"), "{text}");
+        let over =
+            Link { restored_at: Some(prost_types::Timestamp::default()), ..link("ring-a", "h2", "h1", State::Up, 1) };
+        assert!(!plain(vec![ring("a", &["h1", "h2", "h3"])], vec![over], 80).contains("restoring"));
     }
 
     #[test]

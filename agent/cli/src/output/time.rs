@@ -17,6 +17,13 @@ pub(crate) fn age(now: Timestamp, then: Option<&prost_types::Timestamp>) -> Stri
     }
 }
 
+/// "restoring, 12 s left"; empty if that is over or unknown.
+pub(crate) fn restoring(now: Timestamp, until: Option<&prost_types::Timestamp>) -> String {
+    let Some(until) = until.and_then(timestamp) else { return String::new() };
+    let left_ms = until.as_millisecond() - now.as_millisecond();
+    if left_ms <= 0 { String::new() } else { format!("restoring, {} s left", (left_ms + 999) / 1000) }
+}
+
 /// A point in time to the millisecond, in UTC; empty if unknown.
 pub(crate) fn stamp(time: Option<&prost_types::Timestamp>) -> String {
     time.and_then(timestamp).map_or_else(String::new, |time| format!("{time:.3}"))

@@ -161,6 +161,7 @@ impl Fake {
             uplinks: Some(Uplinks {
                 a: if alive { uplink::State::Up } else { uplink::State::Down }.into(),
                 b: uplink::State::Degraded.into(),
+                ..Default::default()
             }),
             zone: "default".into(),
             address: format!("10.77.0.{number}:7400"),
@@ -190,6 +191,7 @@ impl Fake {
             }),
             rtt_estimate_us: if number == 1 { 0 } else { 1240 },
             chords: "rack-aware:2".into(),
+            detection: None,
         }
     }
 
@@ -314,7 +316,7 @@ impl Fake {
         };
         self.some(vec![
             link("a", "h1", "h2", link::State::Up),
-            link("a", "h2", "h10", link::State::Down),
+            v1::Link { pair_broken: true, via: "h1".into(), ..link("a", "h2", "h10", link::State::Down) },
             link("a", "h10", "h1", link::State::Up),
             link("b", "h1", "h10", link::State::Up),
         ])
@@ -544,5 +546,10 @@ impl agent_server::Agent for Fake {
     async fn leave(&self, request: Request<LeaveRequest>) -> Answer<LeaveResponse> {
         self.take(request).await?;
         Ok(Response::new(LeaveResponse {}))
+    }
+
+    async fn switch_uplink(&self, request: Request<SwitchUplinkRequest>) -> Answer<SwitchUplinkResponse> {
+        self.take(request).await?;
+        Ok(Response::new(SwitchUplinkResponse {}))
     }
 }

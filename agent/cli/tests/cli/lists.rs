@@ -66,7 +66,10 @@ fn host_list_as_json() {
     "state": "alive",
     "uplinks": {
       "a": "up",
-      "b": "degraded"
+      "b": "degraded",
+      "no_carrier_a": false,
+      "no_carrier_b": false,
+      "order": "better"
     },
     "zone": "default",
     "address": "10.77.0.1:7400",
@@ -246,7 +249,7 @@ ring b  switched, 3 hosts: 1 link up, 2 not measured, 210µs
   ╰──────────────────────────────╯
 
 not up
-  h2 to h10 over a: down, 0 % lost
+  h2 to h10 over a: down, 0 % lost; the two do not hear each other, messages go by h1
 "
     );
     let json = good(&agent, &["ring", "show", "-o", "json"]);
@@ -256,11 +259,11 @@ not up
     assert_eq!(
         good(&agent, &["link", "list", "--on", "h1"]),
         "\
-FROM  TO   UPLINK  ROLE    STATE  RTT    LOSS
-h1    h2   a       ring-a  up     210µs  0%
-h1    h10  b       ring-b  up     210µs  0%
-h2    h10  a       ring-a  down   210µs  0%
-h10   h1   a       ring-a  up     210µs  0%
+FROM  TO   UPLINK  ROLE    STATE  RTT    LOSS  VIA  NOTE
+h1    h2   a       ring-a  up     210µs  0%    -    -
+h1    h10  b       ring-b  up     210µs  0%    -    -
+h2    h10  a       ring-a  down   210µs  0%    h1   -
+h10   h1   a       ring-a  up     210µs  0%    -    -
 "
     );
 }
@@ -315,6 +318,18 @@ h2    h10  a       chord   degraded  1.9ms  25%
     assert_eq!(ran.code, 4);
     let why = "no path leads from h1 to h10: too few links are up besides those to avoid";
     assert_eq!(ran.err, format!("error: {why}: see `ringmesh host list` and `ringmesh link list`\n"));
+}
+
+#[test]
+fn link_force() {
+    let agent = Agent::start(Manner::default());
+    for (args, asked) in [
+        (["link", "force", "h1", "b", "--manual"].as_slice(), "uplink: \"b\", manual: true"),
+        (&["link", "force", "h1", "none"], "uplink: \"none\", manual: false"),
+    ] {
+        assert_eq!(good(&agent, args), "");
+        assert!(agent.asked().last().is_some_and(|last| last.contains("host: \"h1\"") && last.contains(asked)));
+    }
 }
 
 #[test]

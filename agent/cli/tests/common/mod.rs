@@ -189,7 +189,7 @@ impl Lab {
 pub(crate) struct Past(BTreeSet<String>);
 
 impl Past {
-    fn lacks(&self, event: &v1::Event) -> bool {
+    pub(crate) fn lacks(&self, event: &v1::Event) -> bool {
         !self.0.contains(&event.id)
     }
 }

@@ -69,6 +69,7 @@ pub struct Store {
     events: EventLog,
     signed: SignedStore,
     refused: u64,
+    duplicates: u64,
 }
 
 impl Store {
@@ -145,6 +146,11 @@ impl Store {
         self.refused
     }
 
+    /// Events and accusations that came and were here: second copies, and what came round from several neighbours.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
     /// Keeps what is new in `gossip` and returns just that, to be passed on.
     pub fn accept(&mut self, now: Now, gossip: Gossip) -> Gossip {
         let mut new = Gossip::default();
@@ -163,6 +169,8 @@ impl Store {
                 self.refused += 1;
             } else if self.events.accept(&record) {
                 new.events.push(record);
+            } else {
+                self.duplicates += 1;
             }
         }
         new
@@ -271,6 +279,7 @@ impl Store {
             && record.coordinate.as_ref().is_none_or(|at| at.position_us.len() <= MAX_DIMENSIONS)
             && record.digest.len() <= digest::MAX_LEN
             && record.links.len() <= MAX_LINKS
+            && record.broken_pairs.len() <= MAX_LINKS
             && (newest.is_some() || self.hosts.len() < MAX_HOSTS);
         if !fits {
             self.refused += 1;
@@ -297,6 +306,7 @@ impl Store {
         if let Some(old) = self.accusations.get(&key)
             && (old.accuser_generation, old.seq) >= (record.accuser_generation, record.seq)
         {
+            self.duplicates += 1;
             return false;
         }
         if !self.accusations.contains_key(&key) && !self.room_to_accuse(accused, record.accused_generation) {

@@ -8,19 +8,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use ringmesh_proto::{
-    HostId, Instant, Now, Uplink, frame,
+    HostId, Instant, Now, frame,
     member::Member,
     peer::{AccusationRecord, EventRecord, Gossip, GossipFrame, HostRecord, SignedRecord, ZoneRecord},
 };
 
 use super::{Class, Node, Output};
-use crate::overlay::UplinkState;
 
 /// The least time between two batches of each class.
 const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(50)];
 
+/// The same for a batch with a record: an uplink is lost, and traffic is to go another way.
+const URGENT_INTERVAL: Duration = Duration::from_millis(2);
+
 /// Bytes of records in one gossip frame, of which the receiver takes [`frame::MAX_GOSSIP`].
 const PART: usize = 64 * 1024;
+
+/// Records in one frame, up to which they may be urgent.
+const URGENT_HOSTS: usize = 4;
 
 /// From whom a batch is: it need not be sent back there.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -49,6 +54,16 @@ struct Batch {
     sent: Option<Instant>,
 }
 
+impl Batch {
+    /// When it is sent, if it holds anything.
+    fn due(&self, class: Class) -> Option<Instant> {
+        let urgent = class == Class::Event && !self.gossip.hosts.is_empty();
+        let interval = if urgent { URGENT_INTERVAL } else { INTERVAL[class as usize] };
+        let holds = self.source != Source::Nobody;
+        holds.then(|| self.sent.map_or(Instant::ZERO, |sent| sent + interval))
+    }
+}
+
 /// What waits for all neighbours, by [`Class`].
 #[derive(Default)]
 pub(super) struct Outbox {
@@ -66,7 +81,12 @@ impl Outbox {
 
     /// A newer record of a host takes the place of the one before.
     pub(super) fn add_host(&mut self, record: HostRecord) {
-        self.put_host(record, Source::Several);
+        self.put_host(Class::Digest, record, Source::Several);
+    }
+
+    /// The same, of a record that cannot wait: it goes with the events.
+    pub(super) fn add_urgent_host(&mut self, record: HostRecord) {
+        self.put_host(Class::Event, record, Source::Several);
     }
 
     /// Records of zones.
@@ -75,14 +95,19 @@ impl Outbox {
     }
 
     /// What is new of what `from` sent.
-    pub(super) fn relay(&mut self, new: Gossip, from: HostId) {
+    ///
+    /// `lost`: a record says that an uplink is down, and the one before did not.
+    pub(super) fn relay(&mut self, new: Gossip, from: HostId, lost: bool) {
         let source = Source::Peer(from);
+        // Many records came with a sync.
+        let urgent = lost && new.hosts.len() <= URGENT_HOSTS;
+        let class = if urgent { Class::Event } else { Class::Digest };
         if !new.events.is_empty() || !new.accusations.is_empty() {
             let batch = self.add(Class::Event, source);
             batch.events.extend(new.events);
             batch.accusations.extend(new.accusations);
         }
-        new.hosts.into_iter().for_each(|record| self.put_host(record, source));
+        new.hosts.into_iter().for_each(|record| self.put_host(class, record, source));
         new.zones.into_iter().for_each(|record| self.put_zone(record, source));
     }
 
@@ -99,8 +124,8 @@ impl Outbox {
         }
     }
 
-    fn put_host(&mut self, record: HostRecord, source: Source) {
-        let hosts = &mut self.add(Class::Digest, source).hosts;
+    fn put_host(&mut self, class: Class, record: HostRecord, source: Source) {
+        let hosts = &mut self.add(class, source).hosts;
         hosts.retain(|old| old.host != record.host);
         hosts.push(record);
     }
@@ -112,17 +137,13 @@ impl Outbox {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let waiting = self.batches.iter().zip(INTERVAL).filter(|(batch, _)| batch.source != Source::Nobody);
-        waiting.map(|(batch, interval)| batch.sent.map_or(Instant::ZERO, |sent| sent + interval)).min()
+        [Class::Event, Class::Digest].into_iter().filter_map(|class| self.batches[class as usize].due(class)).min()
     }
 
     /// The batch of a class, if it is its time.
     fn take(&mut self, now: Instant, class: Class) -> Option<(Gossip, Source)> {
         let batch = &mut self.batches[class as usize];
-        let due = batch.sent.is_none_or(|sent| sent + INTERVAL[class as usize] <= now);
-        if batch.source == Source::Nobody || !due {
-            return None;
-        }
+        batch.due(class).filter(|due| *due <= now)?;
         batch.sent = Some(now);
         Some((std::mem::take(&mut batch.gossip), std::mem::take(&mut batch.source)))
     }
@@ -147,10 +168,21 @@ impl Node {
         self.send_frames(to, if urgent { Class::Event } else { Class::Digest }, &frames);
     }
 
-    fn send_frames(&mut self, to: Member, class: Class, frames: &[Bytes]) {
+    /// Urgent ones go over both uplinks, and whoever has both drops the second copy.
+    pub(super) fn send_frames(&mut self, to: Member, class: Class, frames: &[Bytes]) {
         let uplink = self.best_uplink(to);
+        let second = if class == Class::Event { self.second_uplink(to, uplink) } else { None };
         for bytes in frames {
-            self.outputs.push_back(Output::Gossip { to, uplink, class, bytes: bytes.clone() });
+            let (name, twice) = match class {
+                Class::Event => ("event_bytes", "event_bytes_second"),
+                Class::Digest => ("digest_bytes", ""),
+            };
+            self.count_by(name, bytes.len() as u64);
+            self.outputs.push_back(Output::Gossip { to, uplink, class, bytes: bytes.clone(), second: false });
+            if let Some(uplink) = second {
+                self.count_by(twice, bytes.len() as u64);
+                self.outputs.push_back(Output::Gossip { to, uplink, class, bytes: bytes.clone(), second: true });
+            }
         }
     }
 
@@ -159,22 +191,9 @@ impl Node {
         let (cluster, zone) = (self.config.cluster.raw(), self.zone.id.raw());
         let frame = |part: Gossip| {
             let gossip = Some(Gossip { zone, ..part });
-            frame::encode(&GossipFrame { version: frame::VERSION, cluster, gossip })
+            frame::encode(&GossipFrame { version: frame::VERSION, cluster, gossip, relay_to: 0 })
         };
         split(gossip).into_iter().map(frame).collect()
-    }
-
-    /// The uplink of the best link to a host, or of no link the one that is in order.
-    fn best_uplink(&self, to: Member) -> Uplink {
-        let usable = Uplink::BOTH.into_iter().filter(|uplink| {
-            to.address(*uplink).is_some() && self.overlay.uplinks()[uplink.index()] != UplinkState::None
-        });
-        let badness = |uplink: &Uplink| {
-            let link = self.overlay.links().find(|(over, link)| over == uplink && link.peer.id == to.id);
-            let state = link.map(|(_, link)| link.monitor.state() as u8);
-            (self.overlay.uplinks()[uplink.index()], state.unwrap_or(0))
-        };
-        usable.min_by_key(badness).unwrap_or(Uplink::A)
     }
 }
 

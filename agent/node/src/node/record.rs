@@ -58,16 +58,27 @@ impl Node {
 
     /// Writes and spreads the record now.
     pub(super) fn write_record(&mut self, now: Now) {
+        let record = self.put_record(now);
+        self.outbox.add_host(record);
+    }
+
+    /// The same, with the events that are on their way.
+    pub(super) fn write_record_urgently(&mut self, now: Now) {
+        let record = self.put_record(now);
+        self.outbox.add_urgent_host(record);
+    }
+
+    fn put_record(&mut self, now: Now) -> HostRecord {
         self.own.seq += 1;
         self.own.written = Some(now.instant);
         self.own.shows = (self.health.revision(), self.overlay.revision());
         self.own.stale = false;
         self.zone.stale = true;
         let place = self.place.tell(now.instant);
-        let record = HostRecord { coordinate: Some(coordinate::encode(&place)), ..self.make_record() };
+        let record = HostRecord { coordinate: Some(coordinate::encode(&place)), ..self.make_record(now) };
         self.store.put_own(now, record.clone());
-        self.outbox.add_host(record);
         self.shown.hosts_stale();
+        record
     }
 
     /// Names the state of the details: of another life of this host it is another.
@@ -75,9 +86,10 @@ impl Node {
         u64::from(self.born) << 32 | self.health.revision() & u64::from(u32::MAX)
     }
 
-    fn make_record(&self) -> HostRecord {
+    fn make_record(&self, now: Now) -> HostRecord {
         let me = self.me();
         let uplink = |uplink: Uplink| show::uplink_state(self.overlay.uplinks()[uplink.index()]) as u32;
+        let [restoring_a_ms, restoring_b_ms] = self.restoring_ms(now);
         HostRecord {
             host: me.id.raw(),
             generation: me.generation,
@@ -98,7 +110,21 @@ impl Node {
             rack: self.config.rack.clone(),
             chords: chords::encode(self.config.chords),
             coordinate: None,
+            restoring_a_ms,
+            restoring_b_ms,
+            no_carrier_a: !self.overlay.has_carrier(Uplink::A),
+            no_carrier_b: !self.overlay.has_carrier(Uplink::B),
+            order: show::order_number(self.overlay.order()),
+            broken_pairs: self.broken_pairs(now),
         }
+    }
+
+    /// How long each uplink still restores, in milliseconds; 0 if it does not.
+    pub(super) fn restoring_ms(&self, now: Now) -> [u32; 2] {
+        Uplink::BOTH.map(|uplink| {
+            let left = self.overlay.restored_at(uplink).map(|at| at.since(now.instant).as_millis());
+            left.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX).max(1))
+        })
     }
 
     /// This host's links as it sees them now.

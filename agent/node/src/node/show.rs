@@ -14,15 +14,15 @@ use ringmesh_proto::{
 };
 use ringmesh_topology::{Mode, Ring, Role};
 
-use super::{Node, chords};
+use super::{Detection, Node, Path, chords};
 use crate::{
     View, coordinate,
     gossip::{EVENT_CAPACITY, HeardRecord, event_id},
     health::spec::ContainerState,
     membership::SwimState,
     natural,
-    overlay::{LinkState, UplinkState},
-    view::{Links, Peer},
+    overlay::{LinkState, Order, UplinkState},
+    view::{Links, Peer, restored_at},
 };
 
 /// Between two snapshots that differ in latencies only.
@@ -127,7 +127,7 @@ impl Node {
             view.rings = Arc::new(self.show_rings());
             view.zones = Arc::new(self.show_zones(now));
             view.gateways = Arc::new(self.show_gateways());
-            view.peers = Arc::new(self.show_peers());
+            view.peers = Arc::new(self.show_peers(now));
             view.links = Arc::new(self.show_links(now, &view.peers));
         }
         if self.shown.events {
@@ -143,6 +143,7 @@ impl Node {
         counters.insert("trunk_event_frames_dropped", events);
         counters.insert("trunk_digest_frames_dropped", digests);
         counters.insert("trunk_sync_frames_dropped", syncs);
+        counters.insert("gossip_duplicates", self.store.duplicates());
         counters.insert("probes_postponed", self.health.postponed());
         view.counters = Arc::new(counters);
         self.shown.hosts = false;
@@ -194,7 +195,15 @@ impl Node {
                     name: self.name_of(member.id),
                     id: member.id.to_string(),
                     state: state as i32,
-                    uplinks: Some(v1::Uplinks { a: uplink(record.uplink_a), b: uplink(record.uplink_b) }),
+                    uplinks: Some(v1::Uplinks {
+                        a: uplink(record.uplink_a),
+                        b: uplink(record.uplink_b),
+                        restored_at_a: heard.and_then(|heard| restored_at(heard, 0)),
+                        restored_at_b: heard.and_then(|heard| restored_at(heard, 1)),
+                        no_carrier_a: record.no_carrier_a,
+                        no_carrier_b: record.no_carrier_b,
+                        order: record.order as i32,
+                    }),
                     zone: record.zone.clone(),
                     address: address(Uplink::A),
                     address_b: address(Uplink::B),
@@ -210,11 +219,34 @@ impl Node {
                     coordinate: there.map(|there| coordinate::encode(&there)),
                     rtt_estimate_us: estimate.unwrap_or(0),
                     chords: heard.map(|heard| chords::word(&heard.record).to_owned()).unwrap_or_default(),
+                    detection: (member.id == me.id).then(|| self.show_detection()),
                 }
             })
             .collect();
         hosts.sort_by_cached_key(|host| natural(&host.name));
         hosts
+    }
+
+    /// By the longest round trip of this host's links.
+    fn show_detection(&self) -> v1::Detection {
+        let monitors = || self.overlay.links().map(|(_, link)| &link.monitor);
+        let detection = Detection::worst_case(Path {
+            rtt: monitors().filter_map(|monitor| monitor.rtt()).max().unwrap_or_default(),
+            deviation: monitors().map(|monitor| monitor.rtt_deviation()).max().unwrap_or_default(),
+            hold_off: self.config.protection.hold_off,
+            tick: self.config.tick,
+        });
+        // In steps of 10 ms, so that it is no news with every round trip.
+        let show = |time: Duration| {
+            let ms = time.as_millis().div_ceil(10) as i64 * 10;
+            Some(prost_types::Duration { seconds: ms / 1000, nanos: (ms % 1000) as i32 * 1_000_000 })
+        };
+        v1::Detection {
+            silent_uplink: show(detection.silent_uplink),
+            refused_port: show(detection.refused_port),
+            dead_host: show(detection.dead_host),
+            stuck_agent: show(detection.stuck_agent),
+        }
     }
 
     fn show_accusation(&self, record: &AccusationRecord) -> v1::Accusation {
@@ -250,7 +282,10 @@ impl Node {
                 && matches!(self.membership.state(id), Some((_, SwimState::Alive | SwimState::Suspect)))
                 && !self.has_left(id)
         };
-        let own = HostRecord { host: me.raw(), links: self.own_links(), ..HostRecord::default() };
+        let (links, broken_pairs) = (self.own_links(), self.broken_pairs(now));
+        let [restoring_a_ms, restoring_b_ms] = self.restoring_ms(now);
+        let own =
+            HostRecord { host: me.raw(), links, broken_pairs, restoring_a_ms, restoring_b_ms, ..HostRecord::default() };
         let own = Arc::new(HeardRecord { record: own, digest: Digest::default(), heard: now });
         let others = self.store.hosts().filter(|(id, _)| live(*id)).map(|(_, heard)| Arc::clone(heard));
         let mut names: BTreeMap<HostId, String> = peers.iter().map(|(id, peer)| (*id, peer.name.clone())).collect();
@@ -258,11 +293,12 @@ impl Node {
         Links { records: std::iter::once(own).chain(others).collect(), names }
     }
 
-    fn show_peers(&self) -> BTreeMap<HostId, Peer> {
+    fn show_peers(&self, now: Now) -> BTreeMap<HostId, Peer> {
         let peers = self.membership.states().map(|(member, state)| {
             let fingerprint = self.store.host(member.id).map_or(0, |heard| heard.digest.fingerprint);
             let askable = state != SwimState::Down && !self.has_left(member.id);
-            (member.id, Peer { member, name: self.name_of(member.id), askable, fingerprint })
+            let way = self.way(now, member);
+            (member.id, Peer { member, name: self.name_of(member.id), askable, fingerprint, way })
         });
         peers.collect()
     }
@@ -339,6 +375,18 @@ pub(super) fn state_word(state: ContainerState) -> &'static str {
         ContainerState::Stopped => "stopped",
         ContainerState::Absent => "absent",
     }
+}
+
+/// As in a host's record.
+pub(super) fn order_number(order: Order) -> u32 {
+    let shown = match order {
+        Order::None => v1::uplinks::Order::Better,
+        Order::Forced(Uplink::A) => v1::uplinks::Order::ForcedA,
+        Order::Forced(Uplink::B) => v1::uplinks::Order::ForcedB,
+        Order::Manual(Uplink::A) => v1::uplinks::Order::ManualA,
+        Order::Manual(Uplink::B) => v1::uplinks::Order::ManualB,
+    };
+    shown as u32
 }
 
 pub(super) fn uplink_word(state: UplinkState) -> &'static str {

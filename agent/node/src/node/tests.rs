@@ -3,6 +3,7 @@ use std::time::Duration;
 use ringmesh_proto::{UnixMillis, frame};
 
 use super::*;
+use crate::overlay::Order;
 
 const STEP: Duration = Duration::from_millis(50);
 
@@ -125,6 +126,8 @@ fn config(me: Member, known: Vec<Member>) -> Config {
         zones: Vec::new(),
         budgets: Budgets::default(),
         containers: Vec::new(),
+        protection: Timers::default(),
+        tick: Duration::ZERO,
         seed: u64::from(me.id.raw()),
     }
 }
@@ -185,4 +188,133 @@ fn a_coordinate_that_cannot_be_is_counted_and_moves_nothing() {
     assert_eq!(node.store.host(liar).map(|heard| heard.record.seq), Some(1001), "the long one is not kept");
     assert_eq!((node.store.refused(), node.counters.get("coordinates_refused")), (1, Some(&3)));
     assert_eq!(node.place.coordinate(), before);
+}
+
+/// What the first host sends as gossip from now on: class, uplink, whether it is a second copy.
+fn sent(pair: &mut Pair) -> Vec<(Class, Uplink, bool)> {
+    let mut sent = Vec::new();
+    while let Some(output) = pair.nodes[0].poll_output() {
+        if let Output::Gossip { class, uplink, second, .. } = output {
+            sent.push((class, uplink, second));
+        }
+    }
+    sent
+}
+
+fn converged() -> Pair {
+    let mut pair = Pair::new();
+    pair.run(Duration::from_secs(10), |_, _, _| false);
+    assert_eq!((pair.uplinks(0), pair.uplinks(1)), ([UP, UP], [UP, UP]));
+    pair
+}
+
+/// A record of the first host, in the way of digests.
+fn send_record(pair: &mut Pair) -> Vec<(Class, Uplink, bool)> {
+    let now = pair.now;
+    pair.nodes[0].write_record(now);
+    pair.nodes[0].flood(now);
+    sent(pair)
+}
+
+/// An event of the first host.
+fn send_event(pair: &mut Pair) -> Vec<(Class, Uplink, bool)> {
+    let now = pair.now;
+    pair.nodes[0].tell(now, EventRecord { kind: "service-verdict".into(), ..EventRecord::default() }, false);
+    pair.nodes[0].flood(now);
+    sent(pair)
+}
+
+#[test]
+fn an_event_goes_over_both_uplinks_and_a_record_over_the_better_one() {
+    use Class::{Digest, Event};
+    use Uplink::{A, B};
+    let mut pair = converged();
+    assert_eq!(send_event(&mut pair), [(Event, A, false), (Event, B, true)]);
+    assert_eq!(send_record(&mut pair), [(Digest, A, false)]);
+    let well = |_: usize, _: Uplink, _: Option<Kind>| false;
+    for (order, best) in [(Order::Forced(B), B), (Order::Manual(A), A), (Order::Manual(B), B), (Order::None, A)] {
+        let now = pair.now;
+        pair.nodes[0].handle_order(now, order);
+        pair.run(Duration::from_secs(1), well);
+        assert_eq!(send_record(&mut pair), [(Digest, best, false)], "{order:?}");
+        assert_eq!(send_event(&mut pair), [(Event, best, false), (Event, best.other(), true)], "{order:?}");
+        pair.run(Duration::from_secs(1), well);
+    }
+}
+
+#[test]
+fn a_lost_carrier_moves_traffic_at_once_and_it_comes_back_after_the_wait_to_restore() {
+    use Class::{Digest, Event};
+    use Uplink::{A, B};
+    let mut pair = converged();
+    let unplugged = |from: usize, uplink: Uplink, _: Option<Kind>| from < 2 && uplink == A;
+    let well = |_: usize, _: Uplink, _: Option<Kind>| false;
+    let now = pair.now;
+    pair.nodes[0].handle_carrier(now, A, false);
+    assert_eq!(sent(&mut pair), [(Event, B, false)], "event and record in one frame, over the uplink that is left");
+    pair.nodes[0].handle_carrier(now, A, false);
+    assert_eq!(sent(&mut pair), [], "no news");
+    pair.run(Duration::from_secs(3), unplugged);
+    assert_eq!(pair.uplinks(0), [DOWN, UP]);
+    assert_eq!(send_event(&mut pair), [(Event, B, false)]);
+    let now = pair.now;
+    pair.nodes[0].handle_carrier(now, A, true);
+    pair.run(Duration::from_secs(5), well);
+    let seen = pair.views[0].hosts[0].uplinks.unwrap_or_default();
+    assert_eq!(pair.uplinks(0), [UP, UP]);
+    assert!(seen.restored_at_a.is_some() && seen.restored_at_b.is_none() && !seen.no_carrier_a, "{seen:?}");
+    assert_eq!(send_record(&mut pair), [(Digest, B, false)], "not yet");
+    pair.run(Duration::from_millis(100), well);
+    assert_eq!(send_event(&mut pair), [(Event, B, false), (Event, A, true)], "second copies may");
+    pair.run(Duration::from_secs(30), well);
+    assert_eq!(send_record(&mut pair), [(Digest, A, false)]);
+    let of_h1 = pair.views[1].events.iter().filter(|event| event.kind == "uplink-changed" && event.host == "h1");
+    let told: Vec<_> = of_h1.map(|event| event.text.as_str()).collect();
+    assert_eq!(told, ["h1 uplink a is down: its interface has no carrier or address", "h1 uplink a is up"]);
+}
+
+#[test]
+fn a_second_copy_is_dropped_and_counted() {
+    let mut pair = converged();
+    let well = |_: usize, _: Uplink, _: Option<Kind>| false;
+    let duplicates = |pair: &Pair| pair.nodes[1].store.duplicates();
+    let before = duplicates(&pair);
+    let now = pair.now;
+    pair.nodes[0].tell(now, EventRecord { kind: "service-verdict".into(), ..EventRecord::default() }, false);
+    pair.run(Duration::from_secs(1), well);
+    let events = pair.views[1].events.iter().filter(|event| event.kind == "service-verdict").count();
+    assert_eq!((events, duplicates(&pair) - before), (1, 1));
+}
+
+#[test]
+fn what_is_for_another_host_is_passed_on_once_and_within_a_bound() {
+    let mut pair = converged();
+    let (now, peer, me) = (pair.now, HostId::new(2), HostId::new(1));
+    let gossip = || Gossip { events: vec![EventRecord { origin: 3, ..EventRecord::default() }], ..Gossip::default() };
+    sent(&mut pair);
+    let node = &mut pair.nodes[0];
+    node.handle_relay(now, HostId::new(3), HostId::new(9), gossip());
+    node.handle_relay(now, peer, peer, gossip());
+    assert_eq!(node.counters.get("relay_refused"), Some(&2), "nobody, and who sent it");
+    for _ in 0..100 {
+        node.handle_relay(now, HostId::new(3), peer, gossip());
+    }
+    assert_eq!(node.counters.get("relayed"), Some(&64));
+    let mut passed = 0;
+    while let Some(output) = node.poll_output() {
+        let Output::Gossip { to, bytes, .. } = output else { continue };
+        let frame = frame::decode_gossip(&bytes[frame::PREFIX_LEN..], CLUSTER).expect("a node sends what it reads");
+        assert_eq!((to.id, frame.relay_to), (peer, 0), "the next host keeps it");
+        passed += 1;
+    }
+    assert_eq!(passed, 64);
+    // For this host itself it is gossip as any.
+    let before = node.store.duplicates();
+    node.handle_relay(
+        now,
+        peer,
+        me,
+        Gossip { events: vec![EventRecord { origin: 3, seq: 1, ..EventRecord::default() }; 2], ..Gossip::default() },
+    );
+    assert_eq!(node.store.duplicates() - before, 1);
 }

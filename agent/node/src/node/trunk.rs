@@ -198,7 +198,7 @@ impl Node {
                 let Some((to, uplink)) = trunk.or_else(|| self.zones.find(to).map(|to| (to, Uplink::A))) else {
                     continue;
                 };
-                self.outputs.push_back(Output::Gossip { to, uplink, class, bytes });
+                self.outputs.push_back(Output::Gossip { to, uplink, class, bytes, second: false });
             }
         }
     }
@@ -209,7 +209,7 @@ impl Node {
         let zones = self.accept_zones(now, gossip.zones, Some(source));
         let events = self.accept_crossing(gossip.events, Some(source));
         if !zones.is_empty() || !events.is_empty() {
-            self.outbox.relay(Gossip { zones, events, ..Gossip::default() }, from);
+            self.outbox.relay(Gossip { zones, events, ..Gossip::default() }, from, false);
         }
         if let Some(has) = gossip.has.filter(|_| self.zones.find(from).is_some()) {
             let lacking = self.zone_lacking(now, &has, source);

@@ -22,16 +22,16 @@ pub enum Reach {
 }
 
 /// Silence of an agent whose port is closed. A restart is done within it.
-const REFUSED_AFTER: Duration = Duration::from_millis(1200);
+pub(super) const REFUSED_AFTER: Duration = Duration::from_millis(1200);
 
 /// Silence of a host whose kernel does not answer, although it did before, or others' do.
-const SILENT_AFTER: Duration = Duration::from_millis(2000);
+pub(super) const SILENT_AFTER: Duration = Duration::from_millis(2000);
 
 /// Silence of an agent that may be stopped or starved.
-const STUCK_AFTER: Duration = Duration::from_millis(6000);
+pub(super) const STUCK_AFTER: Duration = Duration::from_millis(6000);
 
 /// Between two datagrams to a silent host over each uplink, and between two looks at the watches.
-const TRY_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const TRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Between two questions to its kernel, in tries.
 const REACH_EVERY: u32 = 3;
@@ -59,6 +59,16 @@ pub(super) struct Watch {
 impl Watch {
     fn new(since: Instant) -> Self {
         Self { since, next_try: since, tries: 0, reach: [None; 2], told: false }
+    }
+
+    /// Whether it has been silent for so long.
+    pub(super) fn lasts(&self, now: Instant, span: Duration) -> bool {
+        now.since(self.since) >= span
+    }
+
+    /// Whether it was told that it and this host do not hear each other.
+    pub(super) fn is_told(&self) -> bool {
+        self.told
     }
 
     /// Whether its kernel was asked and nothing came back.
@@ -94,9 +104,12 @@ impl Node {
     pub(super) fn hear(&mut self, now: Now, host: HostId, uplink: Uplink) {
         self.heard.insert(host, now.instant);
         self.overlay.hear(now.instant, uplink);
-        if self.watches.remove(&host).is_some() {
+        if let Some(watch) = self.watches.remove(&host) {
             self.withdraw(now, host);
             self.judge_isolation(now);
+            if watch.told {
+                self.write_record(now);
+            }
         }
     }
 
@@ -203,5 +216,6 @@ impl Node {
             ..Default::default()
         };
         self.tell(now, event, false);
+        self.write_record_urgently(now);
     }
 }

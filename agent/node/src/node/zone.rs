@@ -13,7 +13,7 @@ use ringmesh_proto::{
 };
 use ringmesh_topology::zone::delegates;
 
-use super::{Node, show::show_digest};
+use super::{Node, Way, show::show_digest};
 use crate::{
     gossip::CONCLUDED,
     membership::SwimState,
@@ -435,6 +435,7 @@ impl Node {
                 member: *member,
                 name: names.get(&member.id).map_or_else(|| member.id.to_string(), |name| (*name).clone()),
                 askable: true,
+                way: Way::over(Uplink::A),
                 fingerprint,
             };
             (name.to_owned(), candidates.iter().map(peer).collect())

@@ -14,13 +14,13 @@ use ringmesh_proto::Instant;
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// An end that was probed waits so long for the next probe before it sends one itself.
-const HEARD_FOR: Duration = Duration::from_millis(600);
+pub(crate) const HEARD_FOR: Duration = Duration::from_millis(600);
 
 /// Probes in a row without an answer after which a link is down.
 const DOWN_AFTER: u32 = 3;
 
 /// Bounds of the wait for an answer, before the next probe follows. The lower one is the scheduling of a busy host.
-const TIMEOUT: (Duration, Duration) = (Duration::from_millis(70), Duration::from_millis(400));
+pub(crate) const TIMEOUT: (Duration, Duration) = (Duration::from_millis(70), Duration::from_millis(400));
 
 /// The same before a round trip was measured.
 const FIRST_TIMEOUT: Duration = Duration::from_millis(200);
@@ -67,6 +67,8 @@ pub struct LinkMonitor {
     silent_since: Option<Instant>,
     rtt: Option<Duration>,
     rtt_deviation: Duration,
+    /// When it last came up after it was down.
+    risen: Option<Instant>,
 }
 
 impl LinkMonitor {
@@ -83,7 +85,27 @@ impl LinkMonitor {
             silent_since: None,
             rtt: None,
             rtt_deviation: Duration::ZERO,
+            risen: None,
         }
+    }
+
+    /// Takes it for down on better evidence than probes, until two are answered. What was asked before counts no more.
+    pub fn fail(&mut self, now: Instant) {
+        self.state = LinkState::Down;
+        self.answered = 0;
+        self.sent = 0;
+        self.newest_sent = now;
+        self.failing_since.get_or_insert(now);
+    }
+
+    /// When it last came up after it was down.
+    pub fn risen(&self) -> Option<Instant> {
+        self.risen
+    }
+
+    /// Mean deviation of the round trip (RFC 6298's RTTVAR).
+    pub fn rtt_deviation(&self) -> Duration {
+        self.rtt_deviation
     }
 
     /// How it does.
@@ -136,7 +158,7 @@ impl LinkMonitor {
             self.silent_since = None;
         }
         self.begin(now);
-        self.judge();
+        self.judge(now);
         self.next_probe = now + if self.state == LinkState::Down { PROBE_INTERVAL } else { self.timeout() };
         self.newest
     }
@@ -156,7 +178,7 @@ impl LinkMonitor {
         self.silent_since = None;
         self.rtt = rtt.or(self.rtt);
         self.next_probe = now + HEARD_FOR;
-        self.judge();
+        self.judge(now);
     }
 
     /// Closes the account of the newest probe and opens the next one's.
@@ -186,7 +208,7 @@ impl LinkMonitor {
             self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
             self.next_probe = self.newest_sent + PROBE_INTERVAL;
         }
-        self.judge();
+        self.judge(now);
         if age == 0 && self.state == LinkState::Down {
             // The second answer, which brings it up, need not be waited for.
             self.next_probe = now + TIMEOUT.0;
@@ -207,7 +229,7 @@ impl LinkMonitor {
         outcomes.trailing_zeros().min(count)
     }
 
-    fn judge(&mut self) {
+    fn judge(&mut self, now: Instant) {
         let (outcomes, count) = self.settled();
         let misses = self.misses();
         let hits = outcomes.trailing_ones().min(count);
@@ -216,6 +238,7 @@ impl LinkMonitor {
             LinkState::Down => {
                 // What was lost while it was down is told already.
                 self.answered |= !1;
+                self.risen = Some(now);
                 LinkState::Up
             }
             LinkState::Unknown | LinkState::Up | LinkState::Degraded => match (misses, hits) {

@@ -4,10 +4,14 @@
 //! carried, and it judges links and uplinks only: whether a host lives is SWIM's question.
 
 mod link;
+mod protection;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use link::{HEARD_FOR, TIMEOUT};
 pub use link::{LinkMonitor, LinkState, PROBE_INTERVAL};
+pub(crate) use protection::Preference;
+pub use protection::{Order, Timers};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +20,8 @@ use std::{
 
 use ringmesh_proto::{HostId, Instant, Uplink, member::Member};
 use ringmesh_topology::{Chords, DualRing, Link, Racks, Role};
+
+use protection::Side;
 
 /// How the hosts are wired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +57,9 @@ pub struct Overlay {
     /// The rings with the hosts that were lost lately.
     before: DualRing,
     links: BTreeMap<(HostId, Uplink), OwnLink>,
-    uplinks: [UplinkState; 2],
-    /// Since when an uplink has looked worse than `uplinks` says.
-    worse_since: [Option<Instant>; 2],
+    sides: [Side; 2],
+    timers: Timers,
+    order: Order,
     /// When something last came over an uplink.
     heard: [Instant; 2],
     /// When an uplink over which nothing came was last tried.
@@ -92,18 +98,14 @@ pub struct OwnLink {
 }
 
 /// An uplink over which nothing came for so long is tried at once, whatever the turn of its links is.
-const UPLINK_SILENCE: Duration = Duration::from_millis(160);
+pub(crate) const UPLINK_SILENCE: Duration = Duration::from_millis(160);
 
 /// Probes without an answer after which a link does not speak for its uplink, if another one is down and all are silent.
-const MISSES_OF_MANY: u32 = 2;
-
-/// An uplink that looks degraded for a shorter time is not called so: a neighbour may be about to be found down.
-const HOLD_OFF: Duration = Duration::from_secs(3);
+pub(crate) const MISSES_OF_MANY: u32 = 2;
 
 impl Overlay {
     /// A host without neighbours.
-    pub fn new(me: HostId, wiring: Wiring, has_uplink: [bool; 2]) -> Self {
-        let uplinks = has_uplink.map(|has| if has { UplinkState::Up } else { UplinkState::None });
+    pub fn new(me: HostId, wiring: Wiring, has_uplink: [bool; 2], timers: Timers) -> Self {
         let rings = DualRing::switched(0, [me]);
         Self {
             me,
@@ -111,8 +113,9 @@ impl Overlay {
             before: rings.clone(),
             rings,
             links: BTreeMap::new(),
-            uplinks,
-            worse_since: [None; 2],
+            sides: has_uplink.map(Side::new),
+            timers,
+            order: Order::None,
             heard: [Instant::ZERO; 2],
             tried: [Instant::ZERO; 2],
             chords: (Chords::Auto, Racks::new()),
@@ -155,7 +158,72 @@ impl Overlay {
 
     /// How this host's uplinks do.
     pub fn uplinks(&self) -> [UplinkState; 2] {
-        self.uplinks
+        [self.sides[0].state, self.sides[1].state]
+    }
+
+    /// Whether an uplink's interface has a carrier and its address, as far as this host was told.
+    pub fn has_carrier(&self, uplink: Uplink) -> bool {
+        self.sides[uplink.index()].has_carrier()
+    }
+
+    /// When an uplink that is well again will be called so and used for all traffic.
+    pub fn restored_at(&self, uplink: Uplink) -> Option<Instant> {
+        self.sides[uplink.index()].restored_at(self.timers)
+    }
+
+    /// What the operator wants used.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// From now on this is to be used.
+    pub fn set_order(&mut self, order: Order) {
+        self.revision += u64::from(self.order != order);
+        self.order = order;
+    }
+
+    /// How good an uplink is to send over: the least is the best.
+    pub(crate) fn preference(&self, uplink: Uplink) -> Preference {
+        self.sides[uplink.index()].preference(uplink, self.order)
+    }
+
+    /// The interface of an uplink lost its carrier or its address, or has both again. Returns false if that is no news.
+    ///
+    /// Its links are down at once: what comes on them now was on its way before.
+    pub fn handle_carrier(&mut self, now: Instant, uplink: Uplink, up: bool) -> bool {
+        if !self.sides[uplink.index()].set_carrier(now, up) {
+            return false;
+        }
+        for (_, link) in self.links.iter_mut().filter(|((_, over), _)| *over == uplink) {
+            if up { link.monitor.hasten(now) } else { link.monitor.fail(now) }
+        }
+        self.revision += 1;
+        true
+    }
+
+    /// A neighbour says that its uplink is down: so is our link over it, unless that just came up.
+    pub fn handle_peer_uplink_down(&mut self, now: Instant, peer: HostId, uplink: Uplink) {
+        let Some(link) = self.links.get_mut(&(peer, uplink)) else { return };
+        let stale = link.monitor.risen().is_some_and(|risen| now.since(risen) < self.timers.guard);
+        if link.monitor.state() != LinkState::Down && !stale {
+            link.monitor.fail(now);
+            self.revision += 1;
+        }
+    }
+
+    /// The uplinks of which it is time to tell how they do, and that.
+    pub fn poll_told(&mut self, now: Instant) -> Vec<(Uplink, UplinkState)> {
+        let told = Uplink::BOTH.map(|uplink| {
+            let told = self.sides[uplink.index()].poll_told(now, self.timers);
+            told.map(|state| (uplink, state))
+        });
+        told.into_iter().flatten().collect()
+    }
+
+    /// When an uplink is restored, or a carrier's loss has lasted for its hold-off.
+    pub fn poll_protection(&self) -> Option<Instant> {
+        let of = |side: &Side| [side.restored_at(self.timers), side.held_until(self.timers)];
+        self.sides.iter().flat_map(of).flatten().min()
     }
 
     /// Rebuilds the rings over the hosts that are not down, this one included. Links that stay keep their history.
@@ -187,7 +255,7 @@ impl Overlay {
         let mut changed = false;
         for link in wanted {
             let Some(peer) = hosts.iter().find(|member| member.id == link.peer) else { continue };
-            let here = self.uplinks[link.uplink.index()] != UplinkState::None;
+            let here = self.uplinks()[link.uplink.index()] != UplinkState::None;
             if !here || peer.address(link.uplink).is_none() || links.contains_key(&(link.peer, link.uplink)) {
                 continue;
             }
@@ -203,8 +271,9 @@ impl Overlay {
         self.revision += u64::from(changed);
         for uplink in Uplink::BOTH {
             let idle = !self.links.keys().any(|(_, over)| *over == uplink);
-            if idle && self.uplinks[uplink.index()] != UplinkState::None {
-                self.uplinks[uplink.index()] = UplinkState::Up;
+            let side = &mut self.sides[uplink.index()];
+            if idle && side.has_carrier() && side.state != UplinkState::None {
+                *side = Side::new(true);
             }
         }
         changed
@@ -264,9 +333,25 @@ impl Overlay {
             // Is it the link or the uplink? The others tell.
             let others = self.links.iter_mut().filter(|((_, over), _)| *over == uplink);
             others.filter(|(_, link)| !link.monitor.is_waiting()).for_each(|(_, link)| link.monitor.hasten(now));
+            self.ask_silent_peers(now, uplink);
         }
         self.probe_due(now, &mut probes);
         probes
+    }
+
+    /// Whether a silent link is the fault of its other end that end tells over the other uplink.
+    fn ask_silent_peers(&mut self, now: Instant, uplink: Uplink) {
+        let silent = |((peer, over), link): (&(HostId, Uplink), &OwnLink)| {
+            (*over == uplink && link.monitor.silent_since().is_some()).then_some(*peer)
+        };
+        let peers: Vec<HostId> = self.links.iter().filter_map(silent).collect();
+        for peer in peers {
+            if let Some(link) = self.links.get_mut(&(peer, uplink.other()))
+                && !link.monitor.is_waiting()
+            {
+                link.monitor.hasten(now);
+            }
+        }
     }
 
     /// Sends what is due; says over which uplinks a link fell silent.
@@ -345,7 +430,8 @@ impl Overlay {
         let mut changed = false;
         for uplink in Uplink::BOTH {
             let place = uplink.index();
-            if self.uplinks[place] == UplinkState::None {
+            let state = self.uplinks()[place];
+            if state == UplinkState::None {
                 continue;
             }
             let (mut links, mut down, mut ours) = (0, 0, 0);
@@ -359,26 +445,19 @@ impl Overlay {
                 ours += usize::from(failing_since.is_some_and(|since| well(*peer, uplink, since)));
             }
             let looks = match (links, down, ours) {
+                // Nobody is there who could tell.
+                (1.., _, 0) if links == down => state,
                 (_, _, 0) => UplinkState::Up,
                 (links, down, _) if links == down => UplinkState::Down,
                 _ => UplinkState::Degraded,
             };
-            changed |= self.settle_uplink(now, place, looks);
-        }
-        changed
-    }
-
-    /// Good and bad news are believed at once, a mere degradation only when it lasts.
-    fn settle_uplink(&mut self, now: Instant, place: usize, looks: UplinkState) -> bool {
-        if looks != UplinkState::Degraded || self.uplinks[place] == UplinkState::Degraded {
-            self.worse_since[place] = None;
-        } else {
-            let since = *self.worse_since[place].get_or_insert(now);
-            if now.since(since) < HOLD_OFF {
-                return false;
+            if self.sides[place].settle(now, looks, self.timers) {
+                changed = true;
+                if self.uplinks()[place] == UplinkState::Down && self.order == Order::Manual(uplink) {
+                    self.order = Order::None;
+                }
             }
         }
-        let changed = std::mem::replace(&mut self.uplinks[place], looks) != looks;
         self.revision += u64::from(changed);
         changed
     }

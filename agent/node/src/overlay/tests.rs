@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use ringmesh_proto::{HostId, Instant, Uplink, member::Member};
 
-use super::{LinkMonitor, LinkProbe, LinkState, Overlay, PROBE_INTERVAL, UplinkState, Wiring};
+use super::{LinkMonitor, LinkProbe, LinkState, Order, Overlay, PROBE_INTERVAL, Timers, UplinkState, Wiring};
 
 /// Feeds one outcome per probe: '1' answered at once, '0' lost. Returns the state after each.
 fn states(outcomes: &str) -> Vec<LinkState> {
@@ -65,7 +65,7 @@ fn member(id: u32) -> Member {
 }
 
 fn overlay(hosts: u32) -> Overlay {
-    let mut overlay = Overlay::new(HostId::new(1), Wiring::Switched { seed: 7 }, [true, true]);
+    let mut overlay = Overlay::new(HostId::new(1), Wiring::Switched { seed: 7 }, [true, true], Timers::default());
     let members: Vec<_> = (1..=hosts).map(member).collect();
     overlay.rebuild(Instant::ZERO, &members, &[], |_| 0);
     overlay
@@ -140,7 +140,7 @@ fn who_is_probed_need_not_probe_until_the_probes_end() {
 
 #[test]
 fn a_neighbour_that_does_not_hear_us_or_has_the_higher_id_saves_no_probe() {
-    let mut overlay = Overlay::new(HostId::new(3), Wiring::Switched { seed: 7 }, [true, true]);
+    let mut overlay = Overlay::new(HostId::new(3), Wiring::Switched { seed: 7 }, [true, true], Timers::default());
     overlay.rebuild(Instant::ZERO, &(1..=5).map(member).collect::<Vec<_>>(), &[], |_| 0);
     let links: Vec<_> = overlay.links().map(|(uplink, link)| (uplink, link.peer.id)).collect();
     let now = Instant::ZERO + PROBE_INTERVAL * 10;
@@ -167,4 +167,73 @@ fn rebuilding_keeps_the_history_of_links_that_stay() {
     moved[1] = Member { generation: 2, addresses: [None, Some(([10, 1, 0, 99], 7400).into())], ..moved[1] };
     assert!(overlay.rebuild(now, &moved, &[], |_| 0), "an address changed");
     assert!(overlay.links().all(|(uplink, link)| link.peer.id != moved[1].id || uplink == Uplink::B));
+}
+
+#[test]
+fn a_failed_link_needs_two_answers_to_probes_of_after_that() {
+    let mut link = LinkMonitor::new(Instant::ZERO, Duration::ZERO);
+    let mut now = Instant::ZERO;
+    for _ in 0..5 {
+        let number = link.probe(now);
+        link.ack(now, number);
+        now += PROBE_INTERVAL;
+    }
+    let number = link.probe(now);
+    link.fail(now);
+    link.ack(now, number);
+    assert_eq!(link.state(), LinkState::Down, "this answer was on its way");
+    for expected in [LinkState::Down, LinkState::Up] {
+        now += PROBE_INTERVAL;
+        let number = link.probe(now);
+        link.ack(now, number);
+        assert_eq!(link.state(), expected);
+    }
+    assert_eq!((link.risen(), link.loss_percent()), (Some(now), 0));
+}
+
+#[test]
+fn a_neighbour_that_says_that_its_uplink_is_down_is_believed_unless_the_link_just_came_up() {
+    let mut overlay = overlay(5);
+    let mut now = Instant::ZERO;
+    run(&mut overlay, &mut now, 3, |_| true);
+    let (uplink, peer) = overlay.links().map(|(uplink, link)| (uplink, link.peer.id)).next().expect("links");
+    let state = |overlay: &Overlay| {
+        overlay
+            .links()
+            .find(|(over, link)| (*over, link.peer.id) == (uplink, peer))
+            .map(|(_, link)| link.monitor.state())
+    };
+    overlay.handle_peer_uplink_down(now, peer, uplink);
+    assert_eq!(state(&overlay), Some(LinkState::Down));
+    while state(&overlay) != Some(LinkState::Up) {
+        now = overlay.poll_timeout().expect("links");
+        for LinkProbe { to, uplink, number, .. } in overlay.handle_timeout(now) {
+            overlay.handle_ack(now, to.id, uplink, number);
+        }
+    }
+    overlay.handle_peer_uplink_down(now, peer, uplink);
+    assert_eq!(state(&overlay), Some(LinkState::Up), "a stale report");
+    overlay.handle_peer_uplink_down(now + Timers::default().guard, peer, uplink);
+    assert_eq!(state(&overlay), Some(LinkState::Down));
+}
+
+#[test]
+fn a_lost_carrier_takes_the_uplink_and_its_links_down_at_once() {
+    let mut overlay = overlay(5);
+    let mut now = Instant::ZERO;
+    run(&mut overlay, &mut now, 3, |_| true);
+    assert!(overlay.handle_carrier(now, Uplink::B, false));
+    assert!(overlay.judge_uplinks(now, |_, _, _| true));
+    assert_eq!(overlay.uplinks(), [UplinkState::Up, UplinkState::Down]);
+    assert_eq!(overlay.poll_told(now), [(Uplink::B, UplinkState::Down)]);
+    assert!(overlay.links().all(|(uplink, link)| (uplink == Uplink::B) == (link.monitor.state() == LinkState::Down)));
+    overlay.set_order(Order::Manual(Uplink::B));
+    assert!(overlay.preference(Uplink::A) < overlay.preference(Uplink::B), "a wish is none for what is down");
+    assert!(overlay.handle_carrier(now, Uplink::B, true));
+    run(&mut overlay, &mut now, 2, |_| true);
+    assert_eq!(overlay.uplinks(), [UplinkState::Up, UplinkState::Up]);
+    assert_eq!(overlay.poll_told(now), [], "it restores");
+    let restored = overlay.restored_at(Uplink::B).expect("it restores");
+    assert_eq!(overlay.poll_protection(), Some(restored));
+    assert_eq!(overlay.poll_told(restored), [(Uplink::B, UplinkState::Up)]);
 }

@@ -22,7 +22,13 @@ impl Links {
     pub fn list(&self) -> Vec<v1::Link> {
         let links = self.records.iter().flat_map(|heard| {
             let from = HostId::new(heard.record.host);
-            heard.record.links.iter().map(move |link| self.show(from, link, heard.heard.unix))
+            let pair = |peer| heard.record.broken_pairs.iter().find(|pair| pair.peer == peer);
+            heard.record.links.iter().map(move |link| v1::Link {
+                pair_broken: pair(link.peer).is_some(),
+                via: pair(link.peer).filter(|pair| pair.via != 0).map_or_else(String::new, |pair| self.name(pair.via)),
+                restored_at: restored_at(heard, link.uplink),
+                ..self.show(from, link, heard.heard.unix)
+            })
         });
         let mut links: Vec<v1::Link> = links.collect();
         links.sort_by_cached_key(|link| natural(&link.name));
@@ -30,8 +36,7 @@ impl Links {
     }
 
     fn show(&self, from: HostId, link: &LinkRecord, observed: UnixMillis) -> v1::Link {
-        let name = |host: HostId| self.names.get(&host).cloned().unwrap_or_else(|| host.to_string());
-        let (from, to) = (name(from), name(HostId::new(link.peer)));
+        let (from, to) = (self.name(from.raw()), self.name(link.peer));
         let uplink = Uplink::from_index(link.uplink).unwrap_or(Uplink::A);
         v1::Link {
             name: format!("{from}/{to}/{uplink}"),
@@ -48,6 +53,18 @@ impl Links {
             rtt_us: link.rtt_us,
             loss_percent: link.loss_percent,
             observed_at: Some(observed.into()),
+            ..v1::Link::default()
         }
     }
+
+    fn name(&self, host: u32) -> String {
+        let host = HostId::new(host);
+        self.names.get(&host).cloned().unwrap_or_else(|| host.to_string())
+    }
+}
+
+/// By our own clock, whatever the other host's says.
+pub(crate) fn restored_at(heard: &HeardRecord, uplink: u32) -> Option<prost_types::Timestamp> {
+    let left_ms = if uplink == 0 { heard.record.restoring_a_ms } else { heard.record.restoring_b_ms };
+    (left_ms > 0).then(|| UnixMillis(heard.heard.unix.0 + u64::from(left_ms)).into())
 }

@@ -91,6 +91,8 @@ impl Links {
             rtt_us: hop.rtt_us.unwrap_or(0),
             loss_percent: seen.loss_percent,
             observed_at: Some(seen.observed.into()),
+            // What carries is neither broken nor relayed.
+            ..v1::Link::default()
         }
     }
 }

@@ -1,0 +1,141 @@
+//! The UDP socket of an uplink, as quinn wants it: what cannot be sent to one host never keeps another waiting.
+//!
+//! A packet that the kernel refuses (no route, a filter, a full table of neighbours) is lost and counted, and QUIC treats
+//! it as any lost packet. Only a full send buffer makes all connections of the endpoint wait, and what fills it is packets
+//! that wait for the hardware address of a host that is gone: so the buffer is made far larger than the kernel keeps for
+//! any one of those.
+
+use std::{
+    io::{self, ErrorKind, IoSliceMut},
+    net::{SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{setsockopt, sockopt::SndBufForce},
+};
+use quinn::{
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit, UdpSocketState},
+};
+use tokio::io::Interest;
+
+use crate::counters::{Counters, count};
+
+/// Bytes of packets that the kernel has not sent yet. It keeps some 212 kB for each neighbour whose address it does not know
+/// (net.ipv4.neigh.default.unres_qlen_bytes): this is room for a rack of 32 that is gone.
+const SEND_BUFFER: usize = 8 * 1024 * 1024;
+
+/// A socket that counts what it could not send.
+#[derive(Debug)]
+pub(super) struct Socket {
+    io: tokio::net::UdpSocket,
+    state: UdpSocketState,
+    counters: Arc<Counters>,
+}
+
+impl Socket {
+    /// Takes a bound socket.
+    pub(super) fn new(socket: UdpSocket, counters: Arc<Counters>) -> io::Result<Self> {
+        let state = UdpSocketState::new((&socket).into())?;
+        // Beyond net.core.wmem_max for root; others get what that allows.
+        if setsockopt(&socket, SndBufForce, &SEND_BUFFER).is_err() {
+            let _ = state.set_send_buffer_size((&socket).into(), SEND_BUFFER);
+            let bytes = state.send_buffer_size((&socket).into()).unwrap_or_default();
+            tracing::warn!(
+                bytes,
+                "the send buffer is small: hosts that are gone may delay others for seconds; run as root, or raise net.core.wmem_max to {SEND_BUFFER}"
+            );
+        }
+        Ok(Self { state, io: tokio::net::UdpSocket::from_std(socket)?, counters })
+    }
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Writable { socket: self, waiting: None })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.io.try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), transmit));
+        let Err(error) = sent else { return Ok(()) };
+        if error.kind() == ErrorKind::WouldBlock {
+            count(&self.counters.sends_delayed);
+            return Err(error);
+        }
+        // A probe of the path's size that was too large: expected.
+        if error.raw_os_error() != Some(Errno::EMSGSIZE as i32) {
+            count(&self.counters.sends_refused);
+            tracing::trace!(to = %transmit.destination, %error, "not sent");
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.io.poll_recv_ready(cx))?;
+            let received = self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), bufs, meta));
+            match received {
+                Ok(count) => return Poll::Ready(Ok(count)),
+                // An error of one packet (an ICMP message, an interface that went down) must not end the endpoint.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    count(&self.counters.receives_failed);
+                    tracing::debug!(%error, "not received");
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.state.gro_segments()
+    }
+}
+
+type Waiting = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
+
+/// Waits for room in the send buffer, for one connection.
+struct Writable {
+    socket: Arc<Socket>,
+    waiting: Option<Waiting>,
+}
+
+impl std::fmt::Debug for Writable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writable").finish_non_exhaustive()
+    }
+}
+
+impl UdpPoller for Writable {
+    fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let socket = &this.socket;
+        let waiting = this.waiting.get_or_insert_with(|| {
+            let socket = Arc::clone(socket);
+            Box::pin(async move { socket.io.writable().await })
+        });
+        let done = ready!(waiting.as_mut().poll(cx));
+        this.waiting = None;
+        Poll::Ready(done)
+    }
+}
