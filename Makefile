@@ -14,6 +14,8 @@ RINGMESH := $(TARGET)/release/ringmesh
 HOSTS ?= 5
 CONTAINERS ?= 4
 FUZZ_SECONDS ?= 20
+# Options of bench-mesh, such as "--kills 4 --skip corosync".
+BENCH_MESH ?=
 
 # Root for namespaces, mounts and packages; empty when we are root already.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -107,16 +109,34 @@ advisories: need-cargo cargo-deny ## known vulnerabilities of dependencies; fetc
 fuzz: need-cargo ## each fuzz target for FUZZ_SECONDS=20
 	FUZZ_SECONDS=$(FUZZ_SECONDS) agent/fuzz/run
 
-# serf, to compare with, is unpacked and not installed: Debian's package would start a daemon.
-SERF := $(TARGET)/bench/usr/bin/serf
+# What the benches compare with is unpacked and not installed: Debian's packages would start daemons. Libraries that are
+# not installed come with corosync; those in /lib go below /usr, of which /lib is a part.
+BENCH := $(TARGET)/bench
+
+.PHONY: bench-peers
+bench-peers:
+	@mkdir -p $(BENCH)/deb; cd $(BENCH); lacking=(); \
+	[ -x usr/bin/serf ] || lacking+=(serf); \
+	[ -x usr/sbin/corosync ] || lacking+=($$({ apt-get install -s --no-install-recommends corosync 2>/dev/null || :; } \
+		| awk '$$1 == "Inst" && $$3 !~ /^\[/ { print $$2 }')); \
+	for package in "$${lacking[@]}"; do \
+		{ (cd deb && apt-get download -qq -o APT::Sandbox::User= "$$package") && dpkg-deb -x deb/"$$package"_*.deb .; } \
+			|| echo "make: cannot fetch Debian's package $$package" >&2; \
+	done; \
+	if [ -d lib ]; then mkdir -p usr/lib && cp -a lib/. usr/lib/ && rm -r lib; fi; \
+	rm -r deb; \
+	for program in bin/serf sbin/corosync; do [ -x usr/$$program ] || [ -x /usr/$$program ] \
+		|| echo "make: there is no $${program#*/}; nothing is compared with it" >&2; done
 
 .PHONY: bench-agent
-bench-agent: install-lab release ## figures of the agent in the lab, as in docs/benchmarks.md; needs root
+bench-agent: install-lab release bench-peers ## figures of the agent in the lab, as in docs/benchmarks.md; needs root
 	$(CARGO) build --release --workspace --example bench-agent
-	@[ -x $(SERF) ] || { mkdir -p $(TARGET)/bench && cd $(TARGET)/bench && apt-get download -qq serf \
-		&& dpkg-deb -x serf_*.deb . && rm serf_*.deb; } \
-		|| echo "make: cannot fetch Debian's package serf; nothing is compared with it" >&2
-	$(ROOT) $(TARGET)/release/examples/bench-agent --serf $(SERF)
+	$(ROOT) $(TARGET)/release/examples/bench-agent --serf $(BENCH)/usr/bin/serf
+
+.PHONY: bench-mesh
+bench-mesh: install-lab release bench-peers ## the mesh beside serf and corosync, as in docs/benchmarks.md; needs root
+	$(CARGO) build --release --workspace --example bench-mesh
+	$(ROOT) $(TARGET)/release/examples/bench-mesh --unpacked $(BENCH) $(BENCH_MESH)
 
 # --- housekeeping ---
 

@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "ringmesh/v1/common.proto",
     "ringmesh/v1/host.proto",
     "ringmesh/v1/ring.proto",
@@ -11,6 +11,7 @@ const FILES: [&str; 8] = [
     "ringmesh/v1/event.proto",
     "ringmesh/v1/agent.proto",
     "ringmesh/v1/certificate.proto",
+    "ringmesh/v1/zone.proto",
 ];
 const PEER_FILES: [&str; 1] = ["ringmesh/peer/v1/peer.proto"];
 

@@ -1,21 +1,21 @@
 //! The fixed header of every datagram between hosts.
 //!
 //! ```text
-//!  0        1        2        4             8            12
-//!  version  kind     cell     cluster tag   sequence     payload …      (big-endian)
+//!  0        1        2        4             8         12           16
+//!  version  kind     cell     cluster tag   zone      sequence     payload …      (big-endian)
 //! ```
 //!
-//! The sequence number lets a receiver discard the second copy of a datagram that was sent over both uplinks.
+//! The zone is the sender's: SWIM of one zone is no business of another. The sequence number lets a receiver discard the second copy of a datagram that was sent over both uplinks.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::ClusterId;
+use crate::{ClusterId, ZoneId};
 
 /// The version that this build speaks.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Bytes of the header.
-pub const HEADER_LEN: usize = 12;
+pub const HEADER_LEN: usize = 16;
 
 /// The largest datagram, header included, that any path of at least 1,200 bytes carries: what is left of QUIC's
 /// smallest packet (RFC 9000 §14) after the longest short header with a 20-byte connection id (RFC 9000 §17.3.1),
@@ -34,6 +34,17 @@ pub enum Kind {
     LinkProbe,
     /// The answer to [`Kind::LinkProbe`]: its first 8 bytes.
     LinkAck,
+    /// As [`Kind::LinkProbe`], on a trunk: between delegates of two zones.
+    TrunkProbe,
+    /// The answer to [`Kind::TrunkProbe`].
+    TrunkAck,
+}
+
+impl Kind {
+    /// Whether it passes between hosts of two zones; the others do between hosts of one.
+    pub const fn is_between_zones(self) -> bool {
+        matches!(self, Self::TrunkProbe | Self::TrunkAck)
+    }
 }
 
 /// A datagram that passed all checks of its header.
@@ -43,6 +54,8 @@ pub struct Datagram {
     pub kind: Kind,
     /// The gossip pool that it belongs to; 0 is the pool of hosts.
     pub cell: u16,
+    /// The sender's zone.
+    pub zone: ZoneId,
     /// Grows by one with each datagram of a sender, wrapping.
     pub sequence: u32,
     /// At most [`MAX_PAYLOAD`] bytes.
@@ -79,9 +92,12 @@ impl Datagram {
             Kind::Swim => 1,
             Kind::LinkProbe => 2,
             Kind::LinkAck => 3,
+            Kind::TrunkProbe => 4,
+            Kind::TrunkAck => 5,
         });
         out.put_u16(self.cell);
         out.put_u32(cluster.tag());
+        out.put_u32(self.zone.raw());
         out.put_u32(self.sequence);
         out.put_slice(&self.payload);
         out.freeze()
@@ -103,14 +119,17 @@ impl Datagram {
             1 => Kind::Swim,
             2 => Kind::LinkProbe,
             3 => Kind::LinkAck,
+            4 => Kind::TrunkProbe,
+            5 => Kind::TrunkAck,
             other => return Err(DatagramError::Kind(other)),
         };
         let cell = bytes.get_u16();
         if bytes.get_u32() != cluster.tag() {
             return Err(DatagramError::Cluster);
         }
+        let zone = ZoneId::new(bytes.get_u32());
         let sequence = bytes.get_u32();
-        Ok(Self { kind, cell, sequence, payload: bytes })
+        Ok(Self { kind, cell, zone, sequence, payload: bytes })
     }
 }
 
@@ -123,7 +142,13 @@ mod tests {
     const CLUSTER: ClusterId = ClusterId::new(0xfeed_f00d_dead_beef);
 
     fn sample() -> Datagram {
-        Datagram { kind: Kind::Swim, cell: 7, sequence: 99, payload: Bytes::from_static(b"hello") }
+        Datagram {
+            kind: Kind::Swim,
+            cell: 7,
+            zone: ZoneId::of("east"),
+            sequence: 99,
+            payload: Bytes::from_static(b"hello"),
+        }
     }
 
     #[test]
@@ -134,7 +159,7 @@ mod tests {
             bytes[place] ^= 0x80;
             Datagram::decode(bytes.into(), CLUSTER)
         };
-        assert_eq!(Datagram::decode(good.slice(..11), CLUSTER), Err(DatagramError::Truncated));
+        assert_eq!(Datagram::decode(good.slice(..HEADER_LEN - 1), CLUSTER), Err(DatagramError::Truncated));
         assert_eq!(Datagram::decode(vec![1; MAX_LEN + 1].into(), CLUSTER), Err(DatagramError::Oversized));
         assert_eq!(broken(0), Err(DatagramError::Version(VERSION ^ 0x80)));
         assert_eq!(broken(1), Err(DatagramError::Kind(0x81)));
@@ -143,8 +168,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip(cell: u16, sequence: u32, payload in prop::collection::vec(any::<u8>(), 0..MAX_PAYLOAD)) {
-            let datagram = Datagram { kind: Kind::LinkAck, cell, sequence, payload: payload.into() };
+        fn round_trip(cell: u16, zone: u32, sequence: u32, payload in prop::collection::vec(any::<u8>(), 0..MAX_PAYLOAD)) {
+            let zone = ZoneId::new(zone);
+            let datagram = Datagram { kind: Kind::LinkAck, cell, zone, sequence, payload: payload.into() };
             prop_assert_eq!(Datagram::decode(datagram.encode(CLUSTER), CLUSTER), Ok(datagram));
         }
 

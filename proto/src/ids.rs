@@ -70,6 +70,40 @@ impl FromStr for ClusterId {
     }
 }
 
+/// A zone, one pool of gossip: the FNV-1a hash of its name (32 bits; Fowler, Noll, Vo, RFC 9923). Printed as eight hexadecimal
+/// digits. Two names may hash alike, so that whoever meets a zone compares the names too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ZoneId(u32);
+
+impl ZoneId {
+    /// Wraps the number that stands on the wire.
+    pub const fn new(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// The zone of this name.
+    pub const fn of(name: &str) -> Self {
+        let bytes = name.as_bytes();
+        let (mut hash, mut place) = (0x811c_9dc5_u32, 0);
+        while place < bytes.len() {
+            hash = (hash ^ bytes[place] as u32).wrapping_mul(0x0100_0193);
+            place += 1;
+        }
+        Self(hash)
+    }
+
+    /// The number that stands on the wire.
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for ZoneId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
 /// How often a host's identity was made anew: by a start of its agent, or because it was thought down. Persisted;
 /// never taken from a clock.
 pub type Generation = u32;
@@ -169,5 +203,13 @@ mod tests {
         let cluster = ClusterId::new(0x0123_4567_89ab_cdef);
         assert_eq!(cluster.to_string().parse(), Ok(cluster));
         assert_eq!(cluster.tag(), 0x0123_4567 ^ 0x89ab_cdef);
+    }
+
+    #[test]
+    fn zones_are_hashed_as_in_the_published_vectors() {
+        assert_eq!(ZoneId::of("").raw(), 0x811c_9dc5);
+        assert_eq!(ZoneId::of("a").raw(), 0xe40c_292c);
+        assert_eq!(ZoneId::of("foobar").raw(), 0xbf9c_f968);
+        assert_eq!(ZoneId::of("costarring"), ZoneId::of("liquid"), "a known pair of names that hash alike");
     }
 }

@@ -12,8 +12,9 @@ pub mod member;
 pub mod signed;
 pub mod time;
 pub mod token;
+pub mod zone_digest;
 
-pub use ids::{ClusterId, Generation, HostId, Uplink};
+pub use ids::{ClusterId, Generation, HostId, Uplink, ZoneId};
 pub use time::{Instant, Now, UnixMillis};
 
 /// The public API, package `ringmesh.v1`.

@@ -12,6 +12,7 @@ use ringmesh_node::{
     Config, Node, Output, Persistent, Reach, View,
     health::spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeReply},
     overlay::Wiring,
+    zones::{Budgets, KnownZone},
 };
 use ringmesh_proto::{
     ClusterId, HostId, Instant, Now, UnixMillis, Uplink, frame,
@@ -91,18 +92,35 @@ impl World {
     /// Adds a host that knows the hosts with a lower number as its token would name them, the first three, and
     /// starts it.
     pub fn add_host(&mut self, containers: Vec<ContainerSpec>) -> HostIndex {
+        let first: Vec<HostIndex> = (0..self.hosts.len().min(3)).collect();
+        self.add_host_in("default", &first, containers)
+    }
+
+    /// Adds a host in a zone and starts it. It knows these hosts, each as one of that host's own zone.
+    pub fn add_host_in(&mut self, zone: &str, knows: &[HostIndex], containers: Vec<ContainerSpec>) -> HostIndex {
         let index = self.hosts.len();
         let me = self.member(index);
+        let (mut known, mut zones) = (Vec::new(), BTreeMap::<String, Vec<Member>>::new());
+        for config in knows.iter().map(|other| &self.hosts[*other].config) {
+            if config.zone == zone {
+                known.push(config.me);
+            } else {
+                zones.entry(config.zone.clone()).or_default().push(config.me);
+            }
+        }
+        let zones = zones.into_iter().map(|(name, delegates)| KnownZone { name, delegates }).collect();
         let config = Config {
             cluster: CLUSTER,
             me,
             name: format!("h{}", index + 1),
-            zone: "default".into(),
+            zone: zone.into(),
             version: "sim".into(),
             wiring: Wiring::Switched { seed: 42 },
             position: 0,
-            known: (0..index.min(3)).map(|other| self.hosts[other].config.me).collect(),
+            known,
             forget_after: FORGET_AFTER,
+            zones,
+            budgets: Budgets::default(),
             containers,
             seed: self.rng.random(),
         };
@@ -128,6 +146,7 @@ impl World {
         if let Some(disk) = &host.disk {
             host.config.me.generation = disk.generation;
             host.config.known.clone_from(&disk.known);
+            host.config.zones.clone_from(&disk.zones);
         }
         host.left = false;
         let mut node = Node::new(now, Config { seed, ..host.config.clone() });
@@ -302,7 +321,7 @@ impl World {
                 node.handle_gossip(now, id(from), frame.gossip.unwrap_or_default());
             }
             Event::SyncRequest { from, to, uplink, request } => {
-                let response = node.handle_sync_request(&request);
+                let response = node.handle_sync_request(now, &request);
                 let at = self.arrival();
                 self.push(at, Event::SyncResponse { from: to, to: from, uplink, response });
             }

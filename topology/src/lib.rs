@@ -1,4 +1,4 @@
-//! Where hosts stand: the dual ring, its chords, and measures of the graph that they make.
+//! Where hosts stand: the dual ring, its chords, measures of the graph that they make, and how zones are joined.
 //!
 //! ```text
 //!  ring A over uplink A:  h1 ─ h4 ─ h2 ─ h5 ─ h3 ─ (h1)      a seeded cyclic order
@@ -13,6 +13,7 @@ mod chord;
 mod dual_ring;
 pub mod graph;
 mod hash;
+pub mod zone;
 
 pub use chord::default_chords;
 pub use dual_ring::{DualRing, Link, Mode, Ring, Role};

@@ -229,6 +229,8 @@ fn node_config(config: &Config, identity: &Identity) -> Result<ringmesh_node::Co
         position: config.mesh.position.unwrap_or(0),
         known: state.known,
         forget_after: config.mesh.forget_after,
+        zones: state.zones,
+        budgets: config.trunk.budgets(),
         containers: config.container_specs(),
         seed,
     })

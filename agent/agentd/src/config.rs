@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use ringmesh_node::health::spec::{Check, ContainerSpec, ServiceSpec};
+use ringmesh_node::{
+    health::spec::{Check, ContainerSpec, ServiceSpec},
+    zones::Budgets,
+};
 use ringmesh_proto::Uplink;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +37,9 @@ pub struct Config {
     /// How the mesh is built.
     #[serde(default)]
     pub mesh: Mesh,
+    /// What a delegate may send to other zones.
+    #[serde(default)]
+    pub trunk: Trunk,
     /// Where the API is served.
     #[serde(default)]
     pub api: Api,
@@ -60,7 +66,8 @@ pub struct Host {
     /// Keys, certificates and what must survive a restart. Default /var/lib/ringmesh.
     #[serde(default = "default_state_dir")]
     pub state_dir: PathBuf,
-    /// The failure domain and gossip pool. Default "default".
+    /// The pool of gossip, at most 512 hosts: 1 to 63 of a-z, 0-9 and '-'. All hosts of one should be close to each other.
+    /// Default "default".
     #[serde(default = "default_zone")]
     pub zone: String,
 }
@@ -128,6 +135,37 @@ impl Default for Mesh {
             position: None,
             connection_cache: 256,
             forget_after: Duration::from_secs(72 * 3600),
+        }
+    }
+}
+
+/// `[trunk]`: what this host may send over all its trunks when it is a delegate of its zone, by class of traffic. What
+/// exceeds it waits, 10 s at the most, and is then dropped and counted. 1024 to 1000000000 each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Trunk {
+    /// Events. Default 65536.
+    pub events_bytes_per_second: u32,
+    /// Records of zones. Default 32768.
+    pub digests_bytes_per_second: u32,
+    /// Comparisons, and what was missed. Default 32768.
+    pub syncs_bytes_per_second: u32,
+}
+
+impl Default for Trunk {
+    fn default() -> Self {
+        let Budgets { events, digests, syncs } = Budgets::default();
+        Self { events_bytes_per_second: events, digests_bytes_per_second: digests, syncs_bytes_per_second: syncs }
+    }
+}
+
+impl Trunk {
+    /// For the node.
+    pub fn budgets(&self) -> Budgets {
+        Budgets {
+            events: self.events_bytes_per_second,
+            digests: self.digests_bytes_per_second,
+            syncs: self.syncs_bytes_per_second,
         }
     }
 }
@@ -476,6 +514,13 @@ impl Config {
         }
         if !(hour / 60..=hour * 2160).contains(&self.identity.ca_overlap) {
             return Err(("identity.ca_overlap".into(), "is not within 1m to 2160h".into()));
+        }
+        for (key, rate) in [
+            ("trunk.events_bytes_per_second", self.trunk.events_bytes_per_second),
+            ("trunk.digests_bytes_per_second", self.trunk.digests_bytes_per_second),
+            ("trunk.syncs_bytes_per_second", self.trunk.syncs_bytes_per_second),
+        ] {
+            range(key, rate as usize, 1024, 1_000_000_000)?;
         }
         range("probe.concurrency", self.probe.concurrency, 1, 65_536)?;
         range("probe.exec_concurrency", self.probe.exec_concurrency, 1, 256)?;

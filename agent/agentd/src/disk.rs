@@ -1,6 +1,7 @@
-//! What a host loop must find again after a restart: its generation and the hosts it knew.
+//! What a host loop must find again after a restart: its generation, and the hosts and zones it knew.
 //!
-//! `<state_dir>/generation` is one decimal number; `<state_dir>/peers.json` is written by `identity::seeds`.
+//! `<state_dir>/generation` is one decimal number; `<state_dir>/peers.json` is written by `identity::seeds`,
+//! `<state_dir>/zones.json` by `identity::known_zones`.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use ringmesh_node::Persistent;
 use ringmesh_proto::Generation;
 use tokio::sync::watch;
 
-use crate::identity::{IdentityError, seeds};
+use crate::identity::{IdentityError, known_zones, seeds};
 
 /// Why the state of a host cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +41,7 @@ pub fn read(state_dir: &Path) -> Result<Persistent, DiskError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
         Err(source) => return Err(DiskError::Read { path, source }),
     };
-    Ok(Persistent { generation, known: seeds::read(state_dir)? })
+    Ok(Persistent { generation, known: seeds::read(state_dir)?, zones: known_zones::read(state_dir)? })
 }
 
 /// Writes the newest of what it is given, until the sender is gone. A thread of its own: fsync(2) may take long.
@@ -67,6 +68,9 @@ fn write(state_dir: &Path, before: Option<&Persistent>, now: &Persistent) -> Res
     if before.is_none_or(|before| before.known != now.known) {
         seeds::write(state_dir, &now.known)?;
     }
+    if before.is_none_or(|before| before.zones != now.zones) {
+        known_zones::write(state_dir, &now.zones)?;
+    }
     Ok(())
 }
 
@@ -86,7 +90,7 @@ mod tests {
     fn what_is_written_reads_back_and_garbage_is_named() {
         let directory = tempfile::tempdir().expect("a directory for the test");
         assert_eq!(read(directory.path()).expect("absence is no error").generation, 0);
-        let state = Persistent { generation: 7, known: Vec::new() };
+        let state = Persistent { generation: 7, known: Vec::new(), zones: Vec::new() };
         write(directory.path(), None, &state).expect("it can be written");
         assert_eq!(read(directory.path()).expect("our own files"), state);
         std::fs::write(generation_path(directory.path()), "seven").expect("it can be written");

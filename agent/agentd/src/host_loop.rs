@@ -154,7 +154,7 @@ impl HostLoop {
             Inbound::Signed { from, records } => self.node.handle_signed(now, from, records),
             Inbound::Sync { request, reply } => {
                 // The asker may have given up.
-                let _ = reply.send(self.node.handle_sync_request(&request));
+                let _ = reply.send(self.node.handle_sync_request(now, &request));
             }
             Inbound::SyncAnswer { from, response } => self.node.handle_sync_response(now, from, response),
         }

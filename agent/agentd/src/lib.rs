@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod counters;
 pub mod disk;
+pub mod fanout;
 pub mod host_loop;
 pub mod identity;
 pub mod keeper;

@@ -146,6 +146,9 @@ pub(crate) enum Command {
     /// The hosts of the cluster.
     #[command(subcommand)]
     Host(commands::host::HostCommand),
+    /// The zones of the cluster, each a pool of hosts.
+    #[command(subcommand)]
+    Zone(commands::zone::ZoneCommand),
     /// The two rings.
     #[command(subcommand)]
     Ring(commands::ring::RingCommand),
@@ -178,6 +181,20 @@ pub(crate) struct Watch {
     /// Go on and show what changes, until ^C.
     #[arg(short, long)]
     pub(crate) watch: bool,
+}
+
+/// `--zone`, of the lists.
+#[derive(Args, Debug)]
+pub(crate) struct InZone {
+    /// Only those of this zone [default: of all].
+    #[arg(long, value_name = "ZONE", conflicts_with = "watch")]
+    zone: Option<String>,
+}
+
+impl InZone {
+    pub(crate) fn name(self) -> String {
+        self.zone.unwrap_or_default()
+    }
 }
 
 /// `-l`, of what has labels.

@@ -7,9 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
-use ringmesh_node::{Config, Node, Output, overlay::Wiring};
+use ringmesh_node::{
+    Config, Node, Output,
+    overlay::Wiring,
+    zones::{Budgets, KnownZone},
+};
 use ringmesh_proto::{
-    ClusterId, HostId, Instant, Now, UnixMillis, Uplink,
+    ClusterId, HostId, Instant, Now, UnixMillis, Uplink, ZoneId,
     datagram::{Datagram, Kind, MAX_LEN, MAX_PAYLOAD},
     frame,
     member::Member,
@@ -31,19 +35,27 @@ fuzz_target!(|bytes: &[u8]| {
         let (input, tail) = tail.split_at(tail.len().min(usize::from(*len) * 4));
         rest = tail;
         let from = HostId::new(2 + u32::from(*step >> 6));
-        match step % 6 {
+        match step % 7 {
             0 => node.handle_datagram(now, from, Uplink::A, Bytes::copy_from_slice(input)),
             kind @ (1 | 2) => {
                 let kind = if kind == 1 { Kind::Swim } else { Kind::LinkProbe };
                 let payload = Bytes::copy_from_slice(&input[..input.len().min(MAX_PAYLOAD)]);
-                let datagram = Datagram { kind, cell: 0, sequence: u32::from(*len), payload };
+                let zone = ZoneId::of("default");
+                let datagram = Datagram { kind, cell: 0, zone, sequence: u32::from(*len), payload };
                 node.handle_datagram(now, from, Uplink::B, datagram.encode(CLUSTER));
             }
-            3 => node.handle_gossip(now, from, Gossip::decode(input).unwrap_or_default()),
+            // Of this host's zone, or of one that the bytes name.
+            kind @ (3 | 6) => {
+                let gossip = Gossip::decode(input).unwrap_or_default();
+                let zone = if kind == 3 { ZoneId::of("default").raw() } else { gossip.zone };
+                node.handle_gossip(now, from, Gossip { zone, ..gossip });
+            }
             4 => {
+                let zone = ZoneId::of("default").raw();
                 let response = SyncResponse::decode(input).unwrap_or_default();
-                node.handle_sync_response(now, from, response);
-                let _ = node.handle_sync_request(&SyncRequest::decode(input).unwrap_or_default());
+                node.handle_sync_response(now, from, SyncResponse { zone, ..response });
+                let request = SyncRequest::decode(input).unwrap_or_default();
+                let _ = node.handle_sync_request(now, &SyncRequest { zone, ..request });
             }
             _ => now.instant += Duration::from_millis(u64::from(*len) * 20),
         }
@@ -63,7 +75,7 @@ fn drain(node: &mut Node, now: Now) {
         match output {
             Output::Datagram { bytes, .. } => assert!(bytes.len() <= MAX_LEN),
             Output::Gossip { bytes, .. } => assert!(bytes.len() <= frame::PREFIX_LEN + frame::MAX_GOSSIP),
-            Output::Sync { .. } | Output::Pin(_) | Output::Probe(_) | Output::Persist(_) | Output::Left => {}
+            Output::Sync { .. } | Output::Reach { .. } | Output::Pin(_) | Output::Probe(_) | Output::Persist(_) | Output::Left => {}
         }
     }
     let _ = node.poll_view(now);
@@ -85,6 +97,8 @@ fn config() -> Config {
         position: 0,
         known: vec![member(2), member(3)],
         forget_after: std::time::Duration::from_secs(3600),
+        zones: vec![KnownZone { name: "other".into(), delegates: vec![member(4)] }],
+        budgets: Budgets::default(),
         containers: Vec::new(),
         seed: 1,
     }

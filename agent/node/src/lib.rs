@@ -16,6 +16,7 @@ pub mod membership;
 mod node;
 pub mod overlay;
 mod view;
+pub mod zones;
 
 pub use node::{Certificate, Class, Config, Node, Output, Persistent, Reach, TimerKind};
 pub use view::{Links, Peer, View};

@@ -12,7 +12,9 @@ mod show;
 mod signed;
 #[cfg(test)]
 mod tests;
+mod trunk;
 mod watch;
+mod zone;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -36,14 +38,17 @@ use crate::{
     },
     membership::{self, Membership, Refused, SeenWindow, SwimState},
     overlay::{LinkProbe, Overlay, UplinkState, Wiring},
+    zones::{Budgets, Crossing, KnownZone, Trunks, Zones},
 };
 use flood::Outbox;
 use leave::Leave;
 use record::OwnRecord;
 use show::Shown;
 pub use signed::Certificate;
+use trunk::TrunkOutbox;
 pub use watch::Reach;
 use watch::Watch;
+use zone::OwnZone;
 
 /// Who a host is and what it should run.
 #[derive(Clone, Debug)]
@@ -54,7 +59,7 @@ pub struct Config {
     pub me: Member,
     /// Unique in the cluster.
     pub name: String,
-    /// Its failure domain.
+    /// The pool that it belongs to.
     pub zone: String,
     /// Of this build.
     pub version: String,
@@ -66,6 +71,10 @@ pub struct Config {
     pub known: Vec<Member>,
     /// A host that has been down or gone for so long is shown no more.
     pub forget_after: Duration,
+    /// Zones that it knew when it last ran, or that its token named; its own among them or not.
+    pub zones: Vec<KnownZone>,
+    /// What it may send to other zones, when it is a delegate.
+    pub budgets: Budgets,
     /// What should run on it.
     pub containers: Vec<ContainerSpec>,
     /// For all its draws.
@@ -135,6 +144,8 @@ pub struct Persistent {
     pub generation: Generation,
     /// All hosts that were ever members.
     pub known: Vec<Member>,
+    /// All other zones, and hosts of them that may be called.
+    pub zones: Vec<KnownZone>,
 }
 
 /// What is next due.
@@ -160,6 +171,10 @@ pub enum TimerKind {
     Latencies,
     /// The next step of leaving.
     Leave,
+    /// The zone's record is to be written, or another zone is to be called lost.
+    Zone,
+    /// Probes of trunks, and what waits for them.
+    Trunk,
 }
 
 /// Between two syncs with a neighbour, less up to a fifth.
@@ -216,6 +231,11 @@ pub struct Node {
     /// When another host was last asked.
     synced: Instant,
     leave: Leave,
+    zone: OwnZone,
+    zones: Zones,
+    crossing: Crossing,
+    trunks: Trunks,
+    trunk_outbox: TrunkOutbox,
     shown: Shown,
     counters: BTreeMap<&'static str, u64>,
 }
@@ -226,7 +246,12 @@ impl Node {
         config.me.generation = config.me.generation.saturating_add(1);
         let mut rng = StdRng::seed_from_u64(config.seed);
         let me = config.me;
-        let known = std::mem::take(&mut config.known);
+        let mut known = std::mem::take(&mut config.known);
+        let known_zones = std::mem::take(&mut config.zones);
+        let same = known_zones.iter().filter(|zone| zone.name == config.zone).flat_map(|zone| &zone.delegates);
+        let same: Vec<Member> = same.filter(|host| known.iter().all(|other| other.id != host.id)).copied().collect();
+        known.extend(same);
+        let among = known.iter().any(|member| member.id != me.id);
         let containers = std::mem::take(&mut config.containers);
         let membership = Membership::new(now.instant, me, &known, fork(&mut rng));
         let health = Health::new(now.instant, &config.name, containers, fork(&mut rng));
@@ -235,7 +260,6 @@ impl Node {
             sequence: rng.random(),
             born: me.generation,
             started: now.instant,
-            config,
             membership,
             overlay,
             store: Store::default(),
@@ -256,8 +280,14 @@ impl Node {
             next_sync: now.instant + SYNC_INTERVAL,
             synced: Instant::ZERO,
             leave: Leave::default(),
+            zone: OwnZone::new(now.instant, &config.zone, among),
+            zones: Zones::new(&config.zone, &known_zones),
+            crossing: Crossing::default(),
+            trunks: Trunks::default(),
+            trunk_outbox: TrunkOutbox::new(config.budgets),
             shown: Shown::default(),
             counters: BTreeMap::new(),
+            config,
         };
         node.since.insert(me.id, now);
         node.persist();
@@ -280,7 +310,13 @@ impl Node {
             Ok(datagram) => datagram,
             Err(error) => return self.count(datagram_counter(error)),
         };
-        self.hear(now, from, uplink);
+        // A pool of gossip never takes in hosts of another, whoever calls whom.
+        if (datagram.zone == self.zone.id) == datagram.kind.is_between_zones() {
+            return self.count("datagram_zone");
+        }
+        if datagram.zone == self.zone.id {
+            self.hear(now, from, uplink);
+        }
         match datagram.kind {
             Kind::Swim => {
                 if !self.seen.entry(from).or_default().insert(datagram.sequence) {
@@ -303,23 +339,44 @@ impl Node {
                 }
                 self.shown.links_stale(before != self.overlay.uplinks());
             }
+            Kind::TrunkProbe => self.handle_trunk_probe(now, from, uplink, datagram.payload),
+            Kind::TrunkAck => self.handle_trunk_ack(now, from, uplink, datagram.payload),
         }
         self.settle(now);
     }
 
     /// Gossip came from this host.
     pub fn handle_gossip(&mut self, now: Now, from: HostId, gossip: Gossip) {
-        self.learn(now, from, gossip);
+        if gossip.zone == self.zone.id.raw() {
+            self.learn(now, from, gossip);
+        } else {
+            self.learn_from_zone(now, from, gossip);
+        }
         self.settle(now);
     }
 
     /// Another host asks for what it lacks.
-    pub fn handle_sync_request(&mut self, request: &SyncRequest) -> SyncResponse {
-        SyncResponse { members: self.membership.records(), ..self.store.compare(request) }
+    pub fn handle_sync_request(&mut self, now: Now, request: &SyncRequest) -> SyncResponse {
+        let zone = self.zone.id.raw();
+        if request.zone != zone {
+            self.count("sync_zone");
+            return SyncResponse { zone, ..SyncResponse::default() };
+        }
+        let mut response = self.store.compare(request);
+        if let Some(has) = &request.has {
+            let lacking = self.zone_lacking(now, has, self.zone.id);
+            let missing = response.missing.get_or_insert_default();
+            missing.zones = lacking.zones;
+            missing.events.extend(lacking.events);
+        }
+        SyncResponse { zone, has: Some(self.zone_vector()), members: self.membership.records(), ..response }
     }
 
     /// A host answered an [`Output::Sync`].
     pub fn handle_sync_response(&mut self, now: Now, from: HostId, response: SyncResponse) {
+        if response.zone != self.zone.id.raw() {
+            return self.count("sync_zone");
+        }
         let known = |record: &MemberRecord| !self.store.is_forgotten(HostId::new(record.host), record.generation);
         let members: Vec<_> = response.members.into_iter().filter(known).collect();
         self.membership.handle_members(now.instant, &members);
@@ -328,13 +385,20 @@ impl Node {
         let beyond = if response.signed_differ { self.store.signed().beyond(&missing.signed) } else { Vec::new() };
         self.learn(now, from, missing);
         self.store.cover(&response.covers);
-        if let Some((to, _)) = self.membership.state(from).filter(|_| !response.lack.is_empty()) {
-            let gossip = self.store.select(&response.lack);
+        let mut gossip = self.store.select(&response.lack);
+        if let Some(has) = response.has {
+            let lacking = self.zone_lacking(now, &has, self.zone.id);
+            gossip.zones = lacking.zones;
+            gossip.events.extend(lacking.events);
+        }
+        if let Some((to, _)) = self.membership.state(from).filter(|_| gossip != Gossip::default()) {
             self.send_gossip(to, &gossip);
         }
         if let Some((to, _)) = self.membership.state(from).filter(|_| !beyond.is_empty()) {
             self.send_gossip(to, &Gossip { signed: beyond, ..Gossip::default() });
         }
+        self.settle(now);
+        self.begin_to_speak();
         self.settle(now);
     }
 
@@ -388,6 +452,7 @@ impl Node {
             self.sync_with_any(now);
         }
         self.continue_leave(now);
+        self.tend_trunks(now);
         self.settle(now);
     }
 
@@ -405,6 +470,8 @@ impl Node {
             (self.shown.deferred(), TimerKind::View),
             (self.shown.quiet(), TimerKind::Latencies),
             (self.leave.poll_timeout(), TimerKind::Leave),
+            (self.next_zone(), TimerKind::Zone),
+            (self.next_trunk(), TimerKind::Trunk),
         ];
         let due = timers.into_iter().filter_map(|(at, kind)| Some((at?, kind)));
         due.min_by_key(|(at, _)| *at).expect("two of the timers are always there")
@@ -500,13 +567,17 @@ impl Node {
         }
         gossip.hosts.retain(|record| record.host != me.id.raw());
         self.store.refuse_revoked(&mut gossip);
+        self.refuse_other_zones(now, &mut gossip.hosts);
+        let zones = self.accept_zones(now, std::mem::take(&mut gossip.zones), None);
+        let foreign = gossip.events.extract_if(.., |event| event.zone != 0).collect();
+        let foreign = self.accept_crossing(foreign, None);
         self.disown(now, &mut gossip.accusations);
         let before = |record: &HostRecord| {
             let id = HostId::new(record.host);
             (id, (self.has_left(id), self.store.host(id).map(|heard| heard.record.position)))
         };
         let before: BTreeMap<HostId, (bool, Option<u32>)> = gossip.hosts.iter().map(before).collect();
-        let new = self.store.accept(now, gossip);
+        let mut new = self.store.accept(now, gossip);
         let mut moved = false;
         for record in &new.hosts {
             let id = HostId::new(record.host);
@@ -527,6 +598,7 @@ impl Node {
             }
         }
         if !new.hosts.is_empty() {
+            self.zone.stale = true;
             self.shown.hosts_stale();
             if moved && self.config.wiring == Wiring::Cabled {
                 self.rebuild_rings(now);
@@ -534,7 +606,10 @@ impl Node {
         }
         for event in &new.events {
             self.shown_event(event, false);
+            self.cross(now, event, false);
         }
+        new.events.extend(foreign);
+        new.zones = zones;
         if !new.accusations.is_empty() {
             self.shown.hosts_stale();
             self.judge_accused(now);
@@ -554,7 +629,9 @@ impl Node {
             self.health_changed(now, change);
         }
         self.spread_record(now);
+        self.tend_zone(now);
         self.flood(now);
+        self.flush_trunks(now);
         while let Some((to, payload)) = self.membership.poll_transmit() {
             self.sequence = self.sequence.wrapping_add(1);
             // Over both: the loss of one uplink must not look like the loss of a host.
@@ -611,6 +688,7 @@ impl Node {
             Change::Paused(span) => self.tell_pause(now, span),
             Change::Active => self.sync_with_any(now),
         }
+        self.zone.stale = true;
         self.shown.hosts_stale();
     }
 
@@ -658,6 +736,7 @@ impl Node {
         let event = EventRecord { origin: me.id.raw(), generation: self.born, unix_ms: now.unix.0, ..event };
         let logged = self.store.events_mut().append(event, local);
         self.shown_event(&logged.record, local);
+        self.cross(now, &logged.record, local);
         if !local {
             self.outbox.add_event(logged.record.clone());
         }
@@ -739,9 +818,9 @@ impl Node {
         let position =
             |id: HostId| store.host(id).map_or(own, |heard| u16::try_from(heard.record.position).unwrap_or(u16::MAX));
         if self.overlay.rebuild(now.instant, &hosts, &lost, position) {
-            let pins = self.overlay.links().map(|(uplink, link)| (link.peer, uplink)).collect();
-            self.outputs.push_back(Output::Pin(pins));
+            self.pin();
         }
+        (self.zone.dirty, self.zone.stale) = (true, true);
         self.shown.links_stale(true);
     }
 
@@ -762,7 +841,12 @@ impl Node {
 
     fn sync_with(&mut self, now: Now, to: Member) {
         self.synced = now.instant;
-        let request = SyncRequest { have: self.store.versions(), signed_digest: self.store.signed().digest() };
+        let request = SyncRequest {
+            have: self.store.versions(),
+            signed_digest: self.store.signed().digest(),
+            zone: self.zone.id.raw(),
+            has: Some(self.zone_vector()),
+        };
         self.outputs.push_back(Output::Sync { to, request });
     }
 
@@ -770,13 +854,13 @@ impl Node {
         if to.address(uplink).is_none() || self.config.me.address(uplink).is_none() {
             return;
         }
-        let bytes = Datagram { kind, cell: 0, sequence, payload }.encode(self.config.cluster);
+        let bytes = Datagram { kind, cell: 0, zone: self.zone.id, sequence, payload }.encode(self.config.cluster);
         self.outputs.push_back(Output::Datagram { to, uplink, bytes });
     }
 
     fn persist(&mut self) {
-        let known = self.membership.known().collect();
-        self.outputs.push_back(Output::Persist(Persistent { generation: self.me().generation, known }));
+        let (known, zones) = (self.membership.known().collect(), self.zones.known());
+        self.outputs.push_back(Output::Persist(Persistent { generation: self.me().generation, known, zones }));
     }
 
     fn name_of(&self, host: HostId) -> String {

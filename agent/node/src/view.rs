@@ -15,9 +15,11 @@ pub struct View {
     pub taken: Now,
     /// This host's name.
     pub name: String,
+    /// Its zone's.
+    pub zone: String,
     /// Of the digest that summarises `containers` and `services`.
     pub fingerprint: u64,
-    /// All hosts by name, this one included.
+    /// All hosts of this zone by name, this one included.
     pub hosts: Arc<Vec<v1::Host>>,
     /// Ring A and ring B.
     pub rings: Arc<Vec<v1::Ring>>,
@@ -31,6 +33,10 @@ pub struct View {
     pub events: Arc<Vec<Arc<v1::Event>>>,
     /// The other hosts that can be asked for their details.
     pub peers: Arc<BTreeMap<HostId, Peer>>,
+    /// All zones, by name.
+    pub zones: Arc<Vec<v1::Zone>>,
+    /// By the name of each other zone, the hosts that answer for it, the best first.
+    pub gateways: Arc<BTreeMap<String, Vec<Peer>>>,
     /// What was dropped or refused since the start.
     pub counters: Arc<BTreeMap<&'static str, u64>>,
 }

@@ -16,7 +16,9 @@ use super::{
     watch::{Step, Watched},
 };
 
-const QUERY: QueryRequest = QueryRequest { containers: true, services: false };
+fn query() -> QueryRequest {
+    QueryRequest { containers: true, ..QueryRequest::default() }
+}
 
 impl Watched for Container {
     fn key(&self) -> String {
@@ -43,10 +45,10 @@ impl Containers for Api {
     ) -> Result<Response<ListContainersResponse>, Status> {
         let request = request.into_inner();
         let mut response = ListContainersResponse::default();
-        for answer in self.ask_all(QUERY, &request.host).await? {
-            response.sources.push(answer.source);
-            let containers = answer.details.unwrap_or_default().containers;
-            response.containers.extend(containers.into_iter().filter(|c| selects(&request.labels, &c.labels)));
+        let gathered = self.ask_all(query(), &request.host, &request.zone).await?;
+        response.sources = gathered.sources;
+        for details in gathered.details {
+            response.containers.extend(details.containers.into_iter().filter(|c| selects(&request.labels, &c.labels)));
         }
         Ok(Response::new(response))
     }
@@ -56,11 +58,10 @@ impl Containers for Api {
         request: Request<GetContainerRequest>,
     ) -> Result<Response<GetContainerResponse>, Status> {
         let request = request.into_inner();
-        let (mut found, mut sources) = (Vec::new(), Vec::new());
-        for answer in self.ask_all(QUERY, &request.host).await? {
-            let containers = answer.details.unwrap_or_default().containers;
-            found.extend(containers.into_iter().filter(|container| container.name == request.name));
-            sources.push(answer.source);
+        let gathered = self.ask_all(query(), &request.host, "").await?;
+        let (mut found, sources) = (Vec::new(), gathered.sources);
+        for details in gathered.details {
+            found.extend(details.containers.into_iter().filter(|container| container.name == request.name));
         }
         if found.len() > 1 {
             let hosts: Vec<&str> = found.iter().map(|container| container.host.as_str()).collect();
@@ -90,13 +91,16 @@ impl Containers for Api {
             }
             Step::Synced => WatchContainersResponse { change: Kind::Synced as i32, container: None, source: None },
         };
-        Ok(Response::new(self.watch_details(QUERY, request.host, pick, message)))
+        Ok(Response::new(self.watch_details(query(), request.host, pick, message)))
     }
 }
 
 /// Not found, or perhaps on a host that could not be asked: the answer says which.
 pub(super) fn none_found(kind: &str, name: &str, sources: &[ringmesh_proto::v1::Source]) -> Status {
-    let unreached: Vec<&str> = sources.iter().filter(|s| !s.reached).map(|source| source.host.as_str()).collect();
+    let name_of = |source: &ringmesh_proto::v1::Source| {
+        if source.host.is_empty() { format!("zone {}", source.zone) } else { source.host.clone() }
+    };
+    let unreached: Vec<String> = sources.iter().filter(|source| !source.reached).map(name_of).collect();
     if unreached.is_empty() {
         return not_found(kind, name);
     }

@@ -2,15 +2,17 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use ringmesh_node::View;
-use ringmesh_proto::v1::{
-    Event, GetEventRequest, ListEventsRequest, ListEventsResponse, WatchEventsRequest, events_server::Events,
+use ringmesh_node::{View, gossip::EVENT_CAPACITY};
+use ringmesh_proto::{
+    peer::QueryRequest,
+    v1::{Event, GetEventRequest, ListEventsRequest, ListEventsResponse, WatchEventsRequest, events_server::Events},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Api};
+use super::{Answers, Api, not_found};
+use crate::fanout::{self, Answer};
 
 /// When a client names no limit.
 const DEFAULT_LIMIT: usize = 100;
@@ -26,7 +28,13 @@ impl Events for Api {
         let request = request.into_inner();
         let limit = if request.limit == 0 { DEFAULT_LIMIT } else { request.limit as usize };
         let view = self.view();
-        let events = newest(&view, limit, &request.host, &request.kind).iter().map(|event| (**event).clone()).collect();
+        let (ours, _) = self.wanted_zones(&request.zone)?;
+        if !ours {
+            return self.events_of_zone(&view, request, limit).await.map(Response::new);
+        }
+        let events = newest(&view, limit, &request.host, &request.kind);
+        let of_zone = events.iter().filter(|event| request.zone.is_empty() || event.zone == view.zone);
+        let events = of_zone.map(|event| (**event).clone()).collect();
         Ok(Response::new(ListEventsResponse { events, answered_by: view.name.clone() }))
     }
 
@@ -78,6 +86,29 @@ impl Events for Api {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+impl Api {
+    /// Asks another zone for all events of its hosts, of which only the more important ones come here by themselves.
+    async fn events_of_zone(
+        &self,
+        view: &View,
+        request: ListEventsRequest,
+        limit: usize,
+    ) -> Result<ListEventsResponse, Status> {
+        let events = u32::try_from(limit.min(EVENT_CAPACITY)).unwrap_or(u32::MAX);
+        let query = QueryRequest { events, host: request.host, event_kind: request.kind, ..QueryRequest::default() };
+        let mut answers = fanout::ask_zones(&self.transport, view, &query, &request.zone).await;
+        match answers.pop() {
+            Some(Answer { source, details: Some(details) }) => {
+                Ok(ListEventsResponse { events: details.events, answered_by: source.host })
+            }
+            Some(Answer { source, details: None }) => {
+                Err(Status::unavailable(format!("zone {} cannot be asked: {}", source.zone, source.error)))
+            }
+            None => Err(not_found("zone", &request.zone)),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod rings;
 mod server;
 mod services;
 mod watch;
+mod zones;
 
 use std::{pin::Pin, sync::Arc};
 

@@ -15,7 +15,9 @@ use super::{
     watch::{Step, Watched},
 };
 
-const QUERY: QueryRequest = QueryRequest { containers: false, services: true };
+fn query() -> QueryRequest {
+    QueryRequest { services: true, ..QueryRequest::default() }
+}
 
 impl Watched for Service {
     fn key(&self) -> String {
@@ -41,9 +43,10 @@ impl Services for Api {
                 && selects(&request.labels, &service.labels)
         };
         let mut response = ListServicesResponse::default();
-        for answer in self.ask_all(QUERY, &request.host).await? {
-            response.sources.push(answer.source);
-            response.services.extend(answer.details.unwrap_or_default().services.into_iter().filter(wanted));
+        let gathered = self.ask_all(query(), &request.host, &request.zone).await?;
+        response.sources = gathered.sources;
+        for details in gathered.details {
+            response.services.extend(details.services.into_iter().filter(wanted));
         }
         Ok(Response::new(response))
     }
@@ -53,10 +56,10 @@ impl Services for Api {
         let wanted = |service: &Service| {
             service.name == request.name && (request.container.is_empty() || service.container == request.container)
         };
-        let (mut found, mut sources) = (Vec::new(), Vec::new());
-        for answer in self.ask_all(QUERY, &request.host).await? {
-            found.extend(answer.details.unwrap_or_default().services.into_iter().filter(wanted));
-            sources.push(answer.source);
+        let gathered = self.ask_all(query(), &request.host, "").await?;
+        let (mut found, sources) = (Vec::new(), gathered.sources);
+        for details in gathered.details {
+            found.extend(details.services.into_iter().filter(wanted));
         }
         if found.len() > 1 {
             let text = format!("{} services have this name; name the container and the host too", found.len());
@@ -89,6 +92,6 @@ impl Services for Api {
             }
             Step::Synced => WatchServicesResponse { change: Kind::Synced as i32, service: None, source: None },
         };
-        Ok(Response::new(self.watch_details(QUERY, request.host, pick, message)))
+        Ok(Response::new(self.watch_details(query(), request.host, pick, message)))
     }
 }

@@ -16,7 +16,8 @@ use ringmesh_proto::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Answers, Api, cluster};
+use super::{Answers, Api};
+use crate::fanout;
 
 /// Messages on their way to one client.
 const BOUND: usize = 64;
@@ -135,11 +136,12 @@ impl Api {
                 for (id, peer) in now.peers.iter().filter(|(id, peer)| wanted(&peer.name, **id)) {
                     let known = others.entry(*id).or_default();
                     if !peer.askable {
-                        let gone = || cluster::unreached(&peer.name, "the host is down or has left".into()).source;
+                        let gone =
+                            || fanout::unreached(&peer.name, &now.zone, "the host is down or has left".into()).source;
                         steps.extend(known.lost().then(|| Step::Source(gone())));
                     } else if !known.asking && known.is_stale(peer.fingerprint) && asked.len() < MAX_ASKED {
                         known.asking = true;
-                        let (api, peer, id) = (api.clone(), peer.clone(), *id);
+                        let (api, peer, id, query) = (api.clone(), peer.clone(), *id, query.clone());
                         asked.push(async move { (id, api.ask(peer, query).await) });
                     } else {
                         waiting |= !known.asking && known.differs(peer.fingerprint);
@@ -148,7 +150,7 @@ impl Api {
                 let mut objects = Vec::new();
                 if now.hosts.iter().any(|host| host.local && (only.is_empty() || host.name == only || host.id == only))
                 {
-                    objects.extend(cluster::own(&now, &query).details.map(&pick).unwrap_or_default());
+                    objects.extend(fanout::own(&now, &query).details.map(&pick).unwrap_or_default());
                 }
                 objects.extend(others.values().flat_map(|known| known.objects.iter().cloned()));
                 drop(now);
@@ -216,7 +218,7 @@ impl<T> Known<T> {
     /// Takes an answer; returns its source if the host was lost by it, or is found again.
     fn answered(
         &mut self,
-        answer: cluster::Answer,
+        answer: fanout::Answer,
         pick: impl Fn(QueryResponse) -> Vec<T>,
     ) -> Option<ringmesh_proto::v1::Source> {
         self.asking = false;

@@ -11,8 +11,9 @@ use std::{
     time::Duration,
 };
 
+use ringmesh_node::{View, gossip::MAX_HOSTS, zones::MAX_ZONES};
 use ringmesh_proto::{
-    ClusterId, HostId,
+    ClusterId, HostId, ZoneId,
     frame::refusal,
     peer::{JoinRequest, JoinResponse, Refusal, refusal::Reason},
     token::{MAX_ADDRESSES, Token},
@@ -37,6 +38,9 @@ pub const MAX_USES: u32 = 1000;
 /// For so many seconds a name and an id that were just given count as taken: the host is not yet known by gossip.
 const RECENT_SECONDS: u64 = 60;
 
+/// Within so many seconds the record of another zone may not count a host that was admitted to it.
+const RECORD_SECONDS: u64 = 10;
+
 /// Of those at most so many are remembered.
 const MAX_RECENT: usize = 1000;
 
@@ -60,6 +64,7 @@ pub struct Authority {
 
 struct Given {
     name: String,
+    zone: String,
     host: HostId,
     at_unix: u64,
 }
@@ -106,6 +111,40 @@ pub enum AuthorityError {
 pub fn no_authority(name: &str) -> Refusal {
     let text = format!("{name} does not hold the CA's key; use a token with the address of a host that does");
     refusal(Reason::NoAuthority, text)
+}
+
+/// Whether a zone has room for one host more, and its name is not mistaken for another's.
+pub fn check_zone(authority: &Authority, view: &View, zone: &str, now_unix: u64) -> Result<(), Refusal> {
+    if !is_name(zone) {
+        let text = "the zone must be 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit";
+        return Err(refusal(Reason::Malformed, text));
+    }
+    let id = ZoneId::of(zone).to_string();
+    let hosts = match view.zones.iter().find(|known| known.id == id) {
+        Some(known) if known.name != zone => {
+            let text = format!("zone {zone} would have the same id as zone {}; choose another name", known.name);
+            return Err(refusal(Reason::Zone, text));
+        }
+        Some(known) if known.local => {
+            let known_by_gossip = |name: &str| view.hosts.iter().any(|host| host.name == name);
+            let coming = authority.recent(zone, RECENT_SECONDS, now_unix).filter(|name| !known_by_gossip(name));
+            known.hosts as usize + coming.count()
+        }
+        Some(known) => known.hosts as usize + authority.recent(zone, RECORD_SECONDS, now_unix).count(),
+        // Before the first snapshot no zone is known, not even our own.
+        None if view.zones.len() >= MAX_ZONES => {
+            let text = format!("the cluster has {MAX_ZONES} zones, the most that it may have; join one of them");
+            return Err(refusal(Reason::Zone, text));
+        }
+        None => authority.recent(zone, RECENT_SECONDS, now_unix).count(),
+    };
+    if hosts >= MAX_HOSTS {
+        let text = format!(
+            "zone {zone} has {MAX_HOSTS} hosts, the most that a zone may have; join another zone, or a new one, with --zone"
+        );
+        return Err(refusal(Reason::ZoneFull, text));
+    }
+    Ok(())
 }
 
 impl Authority {
@@ -201,7 +240,7 @@ impl Authority {
             TakeError::Disk(error) => ours("write down the use of the token", &error),
         })?;
         tracing::info!(%host, name, "admitted a host");
-        self.remember(name.clone(), host, now_unix);
+        self.remember(name.clone(), request.zone.clone(), host, now_unix);
         Ok(JoinResponse {
             cluster: self.cluster.raw(),
             host: host.raw(),
@@ -209,7 +248,19 @@ impl Authority {
             authorities: self.authorities.iter().map(|authority| authority.to_vec().into()).collect(),
             ring_seed: self.ring_seed,
             seeds: Vec::new(),
+            zones: Vec::new(),
         })
+    }
+
+    /// The names of the hosts that were admitted to a zone within the last seconds, which may not be known by gossip yet.
+    pub fn recent(&self, zone: &str, seconds: u64, now_unix: u64) -> impl Iterator<Item = &str> {
+        let recent = self.recent.iter().filter(move |given| now_unix.saturating_sub(given.at_unix) < seconds);
+        recent.filter(move |given| given.zone == zone).map(|given| given.name.as_str())
+    }
+
+    /// Whether a request brings a good token: who has none learns nothing of the cluster, and makes nobody work.
+    pub fn check_token(&self, request: &JoinRequest, now_unix: u64) -> Result<(), Refusal> {
+        self.tokens.check(&request.token_id[..], &request.token_secret[..], now_unix).map_err(unusable)
     }
 
     fn new_host_id(&self, id_taken: impl Fn(HostId) -> bool) -> Result<HostId, IdentityError> {
@@ -228,11 +279,11 @@ impl Authority {
         Err(rustls::Error::FailedToGetRandomBytes.into())
     }
 
-    fn remember(&mut self, name: String, host: HostId, now_unix: u64) {
+    fn remember(&mut self, name: String, zone: String, host: HostId, now_unix: u64) {
         if self.recent.len() == MAX_RECENT {
             self.recent.pop_front();
         }
-        self.recent.push_back(Given { name, host, at_unix: now_unix });
+        self.recent.push_back(Given { name, zone, host, at_unix: now_unix });
     }
 
     fn forget(&mut self, now_unix: u64) {

@@ -8,12 +8,13 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use ringmesh_node::zones::KnownZone;
 use ringmesh_proto::{ClusterId, HostId, member::Member, token::Token};
 
 use super::{
     IdentityError, admission, cert, directory,
     host_config::{Flags, HostConfig},
-    join,
+    join, known_zones,
     name::{PeerIdentity, Role},
     seeds,
     state::{ClusterFile, FirstHost, NewIdentity},
@@ -35,6 +36,8 @@ pub struct InitOptions {
     pub uplink_b: Option<IpAddr>,
     /// Default /var/lib/ringmesh.
     pub state_dir: Option<PathBuf>,
+    /// Default "default".
+    pub zone: Option<String>,
 }
 
 /// For [`join`].
@@ -50,6 +53,8 @@ pub struct JoinOptions {
     pub uplink_b: Option<IpAddr>,
     /// Default /var/lib/ringmesh.
     pub state_dir: Option<PathBuf>,
+    /// Default "default".
+    pub zone: Option<String>,
     /// As `ringmesh token create` printed it.
     pub token: String,
 }
@@ -88,8 +93,12 @@ pub struct JoinOutcome {
     pub config_written: bool,
     /// The host that answered.
     pub via: SocketAddr,
-    /// Members to contact first.
+    /// Members of its zone to contact first.
     pub seeds: Vec<Member>,
+    /// Its zone's name.
+    pub zone: String,
+    /// The zones of the cluster; its own is not among them if it founds it.
+    pub zones: Vec<KnownZone>,
     /// Whether the host has an uplink B. Without one, a single cable cuts it off.
     pub has_uplink_b: bool,
 }
@@ -101,6 +110,7 @@ pub fn init(options: &InitOptions) -> Result<InitOutcome, IdentityError> {
         uplink_a: options.uplink_a,
         uplink_b: options.uplink_b,
         state_dir: options.state_dir.as_deref(),
+        zone: options.zone.as_deref(),
     };
     let host_config = HostConfig::new(&options.config_path, &flags)?;
     let (name, state_dir) = (&host_config.config.host.name, &host_config.config.host.state_dir);
@@ -131,6 +141,7 @@ pub fn join(options: &JoinOptions) -> Result<JoinOutcome, IdentityError> {
         uplink_a: options.uplink_a,
         uplink_b: options.uplink_b,
         state_dir: options.state_dir.as_deref(),
+        zone: options.zone.as_deref(),
     };
     let host_config = HostConfig::new(&options.config_path, &flags)?;
     let config = &host_config.config;
@@ -141,8 +152,9 @@ pub fn join(options: &JoinOptions) -> Result<JoinOutcome, IdentityError> {
     seeds::write(state_dir, &[])?;
 
     let uplinks = config.addresses().map(|address| address.map(|address| address.ip()));
-    let joined = join::ask(&token, &config.host.name, uplinks)?;
+    let joined = join::ask(&token, &config.host.name, &config.host.zone, uplinks)?;
     seeds::write(state_dir, &joined.seeds)?;
+    known_zones::write(state_dir, &joined.zones)?;
     NewIdentity {
         cluster: ClusterFile {
             cluster: joined.cluster,
@@ -164,6 +176,8 @@ pub fn join(options: &JoinOptions) -> Result<JoinOutcome, IdentityError> {
         config_written,
         via: joined.via,
         seeds: joined.seeds,
+        zone: config.host.zone.clone(),
+        zones: joined.zones,
         has_uplink_b: config.uplink.b.is_some(),
     })
 }
@@ -181,6 +195,7 @@ fn make_first_host(cluster: ClusterId, host: HostId, name: &str, state_dir: &Pat
     let ring_seed = cert::random_u64()?;
     // None: and none of a cluster that this host was in before.
     seeds::write(state_dir, &[])?;
+    known_zones::write(state_dir, &[])?;
     NewIdentity {
         cluster: ClusterFile { cluster, host, name: name.to_owned(), ring_seed },
         certificate: &certificate,

@@ -17,6 +17,7 @@ pub(super) struct Flags<'a> {
     pub(super) uplink_a: Option<IpAddr>,
     pub(super) uplink_b: Option<IpAddr>,
     pub(super) state_dir: Option<&'a Path>,
+    pub(super) zone: Option<&'a str>,
 }
 
 /// A configuration, and its text if it still must be written.
@@ -74,6 +75,9 @@ impl Flags<'_> {
             let found = config.uplink.b.map_or("absent".into(), |uplink| uplink.address.to_string());
             contradiction("uplink-b", "uplink.b.address", address.to_string(), found)?;
         }
+        if let Some(zone) = self.zone {
+            contradiction("zone", "host.zone", zone.to_owned(), config.host.zone.clone())?;
+        }
         if let Some(state_dir) = self.state_dir {
             let found = config.host.state_dir.display().to_string();
             contradiction("state-dir", "host.state_dir", state_dir.display().to_string(), found)?;
@@ -92,6 +96,10 @@ impl Flags<'_> {
             }
             None => "# state_dir = \"/var/lib/ringmesh\"".into(),
         };
+        let zone = match self.zone {
+            Some(zone) => format!("zone = {}", quoted(zone)),
+            None => "# zone = \"default\"".into(),
+        };
         let uplink_b = match self.uplink_b {
             Some(address) => format!("[uplink.b]\naddress = \"{address}\"\n# port = {DEFAULT_PORT}\n"),
             None => {
@@ -105,7 +113,7 @@ impl Flags<'_> {
              [host]\n\
              name = {name}\n\
              {state_dir}\n\
-             # zone = \"default\"\n\
+             {zone}\n\
              \n\
              # The interfaces for the mesh: ring A runs over uplink A, ring B over uplink B.\n\
              [uplink.a]\n\
@@ -147,7 +155,8 @@ mod tests {
         let path = directory.path().join("etc/agent.toml");
         let state_dir = directory.path().join("a \"quoted\" state");
         for uplink_b in [None, address(2)] {
-            let flags = Flags { name: Some("h1"), uplink_a: address(1), uplink_b, state_dir: Some(&state_dir) };
+            let flags =
+                Flags { name: Some("h1"), uplink_a: address(1), uplink_b, state_dir: Some(&state_dir), zone: None };
             let made = HostConfig::new(&path, &flags).expect("the flags are enough");
             assert!(made.write().expect("it can be written"));
             let read = HostConfig::new(&path, &flags).expect("the file agrees with the flags");
@@ -164,7 +173,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory for the test");
         let path = directory.path().join("agent.toml");
         fs::write(&path, "[host]\nname = \"h1\"\n[uplink.a]\naddress = \"10.0.0.1\"\n").expect("it can be written");
-        let none = Flags { name: None, uplink_a: None, uplink_b: None, state_dir: None };
+        let none = Flags { name: None, uplink_a: None, uplink_b: None, state_dir: None, zone: None };
         assert!(HostConfig::new(&path, &none).is_ok());
         let cases = [
             (Flags { name: Some("h2"), ..none }, "--name h2 contradicts"),
@@ -181,7 +190,7 @@ mod tests {
     #[test]
     fn too_few_flags_and_bad_values_are_refused() {
         let path = Path::new("/nonexistent/agent.toml");
-        let flags = Flags { name: Some("h1"), uplink_a: None, uplink_b: None, state_dir: None };
+        let flags = Flags { name: Some("h1"), uplink_a: None, uplink_b: None, state_dir: None, zone: None };
         assert!(matches!(HostConfig::new(path, &flags), Err(IdentityError::NoConfig { .. })));
         let flags = Flags { name: Some("H 1"), uplink_a: address(1), ..flags };
         assert!(matches!(HostConfig::new(path, &flags), Err(IdentityError::Config(_))));

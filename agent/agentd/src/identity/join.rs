@@ -11,13 +11,15 @@ use std::{
 
 use quinn::{ClientConfig, Connection, Endpoint, TransportConfig, VarInt, crypto::rustls::QuicClientConfig};
 use rcgen::KeyPair;
+use ringmesh_node::zones::{KnownZone, MAX_ZONES};
 use ringmesh_proto::{
     ClusterId, HostId,
     frame::{self, PREFIX_LEN},
     member::Member,
-    peer::{JoinRequest, JoinResponse, Refusal, Request, refusal::Reason, request, response},
+    peer::{JoinRequest, JoinResponse, Refusal, Request, ZoneRecord, refusal::Reason, request, response},
     token::Token,
 };
+use ringmesh_topology::zone::DELEGATES;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, UnixTime};
 use tokio::time::timeout;
 
@@ -30,6 +32,7 @@ use super::{
     state::MAX_AUTHORITIES,
     tls,
 };
+use crate::config::is_name;
 
 /// For the handshake with one address, from one uplink. With 16 addresses and two uplinks: at most 96 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -117,6 +120,7 @@ pub(super) struct Joined {
     pub(super) certificate: CertificateDer<'static>,
     pub(super) authorities: Vec<CertificateDer<'static>>,
     pub(super) seeds: Vec<Member>,
+    pub(super) zones: Vec<KnownZone>,
     pub(super) via: SocketAddr,
 }
 
@@ -129,12 +133,17 @@ pub(super) fn refuse_expired(token: &Token, now_unix: u64) -> Result<(), JoinErr
 }
 
 /// Asks the hosts that the token names, from uplink A and, if none answers there, from uplink B. Blocks.
-pub(super) fn ask(token: &Token, name: &str, uplinks: [Option<IpAddr>; 2]) -> Result<Joined, IdentityError> {
+pub(super) fn ask(
+    token: &Token,
+    name: &str,
+    zone: &str,
+    uplinks: [Option<IpAddr>; 2],
+) -> Result<Joined, IdentityError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(JoinError::Runtime)?;
-    runtime.block_on(ask_any(token, name, uplinks))
+    runtime.block_on(ask_any(token, name, zone, uplinks))
 }
 
-async fn ask_any(token: &Token, name: &str, uplinks: [Option<IpAddr>; 2]) -> Result<Joined, IdentityError> {
+async fn ask_any(token: &Token, name: &str, zone: &str, uplinks: [Option<IpAddr>; 2]) -> Result<Joined, IdentityError> {
     let mut tried = Vec::new();
     let mut stranger = None;
     for (uplink, local) in ["a", "b"].into_iter().zip(uplinks) {
@@ -151,7 +160,7 @@ async fn ask_any(token: &Token, name: &str, uplinks: [Option<IpAddr>; 2]) -> Res
             }
             match connect(&endpoint, address, token).await? {
                 Ok(connection) => {
-                    let joined = ask_one(&connection, address, token, name).await;
+                    let joined = ask_one(&connection, address, token, name, zone).await;
                     connection.close(VarInt::from_u32(0), b"done");
                     let _ = timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
                     return joined;
@@ -207,9 +216,10 @@ async fn ask_one(
     address: SocketAddr,
     token: &Token,
     name: &str,
+    zone: &str,
 ) -> Result<Joined, IdentityError> {
     let (key, csr) = cert::request()?;
-    let request = join_request(token, name, &csr);
+    let request = join_request(token, name, zone, &csr);
     let answer = match timeout(ANSWER_TIMEOUT, exchange(connection, &request)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(reason)) => return Err(JoinError::NoAnswer { address, reason: one_line(&reason) }.into()),
@@ -234,12 +244,13 @@ async fn ask_one(
     check(response, key, &server, token, address).map_err(|problem| wrong(problem).into())
 }
 
-fn join_request(token: &Token, name: &str, csr: &CertificateSigningRequestDer<'_>) -> Request {
+fn join_request(token: &Token, name: &str, zone: &str, csr: &CertificateSigningRequestDer<'_>) -> Request {
     let join = JoinRequest {
         token_id: token.id.to_vec().into(),
         token_secret: token.secret.to_vec().into(),
         name: name.to_owned(),
         csr: csr.to_vec().into(),
+        zone: zone.to_owned(),
     };
     Request { version: frame::VERSION, cluster: 0, body: Some(request::Body::Join(join)) }
 }
@@ -296,7 +307,15 @@ fn check(
     }
     let seeds = response.seeds.iter().take(MAX_SEEDS).map(Member::try_from).collect::<Result<_, _>>();
     let seeds = seeds.map_err(|_| "it sent a malformed member")?;
-    Ok(Joined { cluster, host, ring_seed: response.ring_seed, key, certificate, authorities, seeds, via })
+    let zones = response.zones.iter().take(MAX_ZONES).map(known_zone).collect::<Option<_>>();
+    let zones = zones.ok_or("it sent a malformed zone")?;
+    Ok(Joined { cluster, host, ring_seed: response.ring_seed, key, certificate, authorities, seeds, zones, via })
+}
+
+fn known_zone(record: &ZoneRecord) -> Option<KnownZone> {
+    let members = record.delegates.iter().take(DELEGATES).filter_map(|delegate| delegate.member.as_ref());
+    let delegates = members.map(Member::try_from).collect::<Result<_, _>>().ok()?;
+    is_name(&record.name).then(|| KnownZone { name: record.name.clone(), delegates })
 }
 
 fn refused(address: SocketAddr, refusal: &Refusal) -> JoinError {

@@ -26,6 +26,7 @@ mod files;
 mod host_config;
 mod join;
 pub mod keyring;
+pub mod known_zones;
 mod name;
 pub mod seeds;
 mod state;

@@ -70,7 +70,7 @@ pub(super) fn wait_for_host(
         for observer in asked {
             let mut hosts = HostsClient::new(client::channel(&observer.api));
             loop {
-                let problem = match hosts.list_hosts(client::bounded(v1::ListHostsRequest {})).await {
+                let problem = match hosts.list_hosts(client::bounded(v1::ListHostsRequest::default())).await {
                     Ok(response) => match response.into_inner().hosts.iter().find(|host| host.name == name) {
                         Some(host) => host_problem(host, containers),
                         None => Some(format!("no {name}")),
@@ -118,7 +118,7 @@ async fn look<'a>(
 }
 
 async fn ask(channel: Channel, expected: Expected) -> Option<String> {
-    let hosts = HostsClient::new(channel.clone()).list_hosts(client::bounded(v1::ListHostsRequest {})).await;
+    let hosts = HostsClient::new(channel.clone()).list_hosts(client::bounded(v1::ListHostsRequest::default())).await;
     let hosts = match hosts {
         Ok(response) => response.into_inner().hosts,
         Err(status) => return Some(no_answer(&status)),
@@ -193,7 +193,10 @@ fn host_problem(host: &v1::Host, containers: u16) -> Option<String> {
 }
 
 fn rings_problem(rings: &[v1::Ring], hosts: &[v1::Host]) -> Option<String> {
+    // The rings are those of the zone of the host that answers.
+    let zone = hosts.iter().find(|host| host.local).map(|host| host.zone.as_str());
     let present = hosts.iter().filter(|host| host.state() != v1::host::State::Left);
+    let present = present.filter(|host| zone.is_none_or(|zone| zone == host.zone));
     let wanted: BTreeSet<_> = present.map(|host| host.name.as_str()).collect();
     for name in ["a", "b"] {
         let Some(ring) = rings.iter().find(|ring| ring.name == name) else { return Some(format!("no ring {name}")) };

@@ -14,6 +14,9 @@ pub enum LabError {
     /// Too few or too many hosts.
     #[error("{0} hosts are not within 2 to {MAX_HOSTS}; choose with --hosts")]
     HostCount(u16),
+    /// Too few or too many zones.
+    #[error("{0} zones are not within 1 to the number of hosts; choose with --zones")]
+    ZoneCount(u16),
     /// Too many containers.
     #[error("{0} containers a host are not within 0 to {MAX_CONTAINERS}; choose with --containers")]
     ContainerCount(u16),
@@ -197,7 +200,7 @@ impl LabError {
     /// The exit status that the command line has for it.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::HostCount(_) | Self::ContainerCount(_) | Self::BadName(_) | Self::NoCommand => 2,
+            Self::HostCount(_) | Self::ZoneCount(_) | Self::ContainerCount(_) | Self::BadName(_) | Self::NoCommand => 2,
             Self::NoSuchLab { .. } | Self::NoLab | Self::NoSuchHost { .. } | Self::NoSuchContainer { .. } => 4,
             Self::NotRoot
             | Self::Cabled

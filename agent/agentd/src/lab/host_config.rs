@@ -9,8 +9,8 @@ use super::{
     rootfs,
 };
 use crate::config::{
-    Api, Config, Container, Host, Http, Identity, Log, Mesh, Network, Oci, OciRuntime, Probe, Service, UplinkAddress,
-    Uplinks,
+    Api, Config, Container, Host, Http, Identity, Log, Mesh, Network, Oci, OciRuntime, Probe, Service, Trunk,
+    UplinkAddress, Uplinks,
 };
 
 /// What a service of the lab is probed with: soon enough to watch a fault with one's own eyes.
@@ -21,13 +21,14 @@ const THRESHOLD_DOWN: u32 = 2;
 /// Who rents the containers, in turn.
 const TENANTS: [&str; 2] = ["red", "blue"];
 
-/// The configuration of a host with `containers` containers.
-pub(super) fn host_config(lab: &str, dir: &Path, host: HostNumber, containers: u16) -> Config {
+/// The configuration of a host with `containers` containers, in one of `zones` zones.
+pub(super) fn host_config(lab: &str, dir: &Path, host: HostNumber, containers: u16, zones: u16) -> Config {
     let uplink = |uplink| UplinkAddress { address: host.address(uplink).into(), port: crate::config::DEFAULT_PORT };
     Config {
-        host: Host { name: host.name(), state_dir: host.state_dir(dir), zone: "default".into() },
+        host: Host { name: host.name(), state_dir: host.state_dir(dir), zone: host.zone(zones) },
         uplink: Uplinks { a: uplink(Uplink::A), b: Some(uplink(Uplink::B)) },
         mesh: Mesh::default(),
+        trunk: Trunk::default(),
         api: Api { socket: host.socket(dir), listen: Vec::new() },
         identity: Identity::default(),
         log: Log::default(),
@@ -82,9 +83,9 @@ mod tests {
     #[test]
     fn what_the_lab_writes_the_agent_takes() {
         let host = HostNumber::new(MAX_HOSTS).expect("in range");
-        let config = host_config("lab", Path::new("/run/x"), host, MAX_CONTAINERS);
+        let config = host_config("lab", Path::new("/run/x"), host, MAX_CONTAINERS, 3);
         let read = Config::parse(Path::new("agent.toml"), &config.to_toml()).expect("the agent takes it");
-        assert_eq!(read.host.name, "h64");
+        assert_eq!((read.host.name.as_str(), read.host.zone.as_str()), ("h64", "z1"));
         assert_eq!(read.uplink.a.socket_addr().to_string(), "10.77.0.64:7400");
         assert_eq!(read.uplink.b.map(|b| b.socket_addr().to_string()), Some("10.78.0.64:7400".into()));
         assert_eq!(read.api.socket, Path::new("/run/x/h64/agent.sock"));

@@ -45,6 +45,8 @@ pub struct UpOptions {
     pub hosts: u16,
     /// A host, 0 to [`MAX_CONTAINERS`].
     pub containers: u16,
+    /// 1 to the number of hosts: pools of gossip, over which the hosts are dealt out in turn.
+    pub zones: u16,
     /// How the hosts are wired. [`Mode::Cabled`] is refused in this version.
     pub mode: Mode,
     /// For the lab's files, empty or not there yet. Default /run/ringmesh/labs/NAME.

@@ -64,6 +64,11 @@ impl HostNumber {
         format!("h{}", self.0)
     }
 
+    /// Its zone in a lab of so many: "default" if there is only one, else "z1" and so on, in turn.
+    pub(super) fn zone(self, zones: u16) -> String {
+        if zones <= 1 { "default".into() } else { format!("z{}", (self.get() - 1) % zones + 1) }
+    }
+
     /// Its namespace, as under /run/netns.
     pub(super) fn netns(self, lab: &str) -> String {
         format!("{}h{}", netns_prefix(lab), self.0)

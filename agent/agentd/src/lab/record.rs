@@ -35,6 +35,9 @@ pub(super) struct Record {
     pub(super) binary: PathBuf,
     /// Containers a host.
     pub(super) containers: u16,
+    /// Zones, over which the hosts are dealt out in turn.
+    #[serde(default = "one")]
+    pub(super) zones: u16,
     pub(super) hosts: Vec<HostRecord>,
 }
 
@@ -77,9 +80,13 @@ pub struct HostStatus {
     pub state: AgentState,
 }
 
+fn one() -> u16 {
+    1
+}
+
 impl Record {
     /// Of a lab of which nothing is made yet.
-    pub(super) fn new(name: &str, dir: PathBuf, binary: PathBuf, containers: u16) -> Self {
+    pub(super) fn new(name: &str, dir: PathBuf, binary: PathBuf, containers: u16, zones: u16) -> Self {
         let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Self {
             version: VERSION,
@@ -88,6 +95,7 @@ impl Record {
             dir,
             binary,
             containers,
+            zones,
             hosts: Vec::new(),
         }
     }
@@ -249,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_status_has_the_fields_that_scripts_use() {
-        let mut record = Record::new("lab", "/run/x".into(), "/bin/ringmesh".into(), 4);
+        let mut record = Record::new("lab", "/run/x".into(), "/bin/ringmesh".into(), 4, 1);
         let own = ProcessId::of(std::process::id()).expect("it runs");
         record.set_agent(HostNumber::new(1).expect("in range"), own);
         let json = serde_json::to_value(record.status()).expect("JSON");
@@ -272,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_host_that_is_not_there_is_named_with_those_that_are() {
-        let mut record = Record::new("x", "/run/x".into(), "/bin/ringmesh".into(), 0);
+        let mut record = Record::new("x", "/run/x".into(), "/bin/ringmesh".into(), 0, 1);
         for number in HostNumber::first(2) {
             record.hosts.push(HostRecord { number, agent: None });
         }

@@ -169,7 +169,7 @@ fn stand_in(dir: &Path, agent: &str) -> std::path::PathBuf {
 
 fn options(name: &str, dir: &Path, binary: std::path::PathBuf) -> UpOptions {
     let dir = Some(dir.join("files"));
-    UpOptions { name: name.into(), hosts: 3, containers: 1, mode: Mode::Switched, dir, binary }
+    UpOptions { name: name.into(), hosts: 3, containers: 1, zones: 1, mode: Mode::Switched, dir, binary }
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn root_faults_reach_the_agents_and_only_them() {
     let binary = stand_in(dir.path(), "exec sleep 1000");
     let files = dir.path().join("files");
     let name = "test-fault";
-    let mut record = Record::new(name, files.clone(), binary, 1);
+    let mut record = Record::new(name, files.clone(), binary, 1, 1);
     fs::create_dir_all(plan::record_dir(name)).expect("as root");
     let (_network, hosts) = Network::new(name, 2);
     for host in &hosts {

@@ -50,7 +50,9 @@ pub(super) fn up(options: &UpOptions, progress: &mut dyn FnMut(&str)) -> Result<
     let (lock, mut record) = claim(options)?;
     let all: Vec<_> = HostNumber::first(options.hosts).collect();
     let built = build(&record, &all).and_then(|()| {
-        progress(&format!("{} hosts in network namespaces, {} containers each", options.hosts, options.containers));
+        let UpOptions { hosts, containers, zones, .. } = options;
+        let zones = if *zones > 1 { format!(", in {zones} zones") } else { String::new() };
+        progress(&format!("{hosts} hosts in network namespaces, {containers} containers each{zones}"));
         start_first(&mut record, all[0])
     });
     if let Err(error) = built {
@@ -121,6 +123,9 @@ fn check(options: &UpOptions) -> Result<(), LabError> {
     if !(2..=MAX_HOSTS).contains(&options.hosts) {
         return Err(LabError::HostCount(options.hosts));
     }
+    if !(1..=options.hosts).contains(&options.zones) {
+        return Err(LabError::ZoneCount(options.zones));
+    }
     if options.containers > MAX_CONTAINERS {
         return Err(LabError::ContainerCount(options.containers));
     }
@@ -146,7 +151,7 @@ fn claim(options: &UpOptions) -> Result<(Lock, Record), LabError> {
     }
     let claimed = lab_dir(options).and_then(|dir| {
         let binary = options.binary.canonicalize().map_err(LabError::file("find", &options.binary))?;
-        let record = Record::new(name, dir, binary, options.containers);
+        let record = Record::new(name, dir, binary, options.containers, options.zones);
         record.save()?;
         Ok(record)
     });
@@ -201,7 +206,7 @@ fn build_host(record: &Record, newcomer: HostNumber, all: &[HostNumber]) -> Resu
 fn write_config(record: &Record, host: HostNumber) -> Result<(), LabError> {
     let dir = host.dir(&record.dir);
     fs::create_dir_all(&dir).map_err(LabError::file("make", &dir))?;
-    let config = host_config::host_config(&record.name, &record.dir, host, record.containers);
+    let config = host_config::host_config(&record.name, &record.dir, host, record.containers, record.zones);
     let path = host.config(&record.dir);
     fs::write(&path, config.to_toml()).map_err(LabError::file("write", path))
 }

@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::join_all;
 use ringmesh_proto::v1::{
     self, change::Kind, containers_client::ContainersClient, events_client::EventsClient, hosts_client::HostsClient,
-    rings_client::RingsClient, services_client::ServicesClient,
+    rings_client::RingsClient, services_client::ServicesClient, zones_client::ZonesClient,
 };
 use tonic::{Status, Streaming, transport::Channel};
 
@@ -236,6 +236,22 @@ impl Watched for v1::Service {
 
     fn key(&self) -> String {
         format!("{}/{}/{}", self.host, self.container, self.name)
+    }
+}
+
+impl Watched for v1::Zone {
+    type Message = v1::WatchZonesResponse;
+
+    async fn open(channel: Channel) -> Result<Streaming<Self::Message>, Status> {
+        ZonesClient::new(channel).watch_zones(v1::WatchZonesRequest {}).await.map(tonic::Response::into_inner)
+    }
+
+    fn split(message: Self::Message) -> (Kind, Option<Self>) {
+        (message.change(), message.zone)
+    }
+
+    fn key(&self) -> String {
+        self.name.clone()
     }
 }
 

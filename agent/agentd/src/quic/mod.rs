@@ -32,7 +32,7 @@ use ringmesh_proto::{
     member::Member,
     peer::{Gossip, SignedRecord, SyncRequest, SyncResponse},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use request::{RequestError, Requests};
 use table::Table;
@@ -61,6 +61,9 @@ const DATAGRAM_BUFFER: usize = 64 * 1024;
 
 /// Bytes that a peer may send on all its streams before they are read: four requests of the largest size.
 const RECEIVE_WINDOW: u32 = 1024 * 1024;
+
+/// Answers for its whole zone that a delegate gathers at once, of 32 MiB at most each.
+const MAX_ZONE_ANSWERS: usize = 4;
 
 /// What came from another host.
 #[derive(Debug)]
@@ -148,6 +151,8 @@ struct Shared {
     renewals: signed::Renewals,
     counters: Arc<Counters>,
     cache: usize,
+    /// Answers for the whole zone that are being gathered.
+    zone_answers: Semaphore,
 }
 
 impl Transport {
@@ -172,7 +177,9 @@ impl Transport {
         }
         let table = Mutex::new(Table::new(keyring.host));
         let renewals = signed::Renewals::default();
-        let shared = Shared { keyring, client, endpoints, table, inbound, requests, renewals, counters, cache };
+        let zone_answers = Semaphore::new(MAX_ZONE_ANSWERS);
+        let shared =
+            Shared { keyring, client, endpoints, table, inbound, requests, renewals, counters, cache, zone_answers };
         let transport = Self { shared: Arc::new(shared) };
         for uplink in Uplink::BOTH {
             if let Some(endpoint) = transport.shared.endpoints[uplink.index()].clone() {

@@ -1,24 +1,30 @@
 //! One question and one answer on a stream of their own.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, MutexGuard},
+    time::Duration,
+};
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use ringmesh_node::View;
 use ringmesh_proto::{
-    HostId, Uplink,
+    HostId, Uplink, ZoneId,
     frame::{self, FrameError},
     member::Member,
     peer::{
-        QueryRequest, QueryResponse, Refusal, RenewRequest, RenewResponse, Request, Response, ShareRequest,
-        refusal::Reason, request::Body as Ask, response::Body as Answer,
+        Delegate, JoinRequest, JoinResponse, QueryRequest, QueryResponse, Refusal, RenewRequest, RenewResponse,
+        Request, Response, ShareRequest, ZoneRecord, refusal::Reason, request::Body as Ask, response::Body as Answer,
     },
+    v1::{self, host::State},
 };
 use tokio::sync::{oneshot, watch};
 
 use super::{Inbound, Transport, connection, table::Waiting};
 use crate::{
     clock,
+    config::is_name,
     counters::count,
+    fanout,
     identity::{
         Keyring,
         admission::{self, AuthoritySlot},
@@ -69,7 +75,17 @@ pub enum RequestError {
 impl Transport {
     /// Asks a host for its details: over the uplink on which it was heard last, then over the other.
     pub async fn query(&self, to: Member, query: QueryRequest) -> Result<QueryResponse, RequestError> {
-        match self.ask(to, Ask::Query(query)).await? {
+        self.query_within(to, query, TRY_TIMEOUT).await
+    }
+
+    /// The same, when the other host must ask others first: each try may take `patience`.
+    pub async fn query_within(
+        &self,
+        to: Member,
+        query: QueryRequest,
+        patience: Duration,
+    ) -> Result<QueryResponse, RequestError> {
+        match self.ask(to, Ask::Query(query), patience).await? {
             Answer::Query(answer) => Ok(answer),
             Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) | Answer::Renew(_) | Answer::Share(_) => {
                 Err(RequestError::Broken)
@@ -79,7 +95,7 @@ impl Transport {
 
     /// Asks a host that holds the CA's key for a new certificate.
     pub async fn renew(&self, to: Member, csr: Vec<u8>) -> Result<RenewResponse, RequestError> {
-        match self.ask(to, Ask::Renew(RenewRequest { csr: csr.into() })).await? {
+        match self.ask(to, Ask::Renew(RenewRequest { csr: csr.into() }), TRY_TIMEOUT).await? {
             Answer::Renew(answer) => Ok(answer),
             Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) | Answer::Query(_) | Answer::Share(_) => {
                 Err(RequestError::Broken)
@@ -89,7 +105,7 @@ impl Transport {
 
     /// Gives a host the CA's key.
     pub async fn share(&self, to: Member, key: Vec<u8>) -> Result<(), RequestError> {
-        match self.ask(to, Ask::Share(ShareRequest { key: key.into() })).await? {
+        match self.ask(to, Ask::Share(ShareRequest { key: key.into() }), TRY_TIMEOUT).await? {
             Answer::Share(_) => Ok(()),
             Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) | Answer::Query(_) | Answer::Renew(_) => {
                 Err(RequestError::Broken)
@@ -101,7 +117,7 @@ impl Transport {
     pub fn sync(&self, to: Member, request: ringmesh_proto::peer::SyncRequest) {
         let transport = self.clone();
         tokio::spawn(async move {
-            match transport.ask(to, Ask::Sync(request)).await {
+            match transport.ask(to, Ask::Sync(request), TRY_TIMEOUT).await {
                 Ok(Answer::Sync(response)) => {
                     if let Some(missing) = &response.missing {
                         transport.learn(Some(to.id), missing.signed.clone()).await;
@@ -115,7 +131,7 @@ impl Transport {
         });
     }
 
-    async fn ask(&self, to: Member, body: Ask) -> Result<Answer, RequestError> {
+    async fn ask(&self, to: Member, body: Ask, patience: Duration) -> Result<Answer, RequestError> {
         let request = Request { version: frame::VERSION, cluster: self.shared.keyring.cluster.raw(), body: Some(body) };
         let bytes = frame::encode(&request);
         let mut last = RequestError::NoConnection;
@@ -124,7 +140,7 @@ impl Transport {
             ways.extend(self.connect(to).await);
         }
         for connection in ways {
-            match tokio::time::timeout(TRY_TIMEOUT, ask_on(&connection, bytes.clone())).await {
+            match tokio::time::timeout(patience, ask_on(&connection, bytes.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(refused @ RequestError::Refused(_))) => return Err(refused),
                 Ok(Err(error)) => last = error,
@@ -206,11 +222,7 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
     let shared = &transport.shared;
     match (request.body, from) {
         (Some(Ask::Join(join)), None) => {
-            let (authority, keyring) = (Arc::clone(&shared.requests.authority), Arc::clone(&shared.keyring));
-            let view = shared.requests.view.borrow().clone();
-            // Signs and waits for the disk.
-            let admitted = tokio::task::spawn_blocking(move || admit(&authority, &keyring, &view, &join)).await;
-            let result = admitted.unwrap_or_else(|_| Err(frame::refusal(Reason::Busy, "this host is busy; ask again")));
+            let result = welcome(transport, join).await;
             match result {
                 Ok(response) => {
                     count(&shared.counters.hosts_admitted);
@@ -219,9 +231,16 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
                 Err(refusal) => Answer::Refusal(refusal),
             }
         }
+        (Some(Ask::Query(query)), Some(_)) if query.whole_zone => {
+            let Ok(_place) = shared.zone_answers.try_acquire() else {
+                return Answer::Refusal(frame::refusal(Reason::Busy, "this host is busy; ask again"));
+            };
+            let view = shared.requests.view.borrow().clone();
+            Answer::Query(fanout::answer_for_zone(transport, &view, query).await)
+        }
         (Some(Ask::Query(query)), Some(_)) => {
             let view = shared.requests.view.borrow().clone();
-            match tokio::task::spawn_blocking(move || show(&view, &query)).await {
+            match tokio::task::spawn_blocking(move || fanout::show(&view, &query)).await {
                 Ok(details) => Answer::Query(details),
                 Err(_) => Answer::Refusal(frame::refusal(Reason::Busy, "this host is busy; ask again")),
             }
@@ -250,22 +269,69 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
     }
 }
 
+/// Checks the token, then whether the name is free in all zones, and then admits.
+async fn welcome(transport: &Transport, join: JoinRequest) -> Result<JoinResponse, Refusal> {
+    let shared = &transport.shared;
+    let (authority, keyring) = (Arc::clone(&shared.requests.authority), Arc::clone(&shared.keyring));
+    let view = shared.requests.view.borrow().clone();
+    let busy = || frame::refusal(Reason::Busy, "this host is busy; ask again");
+    // Whoever holds the lock may wait for the disk.
+    let (slot, ring, request) = (Arc::clone(&authority), Arc::clone(&keyring), join.clone());
+    let check = move || match &mut *lock(&slot) {
+        Some(authority) => authority.check_token(&request, clock::unix().0 / 1000),
+        None => Err(admission::no_authority(&ring.name)),
+    };
+    tokio::task::spawn_blocking(check).await.unwrap_or_else(|_| Err(busy()))?;
+    name_is_free_elsewhere(transport, &view, &join.name).await?;
+    // Signs and waits for the disk.
+    let admitted = tokio::task::spawn_blocking(move || admit(&authority, &keyring, &view, &join)).await;
+    admitted.unwrap_or_else(|_| Err(busy()))
+}
+
+fn lock(authority: &AuthoritySlot) -> MutexGuard<'_, Option<admission::Authority>> {
+    authority.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Whether no host of another zone has this name. A zone that cannot be asked forbids nothing.
+async fn name_is_free_elsewhere(transport: &Transport, view: &View, name: &str) -> Result<(), Refusal> {
+    if !is_name(name) {
+        return Ok(());
+    }
+    let query = QueryRequest { hosts: true, host: name.to_owned(), ..QueryRequest::default() };
+    for found in fanout::ask_zones(transport, view, &query, "").await {
+        let hosts = found.details.unwrap_or_default().hosts;
+        if hosts.iter().any(|host| !matches!(host.state(), State::Down | State::Left)) {
+            let zone = found.source.zone;
+            let text = format!("there is a host named {name} already, in zone {zone}; give this one another name");
+            return Err(frame::refusal(Reason::NameTaken, text));
+        }
+    }
+    Ok(())
+}
+
 fn admit(
     authority: &AuthoritySlot,
     keyring: &Keyring,
     view: &View,
-    join: &ringmesh_proto::peer::JoinRequest,
-) -> Result<ringmesh_proto::peer::JoinResponse, Refusal> {
-    use ringmesh_proto::v1::host::State;
+    join: &JoinRequest,
+) -> Result<JoinResponse, Refusal> {
     // The name of a host that is gone may be taken by another.
     let name_taken = |name: &str| {
         view.hosts.iter().any(|host| host.name == name && !matches!(host.state(), State::Down | State::Left))
     };
     let id_taken = |id: HostId| keyring.is_revoked(id) || view.hosts.iter().any(|host| host.id == id.to_string());
-    let mut slot = authority.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let now = clock::unix().0 / 1000;
+    let mut slot = lock(authority);
     let Some(authority) = &mut *slot else { return Err(admission::no_authority(&keyring.name)) };
-    let mut response = authority.admit(join, clock::unix().0 / 1000, name_taken, id_taken)?;
+    let zone = if join.zone.is_empty() { "default" } else { &join.zone };
+    admission::check_zone(authority, view, zone, now)?;
+    let join = JoinRequest { zone: zone.to_owned(), ..join.clone() };
+    let mut response = authority.admit(&join, now, name_taken, id_taken)?;
     drop(slot);
+    response.zones = view.zones.iter().map(zone_record).collect();
+    if zone != view.zone {
+        return Ok(response);
+    }
     let own = view.hosts.iter().find(|host| host.local);
     let others = view.hosts.iter().filter(|host| !host.local && host.state() == State::Alive);
     let seeds = own.into_iter().chain(others).take(MAX_SEEDS);
@@ -279,13 +345,17 @@ fn admit(
     Ok(response)
 }
 
-fn show(view: &View, query: &QueryRequest) -> QueryResponse {
-    let now = clock::unix();
-    QueryResponse {
-        containers: if query.containers { view.containers.iter().map(|c| (**c).clone()).collect() } else { Vec::new() },
-        services: if query.services { view.services.iter().map(|s| (**s).clone()).collect() } else { Vec::new() },
-        observed_unix_ms: view.taken.unix.0,
-        age_ms: u32::try_from(now.0.saturating_sub(view.taken.unix.0)).unwrap_or(u32::MAX),
-        fingerprint: view.fingerprint,
+/// As much of it as a host that joins needs: who is there to be called.
+fn zone_record(zone: &v1::Zone) -> ZoneRecord {
+    let delegate = |delegate: &v1::ZoneDelegate| {
+        let addresses = [delegate.address.parse().ok(), delegate.address_b.parse().ok()];
+        let member = Member { id: delegate.id.parse().ok()?, generation: 0, addresses };
+        Some(Delegate { member: Some(member.to_record(0, 0)), name: delegate.name.clone() })
+    };
+    ZoneRecord {
+        zone: ZoneId::of(&zone.name).raw(),
+        name: zone.name.clone(),
+        delegates: zone.delegates.iter().filter_map(delegate).collect(),
+        ..ZoneRecord::default()
     }
 }

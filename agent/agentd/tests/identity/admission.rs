@@ -1,16 +1,18 @@
 //! The issuing side by itself.
 
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use ringmesh_agentd::identity::{
     Identity, PeerIdentity, Role,
-    admission::{Authority, AuthorityError, MAX_LIVE, MAX_TTL},
+    admission::{Authority, AuthorityError, MAX_LIVE, MAX_TTL, check_zone},
 };
+use ringmesh_node::View;
 use ringmesh_proto::{
-    ClusterId, HostId,
+    ClusterId, HostId, ZoneId,
     peer::{JoinRequest, refusal::Reason},
     token::Token,
+    v1,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -23,6 +25,7 @@ fn request(token: &Token, name: &str, params: &CertificateParams) -> JoinRequest
         token_secret: token.secret.to_vec().into(),
         name: name.into(),
         csr: params.serialize_request(&key).expect("a valid request").der().to_vec().into(),
+        zone: String::new(),
     }
 }
 
@@ -116,4 +119,47 @@ fn a_host_without_the_key_is_no_authority() {
     let identity = Identity::load(&first.state_dir()).expect("a host like any other");
     let error = Authority::open(&identity, &first.state_dir()).err().expect("no key").to_string();
     assert!(error.contains("h1 does not hold") && error.contains("ca.key"), "{error}");
+}
+
+fn view(zones: &[(&str, u32, bool)]) -> View {
+    let zone = |(name, hosts, local): &(&str, u32, bool)| v1::Zone {
+        name: (*name).into(),
+        id: ZoneId::of(name).to_string(),
+        hosts: *hosts,
+        local: *local,
+        ..v1::Zone::default()
+    };
+    View { zones: Arc::new(zones.iter().map(zone).collect()), ..View::default() }
+}
+
+#[test]
+fn the_513th_host_of_a_zone_is_refused_and_so_is_a_zone_that_would_be_mistaken() {
+    let first = FirstHost::new("h1");
+    let authority = first.authority();
+    let view = view(&[("east", 512, true), ("west", 511, false), ("costarring", 1, false)]);
+    let check = |zone: &str| check_zone(&authority, &view, zone, now());
+    for zone in ["west", "costarring", "new"] {
+        check(zone).expect("there is room");
+    }
+    let full = check("east").expect_err("there is none");
+    assert_eq!(full.reason(), Reason::ZoneFull);
+    assert!(full.text.contains("--zone"), "{}", full.text);
+    let alike = check("liquid").expect_err("its id is taken");
+    assert_eq!(alike.reason(), Reason::Zone);
+    assert!(alike.text.contains("costarring"), "{}", alike.text);
+    assert_eq!(check("West!").expect_err("it is no name").reason(), Reason::Malformed);
+    let names: Vec<String> = (0..64).map(|number| format!("z{number}")).collect();
+    let many = self::view(&names.iter().map(|name| (name.as_str(), 1, false)).collect::<Vec<_>>());
+    assert_eq!(check_zone(&authority, &many, "new", now()).expect_err("one too many").reason(), Reason::Zone);
+}
+
+#[test]
+fn hosts_that_were_just_admitted_to_a_zone_count() {
+    let first = FirstHost::new("h1");
+    let mut authority = first.authority();
+    let view = view(&[("west", 511, false)]);
+    let token = token(&mut authority, address());
+    let join = JoinRequest { zone: "west".into(), ..request(&token, "h2", &CertificateParams::default()) };
+    authority.admit(&join, now(), |_| false, |_| false).expect("the token is good");
+    assert_eq!(check_zone(&authority, &view, "west", now()).expect_err("it is full now").reason(), Reason::ZoneFull);
 }

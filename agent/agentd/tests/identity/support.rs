@@ -60,6 +60,7 @@ pub(crate) fn init_options(directory: &Path, name: &str) -> InitOptions {
         uplink_a: Some([127, 0, 0, 1].into()),
         uplink_b: None,
         state_dir: Some(directory.join("state")),
+        zone: None,
     }
 }
 
@@ -72,6 +73,7 @@ pub(crate) async fn join(directory: &Path, name: &str, token: impl ToString) -> 
         uplink_a: init.uplink_a,
         uplink_b: init.uplink_b,
         state_dir: init.state_dir,
+        zone: init.zone,
         token: token.to_string(),
     };
     tokio::task::spawn_blocking(move || commands::join(&options)).await.expect("it does not panic")

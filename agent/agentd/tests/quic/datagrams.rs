@@ -17,9 +17,9 @@ use ringmesh_agentd::{
     probe::Prober,
     reach::Reacher,
 };
-use ringmesh_node::{Node, Persistent, View, overlay::Wiring};
+use ringmesh_node::{Node, Persistent, View, overlay::Wiring, zones::Budgets};
 use ringmesh_proto::{
-    ClusterId, Uplink,
+    ClusterId, Uplink, ZoneId,
     datagram::{Datagram, Kind, MAX_LEN},
     member::Member,
     peer::{SyncRequest, request, response},
@@ -112,6 +112,8 @@ fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
             position: 0,
             known,
             forget_after: std::time::Duration::from_secs(3600),
+            zones: Vec::new(),
+            budgets: Budgets::default(),
             containers: Vec::new(),
             seed: u64::from(member.id.raw()),
         },
@@ -142,7 +144,13 @@ fn alive(view: &View) -> usize {
 
 /// Every way for a datagram to be bad, each with the counter that tells it.
 fn bad_datagrams(us: ClusterId, rng: &mut StdRng) -> Vec<(&'static str, Bytes)> {
-    let datagram = |kind, payload: Vec<u8>, sequence| Datagram { kind, cell: 0, sequence, payload: payload.into() };
+    let datagram = |kind, payload: Vec<u8>, sequence| Datagram {
+        kind,
+        cell: 0,
+        zone: ZoneId::of("default"),
+        sequence,
+        payload: payload.into(),
+    };
     let noise =
         |rng: &mut StdRng, most: usize| (0..rng.random_range(0..most)).map(|_| rng.random()).collect::<Vec<u8>>();
     let good = datagram(Kind::Swim, noise(rng, 200), rng.random()).encode(us);
@@ -156,6 +164,8 @@ fn bad_datagrams(us: ClusterId, rng: &mut StdRng) -> Vec<(&'static str, Bytes)> 
         ("datagram_version", turned(0, rng.random_range(1..=255))),
         ("datagram_malformed", turned(1, 0x80)),
         ("datagram_cluster", turned(rng.random_range(4..8), rng.random_range(1..=255))),
+        // Another zone's SWIM, as it would come if two pools were about to merge.
+        ("datagram_zone", turned(rng.random_range(8..12), rng.random_range(1..=255))),
         ("datagram_oversized", Bytes::from(vec![1; MAX_LEN + 1])),
         ("datagram_malformed", datagram(Kind::Swim, vec![0xff; 20], rng.random()).encode(us)),
         ("datagram_malformed", datagram(Kind::LinkAck, vec![0; 7], 0).encode(us)),
@@ -181,7 +191,8 @@ async fn bad_datagrams_of_a_member_are_counted_and_do_no_harm() {
     }
 
     let mut rng = StdRng::seed_from_u64(7);
-    let counters = ["datagram_truncated", "datagram_version", "datagram_malformed", "datagram_cluster"];
+    let counters =
+        ["datagram_truncated", "datagram_version", "datagram_malformed", "datagram_cluster", "datagram_zone"];
     for _ in 0..300 {
         for (_, bytes) in bad_datagrams(us, &mut rng) {
             // The path may carry less than the one that is too large; all others go everywhere.
@@ -197,7 +208,8 @@ async fn bad_datagrams_of_a_member_are_counted_and_do_no_harm() {
     h1.sees("oversized ones are counted", |view| view.counters.contains_key("datagram_oversized")).await;
 
     // It still answers, and nobody believed a word.
-    let sync = request(us, request::Body::Sync(SyncRequest::default()));
+    let sync =
+        request(us, request::Body::Sync(SyncRequest { zone: ZoneId::of("default").raw(), ..SyncRequest::default() }));
     let response::Body::Sync(answer) = ask(&evil, &sync).await else { panic!("no sync") };
     let mut members: Vec<u32> = answer.members.iter().filter(|m| m.state == 0).map(|m| m.host).collect();
     members.push(h1.member.id.raw());

@@ -37,7 +37,7 @@ async fn members_exchange_datagrams_gossip_and_questions() {
     let container = v1::Container { name: "web".into(), ..v1::Container::default() };
     let view = View { containers: Arc::new(vec![Arc::new(container)]), ..View::default() };
     h2.view.send_replace(Arc::new(view));
-    let ask = QueryRequest { containers: true, services: false };
+    let ask = QueryRequest { containers: true, ..QueryRequest::default() };
     let answer = within("an answer", h1.transport.query(h2.member, ask)).await.expect("h2 answers");
     assert_eq!(answer.containers.iter().map(|container| container.name.as_str()).collect::<Vec<_>>(), ["web"]);
 

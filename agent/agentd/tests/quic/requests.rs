@@ -7,7 +7,9 @@ use ringmesh_proto::{
 
 use crate::support::{Cluster, Host, ask, raw_member, read, request, within};
 
-const QUERY: Body = Body::Query(QueryRequest { containers: true, services: true });
+fn query() -> Body {
+    Body::Query(QueryRequest { containers: true, services: true, ..QueryRequest::default() })
+}
 
 #[tokio::test]
 async fn a_bad_request_is_refused_in_words_and_harms_nothing() {
@@ -15,8 +17,8 @@ async fn a_bad_request_is_refused_in_words_and_harms_nothing() {
     let ours = Host::start(&cluster.first);
     let us = cluster.first.cluster.raw();
     let peer = raw_member(&cluster.admit("h2"), &ours).await;
-    let other_version = frame::encode(&Request { version: 9, cluster: us, body: Some(QUERY) });
-    let other_cluster = frame::encode(&Request { version: 1, cluster: us ^ 1, body: Some(QUERY) });
+    let other_version = frame::encode(&Request { version: 9, cluster: us, body: Some(query()) });
+    let other_cluster = frame::encode(&Request { version: 1, cluster: us ^ 1, body: Some(query()) });
     let no_question = frame::encode(&Request { version: 1, cluster: us, body: None });
     let malformed = [&[0, 0, 0, 5][..], &[0xff; 5]].concat();
     let oversized = [&(frame::MAX_REQUEST as u32 + 1).to_be_bytes()[..], &[0; 4096]].concat();
@@ -46,7 +48,7 @@ async fn a_bad_request_is_refused_in_words_and_harms_nothing() {
     let nothing = within("the end", receive.read_to_end(100)).await;
     assert_eq!(nothing.expect("an orderly end"), b"");
 
-    let answer = ask(&peer, &request(cluster.first.cluster, QUERY)).await;
+    let answer = ask(&peer, &request(cluster.first.cluster, query())).await;
     assert!(matches!(answer, response::Body::Query(QueryResponse { .. })), "{answer:?}");
     assert!(peer.close_reason().is_none());
 }

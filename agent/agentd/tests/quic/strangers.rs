@@ -132,7 +132,10 @@ async fn a_joining_host_may_only_ask_to_join() {
     let pin = fingerprint(&cluster.first.authorities[0]);
     let us = cluster.first.cluster;
     let questions: [(request::Body, Reason); 3] = [
-        (request::Body::Query(QueryRequest { containers: true, services: true }), Reason::NotAllowed),
+        (
+            request::Body::Query(QueryRequest { containers: true, services: true, ..QueryRequest::default() }),
+            Reason::NotAllowed,
+        ),
         (request::Body::Sync(SyncRequest::default()), Reason::NotAllowed),
         // This host has no authority here: the answer is of the right kind, at least.
         (request::Body::Join(JoinRequest::default()), Reason::NoAuthority),
@@ -177,6 +180,7 @@ async fn a_bad_token_admits_nobody_and_a_good_one_so_many_as_it_says() {
             token_secret: secret.to_vec().into(),
             name: name.into(),
             csr: csr.der().to_vec().into(),
+            zone: String::new(),
         });
         // A joining host does not know the cluster yet.
         let bytes = request(ClusterId::new(0), body);

@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 
 use crate::support::{Cluster, Host, ask, closed, gossip, gossip_frame, raw_dial, raw_member, read, request, within};
 
-const QUERY: Body = Body::Query(QueryRequest { containers: true, services: true });
+fn query() -> Body {
+    Body::Query(QueryRequest { containers: true, services: true, ..QueryRequest::default() })
+}
 
 #[tokio::test]
 async fn bad_gossip_closes_the_connection_and_is_counted() {
@@ -105,7 +107,7 @@ async fn a_thousand_streams_of_half_a_frame_are_held_few_at_a_time_and_not_for_l
         }
         // Whatever else the greedy one could have opened would have come before this.
         for _ in 0..100 {
-            let answer = ask(&friend, &request(us, QUERY)).await;
+            let answer = ask(&friend, &request(us, query())).await;
             assert!(matches!(answer, response::Body::Query(_)), "{answer:?}");
         }
         friend.open_uni().await.expect("allowed").write_all(&gossip_frame(us, "hello")).await.expect("within");
@@ -141,7 +143,7 @@ async fn ask_and_not_read(cluster: &Cluster, ours: &Host) -> (quinn::Connection,
     let config = tls::peer_client_config(&cluster.admit("idle")).expect("a usable identity");
     let peer = raw_dial(config, transport, ours).await.expect("a member is let in");
     let (mut send, receive) = peer.open_bi().await.expect("the connection is up");
-    send.write_all(&request(cluster.first.cluster, QUERY)).await.expect("within the window");
+    send.write_all(&request(cluster.first.cluster, query())).await.expect("within the window");
     send.finish().expect("it is open");
     (peer, receive)
 }

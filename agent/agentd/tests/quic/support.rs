@@ -75,6 +75,7 @@ impl Cluster {
             uplink_a: Some([127, 0, 0, 1].into()),
             uplink_b: Some([127, 0, 0, 2].into()),
             state_dir: Some(directory.path().join("state")),
+            zone: None,
         };
         commands::init(&options).expect("nothing is there yet");
         let first = Identity::load(&directory.path().join("state")).expect("our own files");
@@ -107,6 +108,7 @@ impl Cluster {
             token_secret: token.secret.to_vec().into(),
             name: name.into(),
             csr: csr.der().to_vec().into(),
+            zone: String::new(),
         };
         let response = authority.admit(&request, now(), |_| false, |_| false).expect("the token is good");
         Arc::new(Identity {

@@ -7,36 +7,37 @@
 //!
 //! What each figure means stands in docs/benchmarks.md. Nothing is asserted: a slow machine makes figures, no failure.
 
+#[path = "../bench/mod.rs"]
+mod bench;
 mod observers;
-mod process;
 mod serf;
 mod table;
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
 
+use bench::{
+    idle::Idle,
+    lab::{Lab, UPLINKS, beside, clear_up_on_signals, pids},
+    process,
+    sample::Sample,
+};
 use clap::Parser;
 use observers::Observers;
-use process::{Memory, Sent};
-use ringmesh_agentd::{
-    config::Mode,
-    lab::{self, Fault, HostStatus, LabStatus, UpOptions, wait},
-};
+use ringmesh_agentd::lab::{Fault, HostStatus, LabStatus, wait};
 use ringmesh_proto::v1::{self, host::State, verdict::Value as Verdict};
 use serf::Serf;
-use table::{Aim, Figure, Sample, Table};
+use table::{Aim, Figure, Table};
 
 /// The lab's name, of which no other lab should have any.
 const LAB: &str = "bench";
 
 /// Longer than anything here takes; whoever waits so long has failed.
 const LONG: Duration = Duration::from_secs(60);
-
-const UPLINKS: [&str; 2] = ["up-a", "up-b"];
 
 const MB: f64 = 1e6;
 
@@ -69,7 +70,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let mut arguments = Arguments::parse();
     let binary = arguments.binary.take().or_else(beside).unwrap_or_else(|| "ringmesh".into());
-    if let Err(problem) = clear_up_on_signals() {
+    if let Err(problem) = clear_up_on_signals(LAB, || {}) {
         eprintln!("bench-agent: {problem}");
         return ExitCode::FAILURE;
     }
@@ -98,9 +99,9 @@ fn main() -> ExitCode {
 fn small(arguments: &Arguments, binary: &Path, figures: &mut Table, peers: &mut Table) -> Result<(), String> {
     let size = binary.metadata().map_err(|error| format!("find {}: {error}", binary.display()))?.len();
     figures.row("size of the binary", Figure(size as f64 / MB, "MB"), Aim::Target(20.0));
-    let (lab, took) = Lab::up(binary, 5, 4)?;
+    let (lab, took) = Lab::up(LAB, binary, 5, 4)?;
     figures.row("lab 5×4 up", Figure(took.as_secs_f64(), "s"), Aim::Target(20.0));
-    let idle = Idle::measure(arguments, &pids(&lab.status()?.hosts)?, &UPLINKS)?;
+    let idle = Idle::measure(arguments.settle, arguments.window, &pids(&lab.status()?.hosts)?, &UPLINKS)?;
     let label = |what: &str| format!("idle agent of 5×4: {what}");
     let rss = &idle.rss;
     figures.row(&label("RSS, mean"), Figure(rss.mean(), "MB"), Aim::None);
@@ -154,9 +155,9 @@ fn small(arguments: &Arguments, binary: &Path, figures: &mut Table, peers: &mut 
 /// The lab of 32 hosts with 4 containers each.
 fn large(arguments: &Arguments, binary: &Path, figures: &mut Table) -> Result<(), String> {
     let hosts = arguments.large;
-    let (lab, took) = Lab::up(binary, hosts, 4)?;
+    let (lab, took) = Lab::up(LAB, binary, hosts, 4)?;
     figures.row(&format!("lab {hosts}×4 up"), Figure(took.as_secs_f64(), "s"), Aim::Target(60.0));
-    let idle = Idle::measure(arguments, &pids(&lab.status()?.hosts)?, &UPLINKS)?;
+    let idle = Idle::measure(arguments.settle, arguments.window, &pids(&lab.status()?.hosts)?, &UPLINKS)?;
     let label = |what: &str| format!("{hosts} idle agents: {what}");
     figures.row(&label("RSS, sum"), Figure(idle.rss.sum(), "MB"), Aim::Target(600.0));
     figures.row(&label("RSS of them alone, sum"), Figure(idle.alone.sum(), "MB"), Aim::None);
@@ -166,90 +167,6 @@ fn large(arguments: &Arguments, binary: &Path, figures: &mut Table) -> Result<()
     figures.row(&label("CPU, sum"), Figure(idle.cpu.sum(), "% of a core"), Aim::None);
     figures.row(&label("sent by one, mean"), Figure(idle.sent().0 / 1000.0, "kB/s"), Aim::Later(8.0));
     Ok(())
-}
-
-/// What agents are and do when nothing happens. An agent and its exec-runner count together, except where said.
-struct Idle {
-    /// In MB.
-    rss: Sample,
-    /// RSS of agents without what they run, in MB.
-    alone: Sample,
-    /// In MB.
-    pss: Sample,
-    /// In MB.
-    anonymous: Sample,
-    /// Percent of a core.
-    cpu: Sample,
-    /// Of an agent's threads, a second.
-    waits: f64,
-    /// Of an agent.
-    threads: f64,
-    /// Bytes and frames a second that one agent's host sends on each interface, in their order.
-    traffic: Vec<(f64, f64)>,
-}
-
-impl Idle {
-    fn measure(arguments: &Arguments, agents: &[u32], interfaces: &[&str]) -> Result<Self, String> {
-        let window = arguments.window;
-        eprintln!("    settles for {} s, is measured for {window} s", arguments.settle);
-        thread::sleep(Duration::from_secs(arguments.settle));
-        let read = || -> std::io::Result<(Vec<f64>, u64, Vec<Sent>)> {
-            let cpu = |pid: &u32| {
-                process::kin(*pid)?.iter().chain([pid]).try_fold(0.0, |sum, pid| Ok(sum + process::cpu_seconds(*pid)?))
-            };
-            let cpu = agents.iter().map(cpu).collect::<std::io::Result<_>>()?;
-            let waits = agents.iter().try_fold(0, |sum, pid| process::waits(*pid).map(|waits| sum + waits))?;
-            let each = interfaces.iter().map(|interface| {
-                agents.iter().try_fold(Sent::default(), |sum, pid| {
-                    let sent = process::sent(*pid, interface)?;
-                    Ok(Sent { bytes: sum.bytes + sent.bytes, packets: sum.packets + sent.packets })
-                })
-            });
-            Ok((cpu, waits, each.collect::<std::io::Result<_>>()?))
-        };
-        let count = agents.len() as f64;
-        let measured = || -> std::io::Result<Option<Self>> {
-            let start = Instant::now();
-            let before = read()?;
-            thread::sleep(Duration::from_secs(window));
-            let after = read()?;
-            let seconds = start.elapsed().as_secs_f64();
-            let memory = agents.iter().map(|pid| process::memory(*pid)).collect::<std::io::Result<Vec<_>>>()?;
-            let mut kin = Vec::new();
-            for pid in agents {
-                let each = process::kin(*pid)?.into_iter().map(process::memory);
-                kin.push(each.sum::<std::io::Result<Memory>>()?);
-            }
-            let threads = agents.iter().try_fold(0, |sum, pid| process::threads(*pid).map(|threads| sum + threads))?;
-            let cpu = after.0.iter().zip(&before.0).map(|(after, before)| (after - before) / seconds * 100.0);
-            let both = |of: fn(&Memory) -> u64| {
-                Sample::new(memory.iter().zip(&kin).map(|(agent, kin)| (of(agent) + of(kin)) as f64 / MB))
-            };
-            let traffic = after.2.iter().zip(&before.2).map(|(after, before)| {
-                let sent = *after - *before;
-                (sent.bytes as f64 / seconds / count, sent.packets as f64 / seconds / count)
-            });
-            Ok((|| {
-                Some(Self {
-                    rss: both(|memory| memory.rss)?,
-                    alone: Sample::new(memory.iter().map(|memory| memory.rss as f64 / MB))?,
-                    pss: both(|memory| memory.pss)?,
-                    anonymous: both(|memory| memory.anonymous)?,
-                    cpu: Sample::new(cpu)?,
-                    waits: after.1.saturating_sub(before.1) as f64 / seconds / count,
-                    threads: threads as f64 / count,
-                    traffic: traffic.collect(),
-                })
-            })())
-        };
-        let idle = measured().map_err(|error| format!("measure idle agents: {error}"))?;
-        idle.ok_or_else(|| "there are no agents to measure".to_owned())
-    }
-
-    /// Bytes and frames a second on all interfaces.
-    fn sent(&self) -> (f64, f64) {
-        self.traffic.iter().fold((0.0, 0.0), |(bytes, frames), (b, f)| (bytes + b, frames + f))
-    }
 }
 
 /// Kills services in turn, each at another moment between two probes, while all hosts are watched.
@@ -306,7 +223,7 @@ fn agents_killed(lab: &Lab, kills: u16, figures: &mut Table) -> Result<Option<Sa
         let told = observers.until("a host whose agent was killed is down", start, LONG, down)?;
         last.extend(told.iter().max().map(|at| at.duration_since(start).as_secs_f64()));
         lab.fault(&Fault::Start { host: victim.clone() })?;
-        lab.until_well()?;
+        until_well(lab)?;
         // So that the next kill meets agents at rest.
         thread::sleep(Duration::from_secs(5));
     }
@@ -335,12 +252,10 @@ struct Compared {
 
 fn against_serf(arguments: &Arguments, lab: &Lab) -> Result<Compared, String> {
     let program = &arguments.serf;
-    let output = Command::new(program).arg("version").output();
-    let output = output.map_err(|error| format!("run {}: {error}; install the package serf", program.display()))?;
-    let version = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned();
+    let version = bench::serf::version(program)?;
     let hosts = lab.status()?.hosts;
     let mut serf = Serf::up(program, &hosts)?;
-    let idle = Idle::measure(arguments, &serf.pids(), &[serf::INTERFACE])?;
+    let idle = Idle::measure(arguments.settle, arguments.window, &serf.pids(), &[serf::INTERFACE])?;
     let mut last = Vec::new();
     for kill in 0..arguments.host_kills {
         let told = serf.kill(usize::from(kill) % hosts.len())?;
@@ -350,55 +265,15 @@ fn against_serf(arguments: &Arguments, lab: &Lab) -> Result<Compared, String> {
     Ok(Compared { version: format!("serf {version}"), idle, down: Sample::new(last) })
 }
 
-/// A lab that goes when this is dropped.
-struct Lab;
-
-impl Lab {
-    /// Takes down what an earlier run left, makes a lab, and says how long the second took.
-    fn up(binary: &Path, hosts: u16, containers: u16) -> Result<(Self, Duration), String> {
-        lab::down(Some(LAB)).map_err(|error| error.to_string())?;
-        let options = UpOptions {
-            name: LAB.into(),
-            hosts,
-            containers,
-            mode: Mode::Switched,
-            dir: None,
-            binary: binary.to_owned(),
-        };
-        // Before there is anything to take down: what `up` leaves after a failure goes with it.
-        let guard = Self;
-        let start = Instant::now();
-        let up = lab::up(&options, &mut |step| eprintln!("{:>6.1} s  {step}", start.elapsed().as_secs_f32()));
-        up.map_err(|error| error.to_string())?;
-        Ok((guard, start.elapsed()))
-    }
-
-    fn status(&self) -> Result<LabStatus, String> {
-        lab::status(Some(LAB)).map_err(|error| error.to_string())
-    }
-
-    fn fault(&self, fault: &Fault) -> Result<(), String> {
-        lab::fault(Some(LAB), fault).map_err(|error| error.to_string())
-    }
-
-    /// Waits until every host sees all hosts alive and their services passing.
-    fn until_well(&self) -> Result<(), String> {
-        let LabStatus { hosts, containers, .. } = self.status()?;
-        let well = wait::until::<v1::Host>(&hosts.iter().collect::<Vec<_>>(), LONG, |_, seen| {
-            let passing = |host: &&v1::Host| host.digest.is_some_and(|digest| digest.passing == u32::from(containers));
-            let well = seen.values().filter(|host| host.state() == State::Alive).filter(passing).count();
-            if well == hosts.len() { Ok(()) } else { Err(format!("{well} of {} hosts are well", hosts.len())) }
-        });
-        well.map_err(|error| error.to_string())
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if let Err(error) = lab::down(Some(LAB)) {
-            eprintln!("bench-agent: the lab is not down: {error}");
-        }
-    }
+/// Waits until every host sees all hosts alive and their services passing.
+fn until_well(lab: &Lab) -> Result<(), String> {
+    let LabStatus { hosts, containers, .. } = lab.status()?;
+    let well = wait::until::<v1::Host>(&hosts.iter().collect::<Vec<_>>(), LONG, |_, seen| {
+        let passing = |host: &&v1::Host| host.digest.is_some_and(|digest| digest.passing == u32::from(containers));
+        let well = seen.values().filter(|host| host.state() == State::Alive).filter(passing).count();
+        if well == hosts.len() { Ok(()) } else { Err(format!("{well} of {} hosts are well", hosts.len())) }
+    });
+    well.map_err(|error| error.to_string())
 }
 
 /// The probe of the first service that a host tells of.
@@ -415,39 +290,4 @@ fn wait_for_probe(host: &HostStatus) -> Result<v1::Probe, String> {
 
 fn duration(duration: Option<prost_types::Duration>) -> Duration {
     duration.and_then(|duration| duration.try_into().ok()).unwrap_or_default()
-}
-
-fn pids(hosts: &[HostStatus]) -> Result<Vec<u32>, String> {
-    let pid = |host: &HostStatus| host.pid.ok_or_else(|| format!("the agent of {} has ended", host.name));
-    hosts.iter().map(pid).collect()
-}
-
-/// The program in the directory above that of this example.
-fn beside() -> Option<PathBuf> {
-    Some(std::env::current_exe().ok()?.parent()?.parent()?.join("ringmesh"))
-}
-
-/// Takes the lab down, with all that runs in its namespaces, before a signal ends this program.
-fn clear_up_on_signals() -> Result<(), String> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("start a runtime: {error}"))?;
-    let signals = runtime.block_on(async {
-        let of = |kind| signal(kind).map_err(|error| format!("listen to signals: {error}"));
-        Ok::<_, String>((of(SignalKind::interrupt())?, of(SignalKind::terminate())?, of(SignalKind::hangup())?))
-    });
-    let (mut interrupt, mut terminate, mut hangup) = signals?;
-    thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
-            }
-        });
-        eprintln!("bench-agent: ended by a signal; takes the lab down");
-        drop(Lab);
-        std::process::exit(130);
-    });
-    Ok(())
 }

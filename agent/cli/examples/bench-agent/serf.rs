@@ -6,13 +6,15 @@ use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Child,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use ringmesh_agentd::lab::HostStatus;
+
+use crate::bench::serf;
 
 /// The interface that serf uses.
 pub(crate) const INTERFACE: &str = "up-a";
@@ -64,21 +66,8 @@ impl<'a> Serf<'a> {
     }
 
     fn spawn(&self, index: usize, host: &HostStatus) -> Result<Child, String> {
-        // The first agent finds nobody when it joins itself; one that is started again must not do so.
-        let peer = if index == 0 { 2 } else { 1 };
         let failed = |error| format!("start serf on {}: {error}", host.name);
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", &host.netns])
-            .arg(self.program)
-            .args(["agent", &format!("-node={}", host.name), &format!("-bind=10.77.0.{}", index + 1)])
-            .args(["-rpc-addr=127.0.0.1:7373", &format!("-retry-join=10.77.0.{peer}"), "-retry-interval=1s"])
-            // Kind to serf: with one it needs less memory and less time.
-            .env("GOMAXPROCS", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(failed)?;
+        let mut child = serf::command(self.program, index, host).spawn().map_err(failed)?;
         let log = BufReader::new(child.stdout.take().expect("it is piped"));
         let logs = self.logs.clone();
         thread::spawn(move || {
@@ -101,7 +90,7 @@ impl<'a> Serf<'a> {
                 let who = awaited.iter().map(|(index, _)| index).collect::<BTreeSet<_>>().len();
                 format!("{who} serf agents logged no {event} within {} s", within.as_secs())
             })?;
-            let subject = line.split_once(event).and_then(|(_, rest)| rest.strip_prefix(": ")?.split(' ').next());
+            let subject = serf::subject(&line, event);
             let Some(name) = names.iter().find(|name| subject == Some(**name)) else { continue };
             if awaited.remove(&(index, *name)) && !awaited.iter().any(|(other, _)| *other == index) {
                 told.push(at);

@@ -1,6 +1,6 @@
-//! Rows of figures, as a Markdown table that can be read on a terminal too.
+//! Rows of figures with what they are held against.
 
-use std::fmt::Write as _;
+use crate::bench::sample::{number, table};
 
 /// A value with its unit.
 #[derive(Clone, Copy)]
@@ -58,25 +58,7 @@ impl Table {
 
     /// With the heads of its columns; nothing when there are no rows.
     pub(crate) fn render(&self, heads: [&str; 4]) -> String {
-        if self.rows.is_empty() {
-            return String::new();
-        }
-        let heads = heads.map(str::to_owned);
-        let width = |column: usize| {
-            self.rows.iter().chain([&heads]).map(|row| row[column].chars().count()).max().unwrap_or(0).max(3)
-        };
-        let widths: [usize; 4] = std::array::from_fn(width);
-        let mut text = String::new();
-        let mut line = |cells: &[String; 4]| {
-            let [a, b, c, d] = cells;
-            let [wa, wb, wc, wd] = widths;
-            // A String takes whatever is written.
-            let _ = writeln!(text, "| {a:wa$} | {b:>wb$} | {c:>wc$} | {d:>wd$} |");
-        };
-        line(&heads);
-        line(&widths.map(|width| "-".repeat(width)));
-        self.rows.iter().for_each(line);
-        text
+        table(heads, &self.rows)
     }
 
     fn push(&mut self, row: [String; 4]) {
@@ -84,45 +66,4 @@ impl Table {
         eprintln!("    {name}: {measured}  {target}  {ratio}");
         self.rows.push(row);
     }
-}
-
-/// A sample of durations or sizes, sorted.
-pub(crate) struct Sample(Vec<f64>);
-
-impl Sample {
-    /// `None` when there is nothing in it.
-    pub(crate) fn new(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<_> = values.into_iter().collect();
-        values.sort_by(f64::total_cmp);
-        (!values.is_empty()).then_some(Self(values))
-    }
-
-    /// The smallest value that is not exceeded by this share of the sample, 0 to 1; 1 is the largest.
-    pub(crate) fn quantile(&self, share: f64) -> f64 {
-        let rank = (share * self.0.len() as f64).ceil() as usize;
-        self.0[rank.clamp(1, self.0.len()) - 1]
-    }
-
-    pub(crate) fn mean(&self) -> f64 {
-        self.0.iter().sum::<f64>() / self.0.len() as f64
-    }
-
-    pub(crate) fn max(&self) -> f64 {
-        self.quantile(1.0)
-    }
-
-    pub(crate) fn sum(&self) -> f64 {
-        self.0.iter().sum()
-    }
-}
-
-/// Three digits that count.
-fn number(value: f64) -> String {
-    let decimals = match value.abs() {
-        v if v >= 99.95 || v == v.trunc() => 0,
-        v if v >= 9.995 => 1,
-        v if v >= 0.9995 => 2,
-        _ => 3,
-    };
-    format!("{value:.decimals$}")
 }

@@ -50,6 +50,8 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "HOST")]
     on: Option<String>,
     #[command(flatten)]
+    zone: args::InZone,
+    #[command(flatten)]
     selector: args::Selector,
     #[command(flatten)]
     watch: args::Watch,
@@ -66,12 +68,12 @@ pub(crate) async fn run(context: &Context, command: ContainerCommand) -> Result<
     let mut client = client!(context, ContainersClient);
     match command {
         ContainerCommand::List(args) => {
-            let (host, labels) = (args.on.unwrap_or_default(), args.selector.labels());
+            let (host, labels, zone) = (args.on.unwrap_or_default(), args.selector.labels(), args.zone.name());
             if args.watch.watch {
                 let stream = context.call(client.watch_containers(WatchContainersRequest { host, labels })).await?;
                 return watch::list(context, stream).await;
             }
-            let answer = context.call(client.list_containers(ListContainersRequest { host, labels })).await?;
+            let answer = context.call(client.list_containers(ListContainersRequest { host, labels, zone })).await?;
             context.printer.list(answer.containers)?;
             note_missing(&answer.sources, Container::PLURAL);
             Ok(())

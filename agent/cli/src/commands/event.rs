@@ -27,7 +27,8 @@ pub(crate) enum EventCommand {
 Examples:
   ringmesh event list --limit 20
   ringmesh event list --on h3 -o wide
-  ringmesh event list --kind host-down -o json"
+  ringmesh event list --kind host-down -o json
+  ringmesh event list --zone east     of another zone all, not just what was told to all"
     )]
     List(ListArgs),
     /// Print events as they happen, until ^C.
@@ -56,6 +57,8 @@ pub(crate) struct ListArgs {
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
+    zone: args::InZone,
+    #[command(flatten)]
     watch: args::Watch,
 }
 
@@ -70,14 +73,15 @@ pub(crate) struct WatchArgs {
 
 pub(crate) async fn run(context: &Context, command: EventCommand) -> Result<(), CliError> {
     match command {
-        EventCommand::List(ListArgs { limit, filter, watch: args::Watch { watch: false } }) => {
+        EventCommand::List(ListArgs { limit, filter, zone, watch: args::Watch { watch: false } }) => {
             let mut client = client!(context, EventsClient);
             let Filter { on, kind } = filter;
-            let request = ListEventsRequest { limit, host: on.unwrap_or_default(), kind: kind.unwrap_or_default() };
+            let (host, kind) = (on.unwrap_or_default(), kind.unwrap_or_default());
+            let request = ListEventsRequest { limit, host, kind, zone: zone.name() };
             let answer = context.call(client.list_events(request)).await?;
             context.printer.list_in_order(&answer.events)
         }
-        EventCommand::List(ListArgs { limit: backlog, filter, watch: args::Watch { watch: true } })
+        EventCommand::List(ListArgs { limit: backlog, filter, watch: args::Watch { watch: true }, .. })
         | EventCommand::Watch(WatchArgs { backlog, filter }) => stream(context, backlog, filter).await,
     }
 }
@@ -109,6 +113,7 @@ impl Resource for Event {
         column("SEVERITY"),
         column("KIND"),
         column("ABOUT"),
+        wide("ZONE"),
         wide("ACCUSERS"),
         wide("ID"),
         column("TEXT"),
@@ -131,6 +136,7 @@ impl Resource for Event {
             Cell::styled(self.severity().as_str_name(), severity),
             Cell::new(&self.kind),
             Cell::new(about.join("/")),
+            Cell::new(&self.zone),
             Cell::new(self.accusers.join(",")),
             Cell::new(&self.id),
             Cell::new(&self.text),

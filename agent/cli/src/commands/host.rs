@@ -17,7 +17,7 @@ use crate::{
         Resource,
         details::Details,
         document::Canonical,
-        note,
+        note, note_missing,
         style::Style,
         table::{Cell, Column, Table, column, printable, wide},
         time,
@@ -33,10 +33,11 @@ pub(crate) enum HostCommand {
         after_help = "\
 Examples:
   ringmesh host list -o wide
-  ringmesh host list --watch
+  ringmesh host list --watch               those of the zone of the host that answers
+  ringmesh host list --zone east
   ringmesh host list -o json | jq -r '.[] | select(.state != \"alive\") | .name'"
     )]
-    List(args::Watch),
+    List(ListArgs),
     /// Show all that is known of a host.
     Show(HostArg),
     /// Say who accuses a host of being unreachable, on what evidence, and when.
@@ -68,6 +69,14 @@ pub(crate) struct RevokeArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    zone: args::InZone,
+    #[command(flatten)]
+    watch: args::Watch,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct HostArg {
     /// Name or id.
     host: String,
@@ -75,12 +84,14 @@ pub(crate) struct HostArg {
 
 pub(crate) async fn run(context: &Context, command: HostCommand) -> Result<(), CliError> {
     match command {
-        HostCommand::List(args::Watch { watch: false }) => {
+        HostCommand::List(ListArgs { zone, watch: args::Watch { watch: false } }) => {
             let mut client = client!(context, HostsClient);
-            let answer = context.call(client.list_hosts(ListHostsRequest {})).await?;
-            context.printer.list(answer.hosts)
+            let answer = context.call(client.list_hosts(ListHostsRequest { zone: zone.name() })).await?;
+            context.printer.list(answer.hosts)?;
+            note_missing(&answer.sources, Host::PLURAL);
+            Ok(())
         }
-        HostCommand::List(args::Watch { watch: true }) => {
+        HostCommand::List(ListArgs { watch: args::Watch { watch: true }, .. }) => {
             let mut client = client!(context, HostsClient);
             let stream = context.call(client.watch_hosts(WatchHostsRequest {})).await?;
             watch::list(context, stream).await

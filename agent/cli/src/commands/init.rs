@@ -34,6 +34,9 @@ pub(super) struct HostArgs {
     /// Where keys and state are kept [default: from the file, else /var/lib/ringmesh].
     #[arg(long, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
+    /// The zone that this host is in [default: from the file, else default].
+    #[arg(long)]
+    pub(super) zone: Option<String>,
 }
 
 /// Make a new cluster, with this host as its first.
@@ -51,9 +54,9 @@ pub(crate) struct InitArgs {
 }
 
 pub(crate) fn run(args: InitArgs) -> Result<(), CliError> {
-    let HostArgs { config: config_path, name, uplink_a, uplink_b, state_dir } = args.host;
+    let HostArgs { config: config_path, name, uplink_a, uplink_b, state_dir, zone } = args.host;
     let config = config_path.clone();
-    let outcome = init(&InitOptions { config_path, name, uplink_a, uplink_b, state_dir })
+    let outcome = init(&InitOptions { config_path, name, uplink_a, uplink_b, state_dir, zone })
         .map_err(|error| CliError::failed(&error))?;
     note(&format!("made cluster {} with this host, {} ({})", outcome.cluster, outcome.name, outcome.host));
     next_steps(&config, outcome.config_written, outcome.has_uplink_b);

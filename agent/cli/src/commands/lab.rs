@@ -31,6 +31,7 @@ Needs root. Every host is a network namespace with two uplinks and an agent of i
 Examples:
   ringmesh lab up
   ringmesh lab up --hosts 32 --containers 2
+  ringmesh lab up --hosts 9 --zones 3
   ringmesh host list && ringmesh ring show
   ringmesh lab down")]
     Up(UpArgs),
@@ -67,6 +68,9 @@ pub(crate) struct UpArgs {
     /// How many containers on each.
     #[arg(long, value_name = "K", default_value_t = 4, value_parser = clap::value_parser!(u16).range(0..=64))]
     containers: u16,
+    /// How many zones; the hosts are dealt out to them in turn.
+    #[arg(long, value_name = "Z", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    zones: u16,
     /// How the uplinks are wired.
     #[arg(long, value_enum, default_value_t = Wiring::Switched)]
     mode: Wiring,
@@ -202,9 +206,10 @@ fn up(printer: &Printer, args: UpArgs) -> Result<(), CliError> {
         Wiring::Switched => Mode::Switched,
         Wiring::Cabled => Mode::Cabled,
     };
-    let UpArgs { hosts, containers, dir, name, .. } = args;
+    let UpArgs { hosts, containers, zones, dir, name, .. } = args;
     let mut progress = Progress::new();
-    let status = lab::up(&UpOptions { name, hosts, containers, mode, dir, binary }, &mut |step| progress.step(step));
+    let status =
+        lab::up(&UpOptions { name, hosts, containers, zones, mode, dir, binary }, &mut |step| progress.step(step));
     progress.end();
     let status = status.map_err(|error| failed(&error))?;
     show(printer, &status)?;

@@ -25,6 +25,7 @@ pub(crate) mod ring;
 pub(crate) mod service;
 pub(crate) mod token;
 pub(crate) mod version;
+pub(crate) mod zone;
 
 /// Runs one command to its exit status.
 pub(crate) fn run(cli: Cli) -> ExitCode {
@@ -49,6 +50,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Token(command) => ask(token::run(&context, command)),
         Command::Leave(args) => ask(leave::run(&context, &args)),
         Command::Host(command) => ask(host::run(&context, command)),
+        Command::Zone(command) => ask(zone::run(&context, command)),
         Command::Ring(command) => ask(ring::run(&context, command)),
         Command::Link(command) => ask(link::run(&context, command)),
         Command::Container(command) => ask(container::run(&context, command)),

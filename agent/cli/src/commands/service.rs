@@ -53,6 +53,8 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "CONTAINER")]
     container: Option<String>,
     #[command(flatten)]
+    zone: args::InZone,
+    #[command(flatten)]
     selector: args::Selector,
     #[command(flatten)]
     watch: args::Watch,
@@ -70,13 +72,13 @@ pub(crate) async fn run(context: &Context, command: ServiceCommand) -> Result<()
     match command {
         ServiceCommand::List(args) => {
             let (host, container) = (args.on.unwrap_or_default(), args.container.unwrap_or_default());
-            let labels = args.selector.labels();
+            let (labels, zone) = (args.selector.labels(), args.zone.name());
             if args.watch.watch {
                 let request = WatchServicesRequest { host, container, labels };
                 let stream = context.call(client.watch_services(request)).await?;
                 return watch::list(context, stream).await;
             }
-            let request = ListServicesRequest { host, container, labels };
+            let request = ListServicesRequest { host, container, labels, zone };
             let answer = context.call(client.list_services(request)).await?;
             context.printer.list(answer.services)?;
             note_missing(&answer.sources, Service::PLURAL);

@@ -39,6 +39,8 @@ messages!(
     WatchLinksResponse,
     WatchRingsResponse,
     WatchServicesResponse,
+    WatchZonesResponse,
+    Zone,
 );
 
 static POOL: LazyLock<Result<DescriptorPool, String>> =

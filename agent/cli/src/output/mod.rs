@@ -184,5 +184,6 @@ pub(crate) fn note_missing(sources: &[Source], plural: &str) {
 /// "h3 did not answer: …; its containers are missing"
 pub(crate) fn missing(source: &Source, plural: &str) -> String {
     let why = if source.error.is_empty() { "no reason given" } else { &source.error };
-    format!("{} did not answer: {}; its {plural} are missing", one_line(&source.host), one_line(why))
+    let who = if source.host.is_empty() { format!("zone {}", source.zone) } else { source.host.clone() };
+    format!("{} did not answer: {}; its {plural} are missing", one_line(&who), one_line(why))
 }

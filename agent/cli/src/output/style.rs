@@ -33,9 +33,9 @@ impl Style {
     /// Of a state, as the API writes it.
     pub(crate) fn of_state(state: &str) -> Self {
         match state {
-            "alive" | "up" | "passing" | "running" => Self::Good,
+            "alive" | "up" | "passing" | "running" | "reachable" => Self::Good,
             "suspect" | "degraded" | "warning" | "paused" | "isolated" | "created" => Self::Warn,
-            "down" | "critical" | "absent" | "stopped" => Self::Bad,
+            "down" | "critical" | "absent" | "stopped" | "unreachable" => Self::Bad,
             "left" | "unknown" | "none" | "info" | "-" => Self::Dim,
             _ => Self::Plain,
         }

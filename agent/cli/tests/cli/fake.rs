@@ -64,6 +64,7 @@ impl Agent {
                     .add_service(containers_server::ContainersServer::new(fake.clone()))
                     .add_service(services_server::ServicesServer::new(fake.clone()))
                     .add_service(events_server::EventsServer::new(fake.clone()))
+                    .add_service(zones_server::ZonesServer::new(fake.clone()))
                     .add_service(agent_server::AgentServer::new(fake))
                     .serve_with_incoming(UnixListenerStream::new(listener));
                 tokio::select! {
@@ -191,6 +192,37 @@ impl Fake {
         ])
     }
 
+    fn zones(&self) -> Vec<Zone> {
+        let delegate = |number: u32| ZoneDelegate {
+            name: format!("h{number}"),
+            id: format!("0000000{number}"),
+            address: format!("10.77.0.{number}:7400"),
+            address_b: String::new(),
+        };
+        let east = Zone {
+            name: "east".into(),
+            id: "00000001".into(),
+            state: zone::State::Reachable.into(),
+            since: self.at(0),
+            hosts: 5,
+            alive: 4,
+            down: 1,
+            digest: Some(Digest { containers: 20, running: 16, services: 20, passing: 15, ..Default::default() }),
+            delegates: vec![delegate(1), delegate(2)],
+            observed_at: self.at(0),
+            local: true,
+            ..Default::default()
+        };
+        let west = Zone {
+            name: "west".into(),
+            id: "00000002".into(),
+            state: zone::State::Unreachable.into(),
+            local: false,
+            ..east.clone()
+        };
+        vec![west, east]
+    }
+
     fn container(&self, host: &str, name: &str) -> Container {
         Container {
             name: name.into(),
@@ -286,7 +318,7 @@ impl hosts_server::Hosts for Fake {
 
     async fn list_hosts(&self, request: Request<ListHostsRequest>) -> Answer<ListHostsResponse> {
         self.take(request).await?;
-        Ok(Response::new(ListHostsResponse { hosts: self.hosts(), answered_by: "h1".into() }))
+        Ok(Response::new(ListHostsResponse { hosts: self.hosts(), answered_by: "h1".into(), sources: Vec::new() }))
     }
 
     async fn get_host(&self, request: Request<GetHostRequest>) -> Answer<Host> {
@@ -305,6 +337,28 @@ impl hosts_server::Hosts for Fake {
             message(change::Kind::Updated, Some(self.host(2, host::State::Suspect))),
             message(change::Kind::Removed, Some(self.host(2, host::State::Left))),
         ])
+    }
+}
+
+#[tonic::async_trait]
+impl zones_server::Zones for Fake {
+    type WatchZonesStream = Watch<WatchZonesResponse>;
+
+    async fn list_zones(&self, request: Request<ListZonesRequest>) -> Answer<ListZonesResponse> {
+        self.take(request).await?;
+        Ok(Response::new(ListZonesResponse { zones: self.some(self.zones()), answered_by: "h1".into() }))
+    }
+
+    async fn get_zone(&self, request: Request<GetZoneRequest>) -> Answer<Zone> {
+        let name = self.take(request).await?.name;
+        let found = self.zones().into_iter().find(|zone| zone.name == name);
+        found.map(Response::new).ok_or_else(|| Refusal::not_found(format!("there is no zone \"{name}\"")))
+    }
+
+    async fn watch_zones(&self, request: Request<WatchZonesRequest>) -> Answer<Self::WatchZonesStream> {
+        self.take(request).await?;
+        let synced = WatchZonesResponse { change: change::Kind::Synced as i32, zone: None };
+        Ok(Response::new(Box::pin(tokio_stream::iter([Ok(synced)]))))
     }
 }
 

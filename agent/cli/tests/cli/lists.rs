@@ -27,6 +27,32 @@ h10   down   down      degraded  4/4         7/8       97     default  3m
 }
 
 #[test]
+fn zone_list_and_show() {
+    let agent = Agent::start(Manner::default());
+    assert_eq!(
+        good(&agent, &["zone", "list"]),
+        "\
+NAME  STATE        HOSTS  DOWN  CONTAINERS  SERVICES  SCORE  DELEGATES  HEARD  SINCE
+east  reachable    4/5    1     16/20       15/20     0      h1,h2      3m     3m
+west  unreachable  4/5    1     16/20       15/20     0      h1,h2      3m     3m
+"
+    );
+    let shown = good(&agent, &["zone", "show", "west"]);
+    assert!(shown.contains("unreachable") && shown.contains("h2 (00000002) at 10.77.0.2:7400"), "{shown}");
+    let ran = finish(asking(&agent, &["zone", "show", "north"]));
+    assert_eq!(ran.err, "error: there is no zone \"north\": see `ringmesh zone list`\n");
+}
+
+#[test]
+fn a_list_may_be_of_one_zone_and_then_cannot_be_watched() {
+    let agent = Agent::start(Manner::default());
+    good(&agent, &["host", "list", "--zone", "east"]);
+    assert_eq!(agent.asked(), [r#"ListHostsRequest { zone: "east" }"#]);
+    let ran = finish(asking(&agent, &["host", "list", "--zone", "east", "--watch"]));
+    assert!(ran.err.contains("cannot be used with"), "{}", ran.err);
+}
+
+#[test]
 fn host_list_as_json() {
     let agent = Agent::start(Manner { at: Some(AT), ..Manner::default() });
     let text = good(&agent, &["-o", "json", "host", "list"]);
@@ -125,9 +151,12 @@ web   h1    acme    running  passing  100    1         3m
 web   h2    acme    running  passing  100    1         3m
 "
     );
-    assert_eq!(agent.asked(), [r#"ListContainersRequest { host: "h1", labels: {"tier": "web", "zone": "b=c"} }"#]);
+    assert_eq!(
+        agent.asked(),
+        [r#"ListContainersRequest { host: "h1", labels: {"tier": "web", "zone": "b=c"}, zone: "" }"#]
+    );
     good(&agent, &["service", "list", "-l", "a=b", "--container", "web"]);
-    assert_eq!(agent.asked()[1], r#"ListServicesRequest { host: "", container: "web", labels: {"a": "b"} }"#);
+    assert_eq!(agent.asked()[1], r#"ListServicesRequest { host: "", container: "web", labels: {"a": "b"}, zone: "" }"#);
     let shown = good(&agent, &["container", "show", "h2/web"]);
     assert!(shown.starts_with("Name:       web\nHost:       h2\n"), "{shown}");
 }
@@ -232,7 +261,7 @@ TIME                      SEVERITY  KIND       ABOUT  TEXT
 2026-01-02T03:02:27.000Z  critical  host-down  h3     h3 is down, event 2
 "
     );
-    assert_eq!(agent.asked(), [r#"ListEventsRequest { limit: 2, host: "h3", kind: "host-down" }"#]);
+    assert_eq!(agent.asked(), [r#"ListEventsRequest { limit: 2, host: "h3", kind: "host-down", zone: "" }"#]);
     let json = good(&agent, &["event", "list", "-o", "json"]);
     let json: serde_json::Value = serde_json::from_str(&json).expect("one document");
     assert_eq!(json[1]["accusers"][1], "h4");

@@ -33,11 +33,16 @@ pub(crate) struct Lab {
 impl Lab {
     /// Takes down what an earlier run left and makes a lab.
     pub(crate) fn up(name: &'static str, hosts: u16, containers: u16) -> Self {
+        Self::up_in_zones(name, hosts, containers, 1)
+    }
+
+    /// The same with more than one zone.
+    pub(crate) fn up_in_zones(name: &'static str, hosts: u16, containers: u16, zones: u16) -> Self {
         lab::down(Some(name)).expect("nothing of an earlier run is left");
         let start = Instant::now();
         let lab = Self { name };
-        let options =
-            UpOptions { name: name.into(), hosts, containers, mode: Mode::Switched, dir: None, binary: BINARY.into() };
+        let (name_of, mode, binary) = (name.into(), Mode::Switched, BINARY.into());
+        let options = UpOptions { name: name_of, hosts, containers, zones, mode, dir: None, binary };
         let up = lab::up(&options, &mut |step| eprintln!("{:>6.1} s  {step}", start.elapsed().as_secs_f32()));
         up.unwrap_or_else(|error| panic!("{error}"));
         lab

@@ -22,6 +22,10 @@ use ringmesh_proto::{
 /// The most hosts of a pool, and so of records kept: a zone.
 pub const MAX_HOSTS: usize = 512;
 
+/// In the number of an event, sets what a delegate concluded for itself, as every host does, and tells other zones, apart from
+/// what it sends to all.
+pub(crate) const CONCLUDED: u32 = 1 << 31;
+
 /// The most accusations kept of one host; further accusers change nothing.
 const MAX_ACCUSERS: usize = 32;
 
@@ -149,8 +153,7 @@ impl Store {
             }
         }
         for record in gossip.events {
-            let fits = texts_fit(&[&record.kind, &record.container, &record.service, &record.text]);
-            if !fits || record.accusers.len() > MAX_ACCUSERS {
+            if !event_fits(&record) {
                 self.refused += 1;
             } else if self.events.accept(&record) {
                 new.events.push(record);
@@ -197,7 +200,7 @@ impl Store {
         if signed_differ {
             missing.signed = self.signed.all();
         }
-        SyncResponse { missing: Some(missing), members: Vec::new(), lack, covers, signed_differ }
+        SyncResponse { missing: Some(missing), lack, covers, signed_differ, ..SyncResponse::default() }
     }
 
     /// What a host lacks that named just these versions.
@@ -301,10 +304,18 @@ impl Store {
     }
 }
 
+/// Whether an event, be it of another zone, keeps to the bounds of what it says.
+pub(crate) fn event_fits(event: &EventRecord) -> bool {
+    texts_fit(&[&event.kind, &event.container, &event.service, &event.text, &event.host_name])
+        && event.accusers.len() <= MAX_ACCUSERS
+        && event.accuser_names.len() <= MAX_ACCUSERS
+        && event.accuser_names.iter().all(|name| name.len() <= MAX_TEXT)
+}
+
 /// This event's text, for people and for the API.
 pub fn event_id(event: &EventRecord, local: bool) -> String {
-    let mark = if local { "l" } else { "" };
-    format!("{}-{}-{mark}{}", HostId::new(event.origin), event.generation, event.seq)
+    let mark = if local || event.seq & CONCLUDED != 0 { "l" } else { "" };
+    format!("{}-{}-{mark}{}", HostId::new(event.origin), event.generation, event.seq & !CONCLUDED)
 }
 
 fn texts_fit(texts: &[&str]) -> bool {

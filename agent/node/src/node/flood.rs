@@ -10,7 +10,7 @@ use prost::Message;
 use ringmesh_proto::{
     HostId, Instant, Now, Uplink, frame,
     member::Member,
-    peer::{AccusationRecord, EventRecord, Gossip, GossipFrame, HostRecord, SignedRecord},
+    peer::{AccusationRecord, EventRecord, Gossip, GossipFrame, HostRecord, SignedRecord, ZoneRecord},
 };
 
 use super::{Class, Node, Output};
@@ -69,6 +69,11 @@ impl Outbox {
         self.put_host(record, Source::Several);
     }
 
+    /// Records of zones.
+    pub(super) fn add_zones(&mut self, records: Vec<ZoneRecord>) {
+        records.into_iter().for_each(|record| self.put_zone(record, Source::Several));
+    }
+
     /// What is new of what `from` sent.
     pub(super) fn relay(&mut self, new: Gossip, from: HostId) {
         let source = Source::Peer(from);
@@ -78,6 +83,13 @@ impl Outbox {
             batch.accusations.extend(new.accusations);
         }
         new.hosts.into_iter().for_each(|record| self.put_host(record, source));
+        new.zones.into_iter().for_each(|record| self.put_zone(record, source));
+    }
+
+    fn put_zone(&mut self, record: ZoneRecord, source: Source) {
+        let zones = &mut self.add(Class::Digest, source).zones;
+        zones.retain(|old| old.zone != record.zone);
+        zones.push(record);
     }
 
     /// Verified statements of the CA; as urgent as events.
@@ -143,9 +155,12 @@ impl Node {
     }
 
     /// In frames that are far below the bound of the receiver.
-    fn frames(&self, gossip: &Gossip) -> Vec<Bytes> {
-        let cluster = self.config.cluster.raw();
-        let frame = |part| frame::encode(&GossipFrame { version: frame::VERSION, cluster, gossip: Some(part) });
+    pub(super) fn frames(&self, gossip: &Gossip) -> Vec<Bytes> {
+        let (cluster, zone) = (self.config.cluster.raw(), self.zone.id.raw());
+        let frame = |part: Gossip| {
+            let gossip = Some(Gossip { zone, ..part });
+            frame::encode(&GossipFrame { version: frame::VERSION, cluster, gossip })
+        };
         split(gossip).into_iter().map(frame).collect()
     }
 
@@ -165,7 +180,8 @@ impl Node {
 
 /// The same gossip in parts, each of some [`PART`] bytes.
 fn split(gossip: &Gossip) -> Vec<Gossip> {
-    let mut parts = vec![Gossip::default()];
+    // A vector has a bound of its own.
+    let mut parts = vec![Gossip { has: gossip.has.clone(), ..Gossip::default() }];
     let mut room = PART;
     let mut part = |len: usize, add: &dyn Fn(&mut Gossip)| {
         if len > room {
@@ -177,6 +193,9 @@ fn split(gossip: &Gossip) -> Vec<Gossip> {
     };
     for record in &gossip.hosts {
         part(record.encoded_len(), &|out| out.hosts.push(record.clone()));
+    }
+    for record in &gossip.zones {
+        part(record.encoded_len(), &|out| out.zones.push(record.clone()));
     }
     for record in &gossip.accusations {
         part(record.encoded_len(), &|out| out.accusations.push(record.clone()));

@@ -33,6 +33,7 @@ impl Node {
         if matches!(self.leave, Leave::Not) {
             self.leave = Leave::Said(now.instant + STEP);
             self.own.leaving = true;
+            self.zone.dirty = true;
             self.write_record(now);
         }
     }

@@ -61,6 +61,7 @@ impl Node {
         self.own.written = Some(now.instant);
         self.own.shows = (self.health.revision(), self.overlay.revision());
         self.own.stale = false;
+        self.zone.stale = true;
         let record = self.make_record();
         self.store.put_own(now, record.clone());
         self.outbox.add_host(record);

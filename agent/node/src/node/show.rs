@@ -7,7 +7,7 @@ use std::{
 };
 
 use ringmesh_proto::{
-    HostId, Instant, Now, UnixMillis, Uplink,
+    HostId, Instant, Now, UnixMillis, Uplink, ZoneId,
     digest::Digest,
     peer::{AccusationRecord, EventRecord, HostRecord},
     v1,
@@ -78,14 +78,23 @@ impl Shown {
 impl Node {
     pub(super) fn shown_event(&mut self, event: &EventRecord, local: bool) {
         let severity = v1::event::Severity::try_from(event.severity as i32).unwrap_or_default();
+        // Of another zone's hosts nothing is known here: its event brings their names.
+        let foreign = event.zone != 0;
+        let host = match event.host {
+            _ if foreign => event.host_name.clone(),
+            0 => String::new(),
+            host => self.name_of(HostId::new(host)),
+        };
+        let accusers = || event.accusers.iter().map(|id| self.name_of(HostId::new(*id))).collect();
         let shown = v1::Event {
             time: Some(UnixMillis(event.unix_ms).into()),
             kind: event.kind.clone(),
-            host: self.name_of(HostId::new(event.host)),
+            host,
+            zone: if foreign { self.zones.name_of(ZoneId::new(event.zone)) } else { self.config.zone.clone() },
             container: event.container.clone(),
             service: event.service.clone(),
             severity: severity as i32,
-            accusers: event.accusers.iter().map(|id| self.name_of(HostId::new(*id))).collect(),
+            accusers: if foreign { event.accuser_names.clone() } else { accusers() },
             text: event.text.clone(),
             id: event_id(event, local),
         };
@@ -111,10 +120,13 @@ impl Node {
         let mut view = self.shown.view.clone();
         view.taken = now;
         view.name.clone_from(&self.config.name);
+        view.zone.clone_from(&self.config.zone);
         view.fingerprint = self.fingerprint();
         if self.shown.hosts || quiet {
             view.hosts = Arc::new(self.show_hosts(now));
             view.rings = Arc::new(self.show_rings());
+            view.zones = Arc::new(self.show_zones(now));
+            view.gateways = Arc::new(self.show_gateways());
             view.peers = Arc::new(self.show_peers());
             view.links = Arc::new(self.show_links(now, &view.peers));
         }
@@ -127,6 +139,10 @@ impl Node {
         }
         let mut counters = self.counters.clone();
         counters.insert("gossip_refused", self.store.refused());
+        let [events, digests, syncs] = self.trunk_outbox.dropped();
+        counters.insert("trunk_event_frames_dropped", events);
+        counters.insert("trunk_digest_frames_dropped", digests);
+        counters.insert("trunk_sync_frames_dropped", syncs);
         counters.insert("probes_postponed", self.health.postponed());
         view.counters = Arc::new(counters);
         self.shown.hosts = false;
@@ -181,7 +197,7 @@ impl Node {
                     version: record.version.clone(),
                     since: self.since.get(&member.id).map(|now| now.unix.into()),
                     heard_at: heard.map(|heard| heard.heard.unix.into()),
-                    digest: heard.map(|heard| show_digest(heard)),
+                    digest: heard.map(|heard| show_digest(&heard.digest)),
                     accusations: accusations.iter().map(|record| self.show_accusation(record)).collect(),
                     local: member.id == me.id,
                     certificate: show_certificate(record),
@@ -254,8 +270,8 @@ fn show_certificate(record: &HostRecord) -> Option<v1::HostCertificate> {
     })
 }
 
-fn show_digest(heard: &HeardRecord) -> v1::Digest {
-    let Digest { containers, running, services, passing, warning, critical, score, worst, .. } = heard.digest;
+pub(super) fn show_digest(digest: &Digest) -> v1::Digest {
+    let Digest { containers, running, services, passing, warning, critical, score, worst, .. } = *digest;
     v1::Digest {
         containers,
         running,
@@ -263,7 +279,7 @@ fn show_digest(heard: &HeardRecord) -> v1::Digest {
         passing,
         warning,
         critical,
-        unverified: heard.digest.unverified(),
+        unverified: digest.unverified(),
         score: u32::from(score),
         worst: i32::from(worst),
     }

@@ -57,7 +57,7 @@ impl Pair {
                 to.handle_gossip(now, id, frame.gossip.unwrap_or_default());
             }
             Output::Sync { request, .. } if !lost(1 - from, Uplink::B, None) => {
-                let response = to.handle_sync_request(&request);
+                let response = to.handle_sync_request(now, &request);
                 let me = to.me().id;
                 self.nodes[from].handle_sync_response(now, me, response);
             }
@@ -119,6 +119,8 @@ fn config(me: Member, known: Vec<Member>) -> Config {
         position: 0,
         known,
         forget_after: Duration::from_secs(3600),
+        zones: Vec::new(),
+        budgets: Budgets::default(),
         containers: Vec::new(),
         seed: u64::from(me.id.raw()),
     }

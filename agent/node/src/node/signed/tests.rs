@@ -34,12 +34,12 @@ fn a_record_is_given_to_who_lacks_it_and_believed_only_when_handed_in_verified()
     pair.run(Duration::from_secs(15), |_, _, _| false);
     assert!(pair.node(1).store.signed().all().is_empty());
     let request = ringmesh_proto::peer::SyncRequest::default();
-    let response = pair.node(0).handle_sync_request(&request);
+    let response = pair.node(0).handle_sync_request(now, &request);
     assert!(response.signed_differ);
     assert_eq!(response.missing.expect("it has something").signed, [trust(3)]);
     let digest = pair.node(0).store.signed().digest();
     let request = ringmesh_proto::peer::SyncRequest { signed_digest: digest, ..request };
-    let response = pair.node(0).handle_sync_request(&request);
+    let response = pair.node(0).handle_sync_request(now, &request);
     assert!(!response.signed_differ && response.missing.expect("records").signed.is_empty());
 }
 
