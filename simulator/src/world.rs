@@ -66,7 +66,7 @@ enum Event {
     Datagram { from: HostIndex, to: HostIndex, uplink: Uplink, bytes: Bytes },
     Gossip { from: HostIndex, to: HostIndex, uplink: Uplink, bytes: Bytes },
     SyncRequest { from: HostIndex, to: HostIndex, uplink: Uplink, request: SyncRequest },
-    SyncResponse { from: HostIndex, to: HostIndex, uplink: Uplink, response: SyncResponse },
+    SyncResponse { from: HostIndex, to: HostIndex, uplink: Uplink, response: Box<SyncResponse> },
     Probed { host: HostIndex, id: CheckId },
     Reached { host: HostIndex, of: HostId, uplink: Uplink, reach: Reach },
 }
@@ -323,9 +323,9 @@ impl World {
             Event::SyncRequest { from, to, uplink, request } => {
                 let response = node.handle_sync_request(now, &request);
                 let at = self.arrival();
-                self.push(at, Event::SyncResponse { from: to, to: from, uplink, response });
+                self.push(at, Event::SyncResponse { from: to, to: from, uplink, response: Box::new(response) });
             }
-            Event::SyncResponse { from, response, .. } => node.handle_sync_response(now, id(from), response),
+            Event::SyncResponse { from, response, .. } => node.handle_sync_response(now, id(from), *response),
             Event::Reached { of, uplink, reach, .. } => node.handle_reach(now, of, uplink, reach),
             Event::Probed { id, .. } => {
                 let reply =

@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use ringmesh_proto::{
-    HostId, Instant, Now, Uplink, ZoneId,
+    HostId, Instant, Now, ZoneId,
     member::Member,
     peer::{Delegate, EventKey, EventRecord, ZoneRecord, ZoneVector},
     zone_digest::ZoneDigest,
