@@ -73,7 +73,7 @@ enum Event {
     Datagram { from: HostIndex, to: HostIndex, uplink: Uplink, bytes: Bytes },
     Gossip { from: HostIndex, to: HostIndex, uplink: Uplink, bytes: Bytes },
     SyncRequest { from: HostIndex, to: HostIndex, uplink: Uplink, via: Option<HostIndex>, request: SyncRequest },
-    SyncResponse { from: HostIndex, to: HostIndex, uplink: Uplink, via: Option<HostIndex>, response: SyncResponse },
+    SyncResponse { from: HostIndex, to: HostIndex, uplink: Uplink, via: Option<HostIndex>, response: Box<SyncResponse> },
     Probed { host: HostIndex, id: CheckId },
     Reached { host: HostIndex, of: HostId, uplink: Uplink, reach: Reach },
 }
@@ -379,9 +379,9 @@ impl World {
             Event::SyncRequest { from, to, uplink, via, request } => {
                 let response = node.handle_sync_request(now, &request);
                 let at = self.arrival();
-                self.push(at, Event::SyncResponse { from: to, to: from, uplink, via, response });
+                self.push(at, Event::SyncResponse { from: to, to: from, uplink, via, response: Box::new(response) });
             }
-            Event::SyncResponse { from, response, .. } => node.handle_sync_response(now, id(from), response),
+            Event::SyncResponse { from, response, .. } => node.handle_sync_response(now, id(from), *response),
             Event::Reached { of, uplink, reach, .. } => node.handle_reach(now, of, uplink, reach),
             Event::Probed { id, .. } => {
                 let reply =

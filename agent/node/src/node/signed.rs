@@ -28,6 +28,9 @@ impl Node {
         for host in revoked {
             self.host_revoked(now, host);
         }
+        if !new.is_empty() {
+            self.signed_over_trunks(now, &new, from);
+        }
         self.outbox.relay_signed(new, from);
         self.settle(now);
     }

@@ -11,7 +11,7 @@ use ringmesh_proto::{
     HostId, Instant, Now, Uplink, ZoneId,
     datagram::Kind,
     member::Member,
-    peer::{EventRecord, Gossip},
+    peer::{EventRecord, Gossip, SignedRecord},
 };
 use ringmesh_topology::zone::{FULL_MESH_ZONES, trunk_places, zone_neighbours};
 
@@ -182,6 +182,16 @@ impl Node {
         self.drain_buckets(now);
     }
 
+    /// What the CA says goes to every zone.
+    pub(super) fn signed_over_trunks(&mut self, now: Now, new: &[SignedRecord], from: Option<HostId>) {
+        let up = self.trunks.iter().filter(|(_, trunk)| trunk.is_usable()).map(|(_, trunk)| trunk.peer.id);
+        let ends: Vec<HostId> = up.filter(|to| Some(*to) != from).collect();
+        for to in ends {
+            let gossip = Gossip { signed: new.to_vec(), ..Gossip::default() };
+            self.send_over_trunk(now, Traffic::Events, to, gossip);
+        }
+    }
+
     fn send_over_trunk(&mut self, now: Now, traffic: Traffic, to: HostId, gossip: Gossip) {
         if gossip == Gossip::default() {
             return;
@@ -212,7 +222,10 @@ impl Node {
             self.outbox.relay(Gossip { zones, events, ..Gossip::default() }, from, false);
         }
         if let Some(has) = gossip.has.filter(|_| self.zones.find(from).is_some()) {
-            let lacking = self.zone_lacking(now, &has, source);
+            let mut lacking = self.zone_lacking(now, &has, source);
+            if has.signed_digest != self.store.signed().digest() {
+                lacking.signed = self.store.signed().all();
+            }
             self.send_over_trunk(now, Traffic::Syncs, from, lacking);
         }
     }

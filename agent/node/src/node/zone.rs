@@ -347,7 +347,8 @@ impl Node {
 
     /// What this host has of zones, and of the events of other zones.
     pub(super) fn zone_vector(&self) -> ZoneVector {
-        ZoneVector { zones: self.zones.versions(), events: self.crossing.keys(Some(self.zone.id)) }
+        let signed_digest = self.store.signed().digest();
+        ZoneVector { zones: self.zones.versions(), events: self.crossing.keys(Some(self.zone.id)), signed_digest }
     }
 
     /// What a host lacks that has these, the events of the zone `but` left out.

@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use ringmesh_proto::{
-    HostId, Instant, Now, Uplink, ZoneId,
+    HostId, Instant, Now, ZoneId,
     member::Member,
     peer::{Delegate, EventKey, EventRecord, ZoneRecord, ZoneVector},
     zone_digest::ZoneDigest,
@@ -83,12 +83,12 @@ fn records_that_break_a_bound_or_have_the_id_of_another_zone_are_refused() {
 fn an_age_is_the_sum_of_the_times_at_all_who_passed_the_record_on() {
     let (mut one, mut two) = (Zones::new("a", &[]), Zones::new("b", &[]));
     one.accept(at(10), &record("east", 1, 1, 1, &[1]));
-    let sent = one.lacking(at(14), &ZoneVector { zones: two.versions(), events: Vec::new() });
+    let sent = one.lacking(at(14), &ZoneVector { zones: two.versions(), ..ZoneVector::default() });
     assert_eq!((sent.len(), sent[0].age_ms), (1, 4000));
     // The second's clock is another one.
     two.accept(at(1), &sent[0]);
     assert_eq!(two.heard(ZoneId::of("east")).unwrap().age(at(3)), SECOND * 6);
-    assert!(one.lacking(at(15), &ZoneVector { zones: two.versions(), events: Vec::new() }).is_empty());
+    assert!(one.lacking(at(15), &ZoneVector { zones: two.versions(), ..ZoneVector::default() }).is_empty());
 }
 
 #[test]

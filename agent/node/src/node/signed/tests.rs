@@ -33,7 +33,8 @@ fn a_record_is_given_to_who_lacks_it_and_believed_only_when_handed_in_verified()
     // The pair takes gossip as it comes, unverified: a node alone believes none of it.
     pair.run(Duration::from_secs(15), |_, _, _| false);
     assert!(pair.node(1).store.signed().all().is_empty());
-    let request = ringmesh_proto::peer::SyncRequest::default();
+    let zone = pair.node(0).zone.id.raw();
+    let request = ringmesh_proto::peer::SyncRequest { zone, ..Default::default() };
     let response = pair.node(0).handle_sync_request(now, &request);
     assert!(response.signed_differ);
     assert_eq!(response.missing.expect("it has something").signed, [trust(3)]);
