@@ -181,8 +181,10 @@ fn a_coordinate_that_cannot_be_is_counted_and_moves_nothing() {
     assert_ne!(before, ringmesh_topology::Coordinate::ORIGIN, "an honest one moves it");
     for (seq, position_us) in [(1000, vec![i32::MAX; 3]), (1001, vec![9_000_000; 3]), (1002, vec![0; 10_000])] {
         let coordinate = Some(v1::Coordinate { position_us, ..v1::Coordinate::default() });
-        let record = HostRecord { host: 1, generation, seq, name: "h1".into(), coordinate, ..HostRecord::default() };
-        node.handle_gossip(now, liar, Gossip { hosts: vec![record], ..Gossip::default() });
+        let named = HostRecord { name: "h1".into(), zone: node.config.zone.clone(), ..HostRecord::default() };
+        let record = HostRecord { host: 1, generation, seq, coordinate, ..named };
+        let zone = node.zone.id.raw();
+        node.handle_gossip(now, liar, Gossip { hosts: vec![record], zone, ..Gossip::default() });
         probe(node);
     }
     assert_eq!(node.store.host(liar).map(|heard| heard.record.seq), Some(1001), "the long one is not kept");
@@ -309,12 +311,16 @@ fn what_is_for_another_host_is_passed_on_once_and_within_a_bound() {
     }
     assert_eq!(passed, 64);
     // For this host itself it is gossip as any.
-    let before = node.store.duplicates();
+    let (before, zone) = (node.store.duplicates(), node.zone.id.raw());
     node.handle_relay(
         now,
         peer,
         me,
-        Gossip { events: vec![EventRecord { origin: 3, seq: 1, ..EventRecord::default() }; 2], ..Gossip::default() },
+        Gossip {
+            events: vec![EventRecord { origin: 3, seq: 1, ..EventRecord::default() }; 2],
+            zone,
+            ..Gossip::default()
+        },
     );
     assert_eq!(node.store.duplicates() - before, 1);
 }
