@@ -254,6 +254,9 @@ impl Node {
                     if self.zones.candidates(id).1 != before && id != self.zone.id {
                         self.persist();
                     }
+                    if id == self.zone.id {
+                        self.meet_delegates(now);
+                    }
                     self.trunk_outbox.add_zone(id, source);
                     self.zone_is_heard(now, id);
                     self.shown.hosts_stale();
@@ -265,6 +268,15 @@ impl Node {
             }
         }
         new
+    }
+
+    /// A record of this zone names hosts that this one does not know: two hosts founded it without knowing of each other, or it
+    /// was cut in two, and other zones know both parts.
+    fn meet_delegates(&mut self, now: Now) {
+        let delegates = self.zones.candidates(self.zone.id).0;
+        for member in delegates.into_iter().filter(|member| !self.has_left(member.id)).collect::<Vec<_>>() {
+            self.membership.meet(now.instant, member);
+        }
     }
 
     /// Two zones' names hash alike: to be told, but not with every record.
