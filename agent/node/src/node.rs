@@ -8,6 +8,7 @@ mod isolation;
 mod leave;
 mod record;
 mod show;
+mod show_zones;
 #[cfg(test)]
 mod tests;
 mod trunk;
