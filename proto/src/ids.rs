@@ -70,7 +70,7 @@ impl FromStr for ClusterId {
     }
 }
 
-/// A zone, one pool of gossip: the FNV-1a hash of its name (32 bits; Fowler, Noll, Vo, RFC 9923). Printed as eight hexadecimal
+/// A zone, one pool of gossip: the FNV-1a hash of its name (32 bits; Fowler, Noll, Vo). Printed as eight hexadecimal
 /// digits. Two names may hash alike, so that whoever meets a zone compares the names too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ZoneId(u32);

@@ -276,6 +276,21 @@ fn a_host_joins_through_another_zone_and_one_founds_a_zone() {
 }
 
 #[test]
+fn two_hosts_that_found_a_zone_at_once_find_each_other() {
+    for seed in SEEDS {
+        let mut world = converged(seed, 2, 4);
+        let known: Vec<HostIndex> = delegates(&world, 0).into_iter().chain(delegates(&world, 1)).collect();
+        for _ in 0..3 {
+            world.add_host_in("new", &known, Vec::new());
+        }
+        let took = world.run_until(SECOND * 30, |world| {
+            world.hosts().all(|at| world.view(at).zones.iter().any(|zone| zone.name == "new" && zone.alive == 3))
+        });
+        assert!(took.is_some_and(|took| took <= SECOND * 15), "seed {seed}: {took:?} {:#?}", describe(&world));
+    }
+}
+
+#[test]
 fn a_cluster_that_restarts_at_once_finds_its_zones_again() {
     for seed in SEEDS {
         let mut world = converged(seed, 3, 5);

@@ -1,6 +1,7 @@
 //! A lab end to end: real agents, real containers, real faults. Every wait is for something that the agents tell.
 
 mod common;
+mod lab_zones;
 
 use std::{
     process::{Command, Output},

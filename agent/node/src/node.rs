@@ -13,6 +13,7 @@ mod leave;
 mod record;
 mod relay;
 mod show;
+mod show_zones;
 mod signed;
 #[cfg(test)]
 mod tests;

@@ -399,6 +399,20 @@ impl Membership {
         }
     }
 
+    /// Calls a host that others say is a live member, unless it is known to be one.
+    pub fn meet(&mut self, now: Instant, member: Member) {
+        let lives = matches!(self.told.get(&member.id), Some((_, state)) if *state != SwimState::Down);
+        if lives || member.id == self.me().id || self.known.len() >= MAX_MEMBERS {
+            return;
+        }
+        let known = self.remember(now, member);
+        if member.generation > known.member.generation {
+            known.member = member;
+        }
+        known.gone = false;
+        self.call(now, member.id);
+    }
+
     /// Tells the others that this life ends on purpose. Nothing is sent after its messages are drained.
     pub fn leave(&mut self, now: Instant) {
         self.wheel.now = self.wake(now);

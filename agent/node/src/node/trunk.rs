@@ -124,7 +124,7 @@ impl Node {
         }
         for probe in probes {
             if probe.first {
-                self.greet(now, probe.to.id);
+                self.greet(now, probe.to);
             }
             let payload = link_probe(probe.number, true, probe.rtt);
             self.send_datagram(probe.to, probe.uplink, Kind::TrunkProbe, payload, 0);
@@ -132,21 +132,21 @@ impl Node {
         if self.trunk_outbox.next_vector <= now.instant {
             self.trunk_outbox.next_vector = now.instant + VECTOR_INTERVAL;
             let up = self.trunks.iter().filter(|(_, trunk)| trunk.is_usable());
-            for to in up.map(|(_, trunk)| trunk.peer.id).collect::<Vec<_>>() {
+            for to in up.map(|(_, trunk)| trunk.peer).collect::<Vec<_>>() {
                 self.send_vector(now, to);
             }
         }
     }
 
-    /// Introduces this zone to a host that may not know it: it answers only delegates that it knows.
-    fn greet(&mut self, now: Now, to: HostId) {
+    /// Introduces this zone to a host that may not know it, and asks what it has: both in one, for only who is introduced is
+    /// answered.
+    fn greet(&mut self, now: Now, to: Member) {
         let own = self.zones.heard(self.zone.id).map(|heard| heard.to_send(now));
-        let gossip = Gossip { zones: own.into_iter().collect(), ..Gossip::default() };
-        self.send_over_trunk(now, Traffic::Digests, to, gossip);
-        self.send_vector(now, to);
+        let (zones, has) = (own.into_iter().collect(), Some(self.zone_vector()));
+        self.send_over_trunk(now, Traffic::Digests, to, Gossip { zones, has, ..Gossip::default() });
     }
 
-    fn send_vector(&mut self, now: Now, to: HostId) {
+    fn send_vector(&mut self, now: Now, to: Member) {
         let has = Some(self.zone_vector());
         self.send_over_trunk(now, Traffic::Syncs, to, Gossip { has, ..Gossip::default() });
     }
@@ -161,11 +161,11 @@ impl Node {
             let zones = std::mem::take(&mut self.trunk_outbox.zones);
             let relays = self.zones.count() > FULL_MESH_ZONES;
             let own = self.zone.id;
-            let ends: Vec<(ZoneId, HostId)> = self
+            let ends: Vec<(ZoneId, Member)> = self
                 .trunks
                 .iter()
                 .filter(|(_, trunk)| trunk.is_usable())
-                .map(|((zone, _), trunk)| (zone, trunk.peer.id))
+                .map(|((zone, _), trunk)| (zone, trunk.peer))
                 .collect();
             for (to_zone, to) in ends {
                 let goes = |of: ZoneId, source: Option<ZoneId>| {
@@ -184,15 +184,15 @@ impl Node {
 
     /// What the CA says goes to every zone.
     pub(super) fn signed_over_trunks(&mut self, now: Now, new: &[SignedRecord], from: Option<HostId>) {
-        let up = self.trunks.iter().filter(|(_, trunk)| trunk.is_usable()).map(|(_, trunk)| trunk.peer.id);
-        let ends: Vec<HostId> = up.filter(|to| Some(*to) != from).collect();
+        let up = self.trunks.iter().filter(|(_, trunk)| trunk.is_usable()).map(|(_, trunk)| trunk.peer);
+        let ends: Vec<Member> = up.filter(|to| Some(to.id) != from).collect();
         for to in ends {
             let gossip = Gossip { signed: new.to_vec(), ..Gossip::default() };
             self.send_over_trunk(now, Traffic::Events, to, gossip);
         }
     }
 
-    fn send_over_trunk(&mut self, now: Now, traffic: Traffic, to: HostId, gossip: Gossip) {
+    fn send_over_trunk(&mut self, now: Now, traffic: Traffic, to: Member, gossip: Gossip) {
         if gossip == Gossip::default() {
             return;
         }
@@ -204,10 +204,7 @@ impl Node {
     fn drain_buckets(&mut self, now: Now) {
         for (place, class) in [Class::Event, Class::Digest, Class::Digest].into_iter().enumerate() {
             while let Some((to, bytes)) = self.trunk_outbox.buckets[place].pop(now.instant) {
-                let trunk = self.trunks.to(to).map(|(_, trunk)| (trunk.peer, trunk.uplink));
-                let Some((to, uplink)) = trunk.or_else(|| self.zones.find(to).map(|to| (to, Uplink::A))) else {
-                    continue;
-                };
+                let uplink = self.trunks.to(to.id).map_or(Uplink::A, |(_, trunk)| trunk.uplink);
                 self.outputs.push_back(Output::Gossip { to, uplink, class, bytes, second: false });
             }
         }
@@ -216,17 +213,21 @@ impl Node {
     /// A host of another zone says what it knows of zones.
     pub(super) fn learn_from_zone(&mut self, now: Now, from: HostId, gossip: Gossip) {
         let source = ZoneId::new(gossip.zone);
+        // A delegate that nobody has told us of says itself where it is.
+        let delegates = gossip.zones.iter().flat_map(|record| &record.delegates);
+        let mut members = delegates.filter_map(|delegate| Member::try_from(delegate.member.as_ref()?).ok());
+        let sender = self.zones.find(from).or_else(|| members.find(|member| member.id == from));
         let zones = self.accept_zones(now, gossip.zones, Some(source));
         let events = self.accept_crossing(gossip.events, Some(source));
         if !zones.is_empty() || !events.is_empty() {
             self.outbox.relay(Gossip { zones, events, ..Gossip::default() }, from, false);
         }
-        if let Some(has) = gossip.has.filter(|_| self.zones.find(from).is_some()) {
+        if let (Some(has), Some(sender)) = (gossip.has, sender) {
             let mut lacking = self.zone_lacking(now, &has, source);
             if has.signed_digest != self.store.signed().digest() {
                 lacking.signed = self.store.signed().all();
             }
-            self.send_over_trunk(now, Traffic::Syncs, from, lacking);
+            self.send_over_trunk(now, Traffic::Syncs, sender, lacking);
         }
     }
 
@@ -243,15 +244,17 @@ impl Node {
         if from < self.me().id {
             let rtt = (rtt_us != 0).then(|| Duration::from_micros(u64::from(rtt_us)));
             if self.trunks.handle_probe(now.instant, from, uplink, rtt) {
-                self.send_vector(now, from);
+                self.send_vector(now, to);
             }
         }
     }
 
     pub(super) fn handle_trunk_ack(&mut self, now: Now, from: HostId, uplink: Uplink, mut payload: Bytes) {
         let Ok(number) = payload.try_get_u64() else { return self.count("datagram_malformed") };
-        if self.trunks.handle_ack(now.instant, from, uplink, number) {
-            self.send_vector(now, from);
+        if self.trunks.handle_ack(now.instant, from, uplink, number)
+            && let Some(to) = self.trunks.to(from).map(|(_, trunk)| trunk.peer)
+        {
+            self.send_vector(now, to);
         }
     }
 

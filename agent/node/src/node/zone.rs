@@ -4,21 +4,20 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ringmesh_proto::{
-    HostId, Instant, Now, UnixMillis, Uplink, ZoneId,
+    HostId, Instant, Now, UnixMillis, ZoneId,
     digest::Digest,
     member::Member,
     peer::{Delegate, EventRecord, Gossip, HostRecord, ZoneRecord, ZoneVector},
-    v1::{self, event::Severity},
+    v1::event::Severity,
     zone_digest::ZoneDigest,
 };
 use ringmesh_topology::zone::delegates;
 
-use super::{Node, Way, show::show_digest};
+use super::Node;
 use crate::{
     gossip::CONCLUDED,
     membership::SwimState,
     overlay::Wiring,
-    view::Peer,
     zones::{Accepted, HeardZone, crosses},
 };
 
@@ -46,9 +45,9 @@ pub(super) struct OwnZone {
     /// Hosts that this host found down lately, while another one spoke for the zone.
     concluded: Vec<(Instant, EventRecord)>,
     /// Zones of which nothing has come for long, and since when they are so.
-    lost: BTreeMap<ZoneId, Now>,
+    pub(super) lost: BTreeMap<ZoneId, Now>,
     /// Since when the others are not.
-    found: BTreeMap<ZoneId, Now>,
+    pub(super) found: BTreeMap<ZoneId, Now>,
 }
 
 /// The record that this host wrote last.
@@ -206,12 +205,12 @@ impl Node {
     }
 
     /// The newest life of a host of this zone, this one included.
-    fn member_of(&self, host: HostId) -> Option<Member> {
+    pub(super) fn member_of(&self, host: HostId) -> Option<Member> {
         let me = self.me();
         if host == me.id { Some(me) } else { self.membership.state(host).map(|(member, _)| member) }
     }
 
-    fn zone_digest(&self) -> ZoneDigest {
+    pub(super) fn zone_digest(&self) -> ZoneDigest {
         let me = self.me().id;
         let mut sum = ZoneDigest { worst: 0, ..ZoneDigest::default() };
         let mut scores = (0_u64, 0_u64);
@@ -254,6 +253,9 @@ impl Node {
                     if self.zones.candidates(id).1 != before && id != self.zone.id {
                         self.persist();
                     }
+                    if id == self.zone.id {
+                        self.meet_delegates(now);
+                    }
                     self.trunk_outbox.add_zone(id, source);
                     self.zone_is_heard(now, id);
                     self.shown.hosts_stale();
@@ -265,6 +267,15 @@ impl Node {
             }
         }
         new
+    }
+
+    /// A record of this zone names hosts that this one does not know: two hosts founded it without knowing of each other, or it
+    /// was cut in two, and other zones know both parts.
+    fn meet_delegates(&mut self, now: Now) {
+        let delegates = self.zones.candidates(self.zone.id).0;
+        for member in delegates.into_iter().filter(|member| !self.has_left(member.id)).collect::<Vec<_>>() {
+            self.membership.meet(now.instant, member);
+        }
     }
 
     /// Two zones' names hash alike: to be told, but not with every record.
@@ -394,55 +405,6 @@ impl Node {
         let severity = severity as u32;
         self.tell(now, EventRecord { kind: kind.into(), severity, text, ..EventRecord::default() }, true);
     }
-
-    /// The zones in the words of the API, the own one by what this host knows itself.
-    pub(super) fn show_zones(&self, now: Now) -> Vec<v1::Zone> {
-        let own = self.zone.delegates.iter().filter_map(|id| Some((self.member_of(*id)?, self.name_of(*id))));
-        let own = own.collect::<Vec<_>>();
-        let own = v1::Zone {
-            since: self.since.get(&self.me().id).map(|since| since.unix.into()),
-            observed_at: Some(now.unix.into()),
-            local: true,
-            ..show_zone(&self.config.zone, v1::zone::State::Reachable, &self.zone_digest(), &own)
-        };
-        let others = self.zones.others().map(|(id, name, heard)| {
-            let state = match (self.zone.lost.get(&id), heard) {
-                (Some(_), _) => v1::zone::State::Unreachable,
-                (None, Some(_)) => v1::zone::State::Reachable,
-                (None, None) => v1::zone::State::Unknown,
-            };
-            let since = self.zone.lost.get(&id).or_else(|| self.zone.found.get(&id));
-            let since = since.map(|since| since.unix.into());
-            let Some(heard) = heard else {
-                return v1::Zone { since, ..show_zone(name, state, &ZoneDigest::default(), &[]) };
-            };
-            let age_ms = u32::try_from(heard.age(now).as_millis()).unwrap_or(u32::MAX);
-            let observed_at = Some(UnixMillis(now.unix.0.saturating_sub(age_ms.into())).into());
-            v1::Zone { since, observed_at, age_ms, ..show_zone(name, state, &heard.digest, &heard.delegates) }
-        });
-        let mut zones: Vec<v1::Zone> = std::iter::once(own).chain(others).collect();
-        zones.sort_by_cached_key(|zone| crate::natural(&zone.name));
-        zones
-    }
-
-    /// The hosts of other zones that answer for them, by the zone's name.
-    pub(super) fn show_gateways(&self) -> BTreeMap<String, Vec<Peer>> {
-        let others = self.zones.others().map(|(id, name, heard)| {
-            let (_, candidates) = self.zones.candidates(id);
-            let names: BTreeMap<HostId, &String> =
-                heard.iter().flat_map(|heard| &heard.delegates).map(|(member, name)| (member.id, name)).collect();
-            let fingerprint = heard.map_or(0, |heard| heard.digest.fingerprint);
-            let peer = |member: &Member| Peer {
-                member: *member,
-                name: names.get(&member.id).map_or_else(|| member.id.to_string(), |name| (*name).clone()),
-                askable: true,
-                way: Way::over(Uplink::A),
-                fingerprint,
-            };
-            (name.to_owned(), candidates.iter().map(peer).collect())
-        });
-        others.collect()
-    }
 }
 
 /// Adds what a host says of itself.
@@ -458,41 +420,4 @@ fn add(sum: &mut ZoneDigest, digest: &Digest, host: HostId) {
     // Whatever the order, the sum of numbers that differ by host.
     let mixed = digest.fingerprint.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(host.raw());
     sum.fingerprint = sum.fingerprint.wrapping_add(mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9));
-}
-
-fn show_zone(name: &str, state: v1::zone::State, digest: &ZoneDigest, delegates: &[(Member, String)]) -> v1::Zone {
-    let services = Digest {
-        containers: digest.containers,
-        running: digest.running,
-        services: digest.services,
-        passing: digest.passing,
-        warning: digest.warning,
-        critical: digest.critical,
-        frozen: digest.frozen,
-        score: digest.score,
-        worst: digest.worst,
-        fingerprint: digest.fingerprint,
-    };
-    let show = |(member, name): &(Member, String)| {
-        let address = |uplink: Uplink| member.address(uplink).map(|address| address.to_string()).unwrap_or_default();
-        v1::ZoneDelegate {
-            name: name.clone(),
-            id: member.id.to_string(),
-            address: address(Uplink::A),
-            address_b: address(Uplink::B),
-        }
-    };
-    v1::Zone {
-        name: name.to_owned(),
-        id: ZoneId::of(name).to_string(),
-        state: state as i32,
-        hosts: digest.hosts,
-        alive: digest.alive,
-        suspect: digest.suspect,
-        isolated: digest.isolated,
-        down: digest.down,
-        digest: Some(show_digest(&services)),
-        delegates: delegates.iter().map(show).collect(),
-        ..v1::Zone::default()
-    }
 }

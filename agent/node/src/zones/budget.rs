@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
-use ringmesh_proto::{HostId, Instant};
+use ringmesh_proto::{Instant, member::Member};
 
 /// What may be sent at once after a pause: that of so long.
 const BURST: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub struct Bucket {
     rate: u32,
     /// When it is empty of debt.
     free_at: Instant,
-    queue: VecDeque<(Instant, HostId, Bytes)>,
+    queue: VecDeque<(Instant, Member, Bytes)>,
     queued: usize,
     dropped: u64,
 }
@@ -49,7 +49,7 @@ impl Bucket {
     }
 
     /// Adds a frame to what is to be sent.
-    pub fn push(&mut self, now: Instant, to: HostId, bytes: Bytes) {
+    pub fn push(&mut self, now: Instant, to: Member, bytes: Bytes) {
         self.queued += bytes.len();
         self.queue.push_back((now, to, bytes));
         while self.queued > MAX_QUEUED {
@@ -58,7 +58,7 @@ impl Bucket {
     }
 
     /// What may be sent now. A frame that is larger than what is left puts the bucket into debt.
-    pub fn pop(&mut self, now: Instant) -> Option<(HostId, Bytes)> {
+    pub fn pop(&mut self, now: Instant) -> Option<(Member, Bytes)> {
         while self.queue.front().is_some_and(|(at, ..)| now.since(*at) > MAX_WAIT) {
             self.drop_oldest();
         }

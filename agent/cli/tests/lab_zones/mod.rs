@@ -1,12 +1,11 @@
 //! Three zones of three hosts, with real agents: any host answers for all, and a zone that is gone is said to be.
 
-mod common;
-
 use std::process::{Command, Output};
 
-use common::{BINARY, Lab, Traces};
 use ringmesh_agentd::lab::{Fault, wait};
 use ringmesh_proto::v1::{self, event::Severity, zone::State};
+
+use crate::common::{BINARY, Lab, Traces};
 
 const ALL: [&str; 9] = ["h1", "h2", "h3", "h4", "h5", "h6", "h7", "h8", "h9"];
 
