@@ -1,216 +1,200 @@
-//! The virtual machine room.
+//! The machine room: hosts that run the agents' own code, the network between them, and virtual time.
+//!
+//! It owns the order of events and carries outputs to inputs, in agentd's place. It judges nothing: see `oracle`.
+//!
+//! ```text
+//!  Queue ──event──▶ Node::handle_* ──poll_output──▶ Network: delay, loss, cuts ──event──▶ Queue
+//! ```
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+mod deliver;
+mod faults;
 
-use bytes::Bytes;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use std::time::Duration;
+
 use ringmesh_node::{
-    Config, Node, Output, Persistent, Reach, View,
-    health::spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeReply},
+    Config, Node, View,
+    health::spec::{ContainerSpec, ContainerState, ContainerStatus},
+    membership::Change,
     overlay::Wiring,
 };
-use ringmesh_proto::{
-    ClusterId, HostId, Instant, Now, UnixMillis, Uplink, frame,
-    member::Member,
-    peer::{SyncRequest, SyncResponse},
+use ringmesh_proto::{ClusterId, HostId, Instant, Now, UnixMillis, member::Member};
+
+use crate::{
+    draw::{Draw, Purpose},
+    host::Host,
+    link::LinkSpec,
+    network::Network,
+    queue::Queue,
+    trace::Trace,
 };
+use deliver::Event;
 
 /// A host by its number, from 0.
 pub type HostIndex = usize;
 
-const CLUSTER: ClusterId = ClusterId::new(0x1122_3344_5566_7788);
+pub(crate) const CLUSTER: ClusterId = ClusterId::new(0x1122_3344_5566_7788);
 
 /// The wall clock at the origin of virtual time.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
+/// Hosts that a new host is told of, as its token would name them.
+const SEEDS: usize = 3;
+
+/// How a world works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Behaviours of links; the first is that from a host to its switch, the second the other way.
+    pub links: Vec<LinkSpec>,
+    /// What is written is durable so much later.
+    pub sync: Duration,
+    /// Every frame and request is encoded and decoded; else it is handed over as it is.
+    pub wire: bool,
+    /// Snapshots are made, as agents make them; else changes are kept for [`World::take_changes`].
+    pub views: bool,
+}
+
+impl Settings {
+    /// A local network, snapshots, and the real codec.
+    pub fn new(seed: u64) -> Self {
+        let links = vec![LinkSpec::default(), LinkSpec::none()];
+        Self { seed, links, sync: Duration::from_millis(2), wire: true, views: true }
+    }
+}
+
+/// What happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Events that were handled, by a running host.
+    pub events: u64,
+    /// Datagrams that hosts sent, and copies that the network made.
+    pub datagrams: u64,
+    /// Of these arrived and were handled.
+    pub datagrams_in: u64,
+    /// Were lost at random, dropped by a full queue, or cut off.
+    pub datagrams_lost: u64,
+    /// Found nobody: no such address, no process, or a backlog that is full.
+    pub datagrams_unheard: u64,
+    /// Are on their way.
+    pub datagrams_under_way: u64,
+    /// Gossip frames that hosts sent.
+    pub frames: u64,
+    /// Of these arrived.
+    pub frames_in: u64,
+    /// Were dropped: a full queue, or a connection that broke or could not be made.
+    pub frames_lost: u64,
+    /// Wait on streams.
+    pub frames_under_way: u64,
+    /// Bytes of all datagrams and frames sent.
+    pub bytes: u64,
+    /// The most frames that waited on one stream.
+    pub longest_stream: usize,
+    /// The most outputs of one turn of a node.
+    pub most_outputs: usize,
+}
+
+/// What one host sent so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Datagrams.
+    pub datagrams: u64,
+    /// Gossip frames.
+    pub frames: u64,
+    /// Bytes of both.
+    pub bytes: u64,
+}
+
 /// Hosts, the network between them, and what is under way.
 pub struct World {
+    settings: Settings,
     now: Instant,
     hosts: Vec<Host>,
-    queue: BTreeMap<(Instant, u64), Event>,
-    queued: u64,
-    rng: StdRng,
-    cut: BTreeSet<(HostIndex, Uplink)>,
-    /// Hosts that do not hear each other, over any uplink; the lower first.
-    cut_pairs: BTreeSet<(HostIndex, HostIndex)>,
-    /// Hosts without power: not even their kernels answer.
-    off: BTreeSet<HostIndex>,
-    /// Services that answer wrongly, by host.
-    sick: BTreeSet<HostIndex>,
-    /// Of datagrams and of gossip frames, in percent.
-    loss: u32,
-    delivered: u64,
-}
-
-struct Host {
-    node: Option<Node>,
-    config: Config,
-    disk: Option<Persistent>,
-    view: View,
-    paused_until: Instant,
-    /// The one wake-up that counts; an earlier one replaces it.
-    wake: Option<Instant>,
-    left: bool,
-}
-
-enum Event {
-    Wake(HostIndex),
-    Datagram { from: HostIndex, to: HostIndex, uplink: Uplink, bytes: Bytes },
-    Gossip { from: HostIndex, to: HostIndex, uplink: Uplink, bytes: Bytes },
-    SyncRequest { from: HostIndex, to: HostIndex, uplink: Uplink, request: SyncRequest },
-    SyncResponse { from: HostIndex, to: HostIndex, uplink: Uplink, response: SyncResponse },
-    Probed { host: HostIndex, id: CheckId },
-    Reached { host: HostIndex, of: HostId, uplink: Uplink, reach: Reach },
+    queue: Queue<Event>,
+    network: Network,
+    trace: Trace,
+    tally: Tally,
+    sent: Vec<Sent>,
+    changes: Vec<(HostIndex, Change)>,
+    connections: u64,
 }
 
 impl World {
-    /// An empty machine room.
+    /// An empty machine room as [`Settings::new`] has it.
     pub fn new(seed: u64) -> Self {
+        Self::with(Settings::new(seed))
+    }
+
+    /// An empty machine room.
+    pub fn with(settings: Settings) -> Self {
         Self {
             now: Instant::ZERO,
             hosts: Vec::new(),
-            queue: BTreeMap::new(),
-            queued: 0,
-            rng: StdRng::seed_from_u64(seed),
-            cut: BTreeSet::new(),
-            cut_pairs: BTreeSet::new(),
-            off: BTreeSet::new(),
-            sick: BTreeSet::new(),
-            loss: 0,
-            delivered: 0,
+            queue: Queue::default(),
+            network: Network::new(settings.links.clone()),
+            trace: Trace::default(),
+            tally: Tally::default(),
+            sent: Vec::new(),
+            changes: Vec::new(),
+            connections: 0,
+            settings,
         }
     }
 
     /// Adds a host that knows the hosts with a lower number as its token would name them, the first three, and
     /// starts it.
     pub fn add_host(&mut self, containers: Vec<ContainerSpec>) -> HostIndex {
+        let index = self.put_host(containers, 0, [[0, 1]; 2]);
+        self.start(index);
+        index
+    }
+
+    /// Adds a host that does not run yet. `links` names the behaviour of each uplink's ways out and in.
+    pub fn put_host(&mut self, containers: Vec<ContainerSpec>, rack: u16, links: [[u16; 2]; 2]) -> HostIndex {
         let index = self.hosts.len();
-        let me = self.member(index);
         let config = Config {
             cluster: CLUSTER,
-            me,
-            name: format!("h{}", index + 1),
+            me: member(index),
+            name: name(index),
             zone: "default".into(),
             version: "sim".into(),
             wiring: Wiring::Switched { seed: 42 },
             position: 0,
-            known: (0..index.min(3)).map(|other| self.hosts[other].config.me).collect(),
+            known: (0..index.min(SEEDS)).map(|other| self.hosts[other].config.me).collect(),
             containers,
-            seed: self.rng.random(),
+            seed: 0,
         };
-        self.hosts.push(Host {
-            node: None,
-            config,
-            disk: None,
-            view: View::default(),
-            paused_until: Instant::ZERO,
-            wake: None,
-            left: false,
-        });
-        self.start(index);
+        let draw = |purpose| Draw::new(self.settings.seed, index as u32, purpose);
+        self.hosts.push(Host::new(config, draw(Purpose::Life), draw(Purpose::Probe)));
+        self.sent.push(Sent::default());
+        self.network.add_host(self.settings.seed, rack, links);
         index
     }
 
     /// Starts a host that does not run, from its disk.
     pub fn start(&mut self, index: HostIndex) {
-        let now = self.time();
-        let seed = self.rng.random();
-        self.off.remove(&index);
+        let now = self.time(index);
         let host = &mut self.hosts[index];
-        if let Some(disk) = &host.disk {
+        host.powered = true;
+        host.left = false;
+        host.wake = None;
+        host.life += 1;
+        host.paused_until = Instant::ZERO;
+        if let Some(disk) = &host.disk.durable {
             host.config.me.generation = disk.generation;
             host.config.known.clone_from(&disk.known);
         }
-        host.left = false;
-        let mut node = Node::new(now, Config { seed, ..host.config.clone() });
+        let mut node = Box::new(Node::new(now, Config { seed: host.lives.any(), ..host.config.clone() }));
+        if !self.settings.views {
+            node.observe();
+        }
         for container in &host.config.containers {
-            let status = ContainerStatus {
-                name: container.name.clone(),
-                state: ContainerState::Running,
-                ..ContainerStatus::default()
-            };
-            node.handle_status(now, status);
+            let name = container.name.clone();
+            node.handle_status(now, ContainerStatus { name, state: ContainerState::Running, ..Default::default() });
         }
         host.node = Some(node);
+        self.trace.note(self.now, "start", index as u64, 0, 0);
         self.drain(index);
-    }
-
-    /// Moves a host to another address: it takes effect at its next start.
-    pub fn readdress(&mut self, index: HostIndex) {
-        for address in self.hosts[index].config.me.addresses.iter_mut().flatten() {
-            address.set_port(address.port() + 1);
-        }
-    }
-
-    /// Sets a host's disk back to a first start, but for the hosts that it knows.
-    pub fn forget_generation(&mut self, index: HostIndex) {
-        if let Some(disk) = &mut self.hosts[index].disk {
-            disk.generation = 0;
-        }
-    }
-
-    /// Ends a host's process at once.
-    pub fn kill(&mut self, index: HostIndex) {
-        self.hosts[index].node = None;
-    }
-
-    /// Takes a host's power away.
-    pub fn power_off(&mut self, index: HostIndex) {
-        self.kill(index);
-        self.off.insert(index);
-    }
-
-    /// Stops a host's process for so long; what is sent to it meanwhile waits.
-    pub fn pause(&mut self, index: HostIndex, span: Duration) {
-        self.hosts[index].paused_until = self.now + span;
-    }
-
-    /// Loses all that is sent to or from a host over an uplink.
-    pub fn cut(&mut self, index: HostIndex, uplink: Uplink) {
-        self.cut.insert((index, uplink));
-    }
-
-    /// Loses all that these two send to each other.
-    pub fn cut_pair(&mut self, one: HostIndex, other: HostIndex) {
-        self.cut_pairs.insert((one.min(other), one.max(other)));
-    }
-
-    fn is_cut(&self, from: HostIndex, to: HostIndex, uplink: Uplink) -> bool {
-        [from, to].iter().any(|host| self.cut.contains(&(*host, uplink)))
-            || self.cut_pairs.contains(&(from.min(to), from.max(to)))
-    }
-
-    /// From now on so many percent of datagrams and gossip frames are lost, each by itself.
-    pub fn lose(&mut self, percent: u32) {
-        self.loss = percent;
-    }
-
-    /// Ends all cuts of a host.
-    pub fn heal(&mut self, index: HostIndex) {
-        self.cut.retain(|(host, _)| *host != index);
-        self.cut_pairs.retain(|(one, other)| *one != index && *other != index);
-    }
-
-    /// From now on the services of a host answer wrongly, or rightly.
-    pub fn sicken(&mut self, index: HostIndex, sick: bool) {
-        if sick {
-            self.sick.insert(index)
-        } else {
-            self.sick.remove(&index)
-        };
-    }
-
-    /// Makes a host leave on purpose.
-    pub fn leave(&mut self, index: HostIndex) {
-        let now = self.time();
-        if let Some(node) = &mut self.hosts[index].node {
-            node.handle_leave(now);
-            self.drain(index);
-        }
     }
 
     /// A host's snapshot.
@@ -218,9 +202,24 @@ impl World {
         &self.hosts[index].view
     }
 
+    /// A host's agent, while it runs.
+    pub fn node(&self, index: HostIndex) -> Option<&Node> {
+        self.hosts[index].node.as_deref()
+    }
+
     /// Whether the host's process runs.
     pub fn runs(&self, index: HostIndex) -> bool {
         self.hosts[index].node.is_some()
+    }
+
+    /// Whether the host ended its process by leaving.
+    pub fn has_left(&self, index: HostIndex) -> bool {
+        self.hosts[index].left
+    }
+
+    /// Counts the processes of a host.
+    pub fn life(&self, index: HostIndex) -> u32 {
+        self.hosts[index].life
     }
 
     /// The hosts, whether they run or not.
@@ -233,9 +232,34 @@ impl World {
         self.now
     }
 
-    /// Messages that arrived so far.
+    /// Events that were handled so far.
     pub fn delivered(&self) -> u64 {
-        self.delivered
+        self.tally.events
+    }
+
+    /// What happened so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// What a host sent so far.
+    pub fn sent(&self, index: HostIndex) -> Sent {
+        self.sent[index]
+    }
+
+    /// A number that tells two runs apart that differ in any event, its time, its hosts or its length.
+    pub fn trace_hash(&self) -> u64 {
+        self.trace.hash()
+    }
+
+    /// What changed in the membership of hosts since the last call, if no snapshots are made.
+    pub fn take_changes(&mut self) -> Vec<(HostIndex, Change)> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Whether there are any.
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
     }
 
     /// Runs for so long.
@@ -257,179 +281,43 @@ impl World {
         Some(self.now.since(start))
     }
 
-    fn step(&mut self, end: Instant) -> bool {
-        let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= end) else { return false };
-        let ((at, _), event) = entry.remove_entry();
-        self.now = self.now.max(at);
-        let index = event.target();
-        let resumes = self.hosts[index].paused_until;
-        if resumes > self.now {
-            self.push(resumes, event);
-        } else {
-            self.handle(event);
-        }
+    /// Handles the next event if it is due at `end` or before. False if there is none: then it is `end`.
+    pub fn step(&mut self, end: Instant) -> bool {
+        let Some((at, event)) = self.queue.pop(end.as_nanos()) else {
+            self.now = self.now.max(end);
+            return false;
+        };
+        self.now = self.now.max(Instant::from_nanos(at));
+        self.turn(event);
         true
     }
 
-    fn handle(&mut self, event: Event) {
-        let now = self.time();
-        let index = event.target();
-        if let Some((from, uplink)) = event.path()
-            && self.is_cut(from, index, uplink)
-        {
-            return;
-        }
-        if matches!(event, Event::Wake(_)) {
-            if self.hosts[index].wake.is_none_or(|wake| wake > self.now) {
-                return;
-            }
-            self.hosts[index].wake = None;
-        }
-        let sick = self.sick.contains(&index);
-        let Some(node) = &mut self.hosts[index].node else { return };
-        self.delivered += 1;
-        match event {
-            Event::Wake(_) => node.handle_timeout(now),
-            Event::Datagram { from, uplink, bytes, .. } => node.handle_datagram(now, id(from), uplink, bytes),
-            Event::Gossip { from, bytes, .. } => {
-                assert!(bytes.len() <= frame::PREFIX_LEN + frame::MAX_GOSSIP, "a node sends what is taken");
-                let frame =
-                    frame::decode_gossip(&bytes[frame::PREFIX_LEN..], CLUSTER).expect("a node sends what it reads");
-                node.handle_gossip(now, id(from), frame.gossip.unwrap_or_default());
-            }
-            Event::SyncRequest { from, to, uplink, request } => {
-                let response = node.handle_sync_request(&request);
-                let at = self.arrival();
-                self.push(at, Event::SyncResponse { from: to, to: from, uplink, response });
-            }
-            Event::SyncResponse { from, response, .. } => node.handle_sync_response(now, id(from), response),
-            Event::Reached { of, uplink, reach, .. } => node.handle_reach(now, of, uplink, reach),
-            Event::Probed { id, .. } => {
-                let reply =
-                    ProbeReply { id, success: !sick, answer: "simulated".into(), latency: Duration::from_millis(1) };
-                node.handle_probe_reply(now, reply);
-            }
-        }
-        self.drain(index);
-    }
-
-    fn drain(&mut self, index: HostIndex) {
-        let now = self.time();
-        let mut outputs = Vec::new();
-        let Some(node) = &mut self.hosts[index].node else { return };
-        while let Some(output) = node.poll_output() {
-            outputs.push(output);
-        }
-        let wake = node.poll_timeout().0;
-        if let Some(view) = node.poll_view(now) {
-            self.hosts[index].view = view;
-        }
-        let wake = wake.max(now.instant);
-        if self.hosts[index].wake.is_none_or(|earlier| wake < earlier) {
-            self.hosts[index].wake = Some(wake);
-            self.push(wake, Event::Wake(index));
-        }
-        for output in outputs {
-            self.carry(index, output);
-        }
-    }
-
-    fn carry(&mut self, from: HostIndex, output: Output) {
-        let at = self.arrival();
-        let lossy = matches!(output, Output::Datagram { .. } | Output::Gossip { .. });
-        if lossy && self.loss > 0 && self.rng.random_range(0..100) < self.loss {
-            return;
-        }
-        match output {
-            Output::Datagram { to, uplink, bytes } => {
-                if let Some(to) = self.locate(to, uplink) {
-                    self.push(at, Event::Datagram { from, to, uplink, bytes });
-                }
-            }
-            Output::Gossip { to, uplink, bytes, .. } => {
-                if let Some(to) = self.locate(to, uplink) {
-                    self.push(at, Event::Gossip { from, to, uplink, bytes });
-                }
-            }
-            Output::Sync { to, request } => {
-                let open = |uplink: &Uplink| !self.cut.contains(&(from, *uplink));
-                let uplink = Uplink::BOTH.into_iter().find(open).unwrap_or(Uplink::A);
-                if let Some(to) = self.locate(to, uplink) {
-                    self.push(at, Event::SyncRequest { from, to, uplink, request });
-                }
-            }
-            Output::Probe(request) => self.push(at, Event::Probed { host: from, id: request.id }),
-            Output::Reach { to, uplink } => {
-                let reach = self.reach(from, to, uplink);
-                let wait = if reach == Reach::Silent { Duration::from_millis(150) } else { Duration::ZERO };
-                self.push(at + wait, Event::Reached { host: from, of: to.id, uplink, reach });
-            }
-            Output::Persist(disk) => self.hosts[from].disk = Some(disk),
-            Output::Pin(_) => {}
-            Output::Left => {
-                self.hosts[from].node = None;
-                self.hosts[from].left = true;
-            }
-        }
-    }
-
-    /// The host that listens at this address now.
-    fn locate(&self, to: Member, uplink: Uplink) -> Option<HostIndex> {
-        let index = (to.id.raw() as usize).checked_sub(1)?;
-        let here = self.hosts.get(index)?.config.me.address(uplink);
-        (here.is_some() && here == to.address(uplink)).then_some(index)
-    }
-
-    fn reach(&self, from: HostIndex, to: Member, uplink: Uplink) -> Reach {
-        match self.locate(to, uplink).filter(|to| !self.is_cut(from, *to, uplink) && !self.off.contains(to)) {
-            Some(to) if self.hosts[to].node.is_none() => Reach::Refused,
-            Some(_) => Reach::Answers,
-            None => Reach::Silent,
-        }
-    }
-
-    fn arrival(&mut self) -> Instant {
-        self.now + Duration::from_micros(self.rng.random_range(100..1500))
+    fn time(&self, index: HostIndex) -> Now {
+        let wall = (EPOCH_MS + self.now.as_nanos() / 1_000_000).saturating_add_signed(self.hosts[index].clock_ms);
+        Now { instant: self.now, unix: UnixMillis(wall) }
     }
 
     fn push(&mut self, at: Instant, event: Event) {
-        self.queued += 1;
-        self.queue.insert((at, self.queued), event);
-    }
-
-    fn member(&self, index: HostIndex) -> Member {
-        let address =
-            |net: u8| -> SocketAddr { ([10, net, (index / 250) as u8, (index % 250) as u8 + 1], 7400).into() };
-        Member { id: id(index), generation: 0, addresses: [Some(address(77)), Some(address(78))] }
-    }
-
-    fn time(&self) -> Now {
-        Now { instant: self.now, unix: UnixMillis(EPOCH_MS + self.now.as_nanos() / 1_000_000) }
+        self.queue.push(at.as_nanos(), event);
     }
 }
 
-impl Event {
-    fn target(&self) -> HostIndex {
-        match self {
-            Self::Wake(host) | Self::Probed { host, .. } | Self::Reached { host, .. } => *host,
-            Self::Datagram { to, .. }
-            | Self::Gossip { to, .. }
-            | Self::SyncRequest { to, .. }
-            | Self::SyncResponse { to, .. } => *to,
-        }
-    }
-
-    fn path(&self) -> Option<(HostIndex, Uplink)> {
-        match self {
-            Self::Wake(_) | Self::Probed { .. } | Self::Reached { .. } => None,
-            Self::Datagram { from, uplink, .. }
-            | Self::Gossip { from, uplink, .. }
-            | Self::SyncRequest { from, uplink, .. }
-            | Self::SyncResponse { from, uplink, .. } => Some((*from, *uplink)),
-        }
-    }
+/// A host's name, as people know it.
+pub fn name(index: HostIndex) -> String {
+    format!("h{}", index + 1)
 }
 
-fn id(index: HostIndex) -> HostId {
+/// A host's id.
+pub fn id(index: HostIndex) -> HostId {
     HostId::new(index as u32 + 1)
+}
+
+/// The host with this id, if it is one of ours.
+pub fn index(id: HostId) -> Option<HostIndex> {
+    (id.raw() as usize).checked_sub(1)
+}
+
+fn member(index: HostIndex) -> Member {
+    let address = |net: u8| ([10, net, (index / 250) as u8, (index % 250) as u8 + 1], 7400).into();
+    Member { id: id(index), generation: 0, addresses: [Some(address(77)), Some(address(78))] }
 }

@@ -166,7 +166,9 @@ impl HostLoop {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Datagram { to, uplink, bytes } => self.transport.send_datagram(to, uplink, bytes),
-                Output::Gossip { to, uplink, class, bytes } => self.transport.send_gossip(to, uplink, class, bytes),
+                Output::Gossip { to, uplink, class, frame } => {
+                    self.transport.send_gossip(to, uplink, class, frame.bytes());
+                }
                 Output::Sync { to, request } => self.transport.sync(to, request),
                 Output::Reach { to, uplink } => self.reacher.ask(to, uplink),
                 Output::Pin(pins) => self.transport.pin(&pins),

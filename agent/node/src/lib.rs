@@ -17,7 +17,7 @@ mod node;
 pub mod overlay;
 mod view;
 
-pub use node::{Class, Config, Node, Output, Persistent, Reach, TimerKind};
+pub use node::{Class, Config, Frame, Node, Output, Persistent, Reach, TimerKind};
 pub use view::{Links, Peer, View};
 
 /// A name in an order that people expect: h2 before h10.

@@ -4,8 +4,10 @@
 
 mod accuse;
 mod flood;
+mod frame;
 mod isolation;
 mod leave;
+mod observe;
 mod record;
 mod show;
 #[cfg(test)]
@@ -36,6 +38,7 @@ use crate::{
     overlay::{LinkProbe, Overlay, UplinkState, Wiring},
 };
 use flood::Outbox;
+pub use frame::Frame;
 use leave::Leave;
 use record::OwnRecord;
 use show::Shown;
@@ -79,7 +82,7 @@ pub enum Output {
         /// Header and payload.
         bytes: Bytes,
     },
-    /// Send this gossip frame, with its prefix, on the stream of its class.
+    /// Send this gossip frame on the stream of its class.
     Gossip {
         /// To whom.
         to: Member,
@@ -87,8 +90,8 @@ pub enum Output {
         uplink: Uplink,
         /// Which queue it waits in.
         class: Class,
-        /// The frame.
-        bytes: Bytes,
+        /// The same for all of its receivers.
+        frame: Frame,
     },
     /// Ask this host for what this one lacks; its answer goes to [`Node::handle_sync_response`].
     Sync {
@@ -213,6 +216,8 @@ pub struct Node {
     leave: Leave,
     shown: Shown,
     counters: BTreeMap<&'static str, u64>,
+    /// Changes that somebody wants to see; `None` if nobody does.
+    changes: Option<Vec<membership::Change>>,
 }
 
 impl Node {
@@ -253,6 +258,7 @@ impl Node {
             leave: Leave::default(),
             shown: Shown::default(),
             counters: BTreeMap::new(),
+            changes: None,
         };
         node.since.insert(me.id, now);
         node.persist();
@@ -550,6 +556,7 @@ impl Node {
 
     fn member_changed(&mut self, now: Now, change: membership::Change) {
         use membership::Change;
+        self.changes.iter_mut().for_each(|changes| changes.push(change));
         match change {
             // The last it said before it left arrives after the leave.
             Change::Alive(member) | Change::Renamed(member) if self.has_left(member.id) => {

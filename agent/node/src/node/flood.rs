@@ -5,21 +5,20 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use prost::Message;
 use ringmesh_proto::{
-    HostId, Instant, Now, Uplink, frame,
+    HostId, Instant, Now, Uplink,
     member::Member,
-    peer::{AccusationRecord, EventRecord, Gossip, GossipFrame, HostRecord},
+    peer::{AccusationRecord, EventRecord, Gossip, HostRecord},
 };
 
-use super::{Class, Node, Output};
+use super::{Class, Frame, Node, Output};
 use crate::overlay::UplinkState;
 
 /// The least time between two batches of each class.
 const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(50)];
 
-/// Bytes of records in one gossip frame, of which the receiver takes [`frame::MAX_GOSSIP`].
+/// Bytes of records in one gossip frame, of which the receiver takes [`ringmesh_proto::frame::MAX_GOSSIP`].
 const PART: usize = 64 * 1024;
 
 /// From whom a batch is: it need not be sent back there.
@@ -128,18 +127,17 @@ impl Node {
         self.send_frames(to, if urgent { Class::Event } else { Class::Digest }, &frames);
     }
 
-    fn send_frames(&mut self, to: Member, class: Class, frames: &[Bytes]) {
+    fn send_frames(&mut self, to: Member, class: Class, frames: &[Frame]) {
         let uplink = self.best_uplink(to);
-        for bytes in frames {
-            self.outputs.push_back(Output::Gossip { to, uplink, class, bytes: bytes.clone() });
+        for frame in frames {
+            self.outputs.push_back(Output::Gossip { to, uplink, class, frame: frame.clone() });
         }
     }
 
     /// In frames that are far below the bound of the receiver.
-    fn frames(&self, gossip: &Gossip) -> Vec<Bytes> {
+    fn frames(&self, gossip: &Gossip) -> Vec<Frame> {
         let cluster = self.config.cluster.raw();
-        let frame = |part| frame::encode(&GossipFrame { version: frame::VERSION, cluster, gossip: Some(part) });
-        split(gossip).into_iter().map(frame).collect()
+        split(gossip).into_iter().map(|part| Frame::new(cluster, part)).collect()
     }
 
     /// The uplink of the best link to a host, or of no link the one that is in order.

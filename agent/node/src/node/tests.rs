@@ -52,8 +52,8 @@ impl Pair {
                     to.handle_datagram(now, id, uplink, bytes);
                 }
             }
-            Output::Gossip { uplink, bytes, .. } if !lost(from, uplink, None) => {
-                let frame = frame::decode_gossip(&bytes[frame::PREFIX_LEN..], CLUSTER).expect("as above");
+            Output::Gossip { uplink, frame: sent, .. } if !lost(from, uplink, None) => {
+                let frame = frame::decode_gossip(&sent.bytes()[frame::PREFIX_LEN..], CLUSTER).expect("as above");
                 to.handle_gossip(now, id, frame.gossip.unwrap_or_default());
             }
             Output::Sync { request, .. } if !lost(1 - from, Uplink::B, None) => {
