@@ -10,11 +10,20 @@
 //! a run took.
 
 pub mod draw;
+pub mod expand;
+pub mod failure;
+pub mod fault;
 mod host;
 pub mod link;
 mod network;
+pub mod oracle;
 pub mod queue;
+pub mod run;
+pub mod scenario;
+pub mod shrink;
 pub mod span;
+mod stage;
+pub mod sweep;
 mod trace;
 pub mod world;
 

@@ -88,7 +88,7 @@ impl Network {
                 let copy = copy.map(|copy| copy + more).or(again.map(|again| delay + again));
                 Passage::Arrives(delay + more, copy)
             }
-            lost => lost,
+            lost @ (Passage::Lost | Passage::Full) => lost,
         }
     }
 

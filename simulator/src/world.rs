@@ -217,6 +217,11 @@ impl World {
         self.hosts[index].left
     }
 
+    /// The process of a host is stopped until then, if that lies ahead.
+    pub fn paused_until(&self, index: HostIndex) -> Instant {
+        self.hosts[index].paused_until
+    }
+
     /// Counts the processes of a host.
     pub fn life(&self, index: HostIndex) -> u32 {
         self.hosts[index].life

@@ -36,6 +36,12 @@ impl Node {
         self.has_left(host)
     }
 
+    /// Who accuses the present life of a host, as far as this one knows.
+    pub fn accusers(&self, host: HostId) -> Vec<HostId> {
+        let generation = self.membership.state(host).map_or(0, |(member, _)| member.generation);
+        self.store.accusations(host, generation).iter().map(|record| HostId::new(record.accuser)).collect()
+    }
+
     /// Whether this host takes itself for cut off.
     pub fn is_isolated(&self) -> bool {
         self.isolated.is_some()
