@@ -14,6 +14,8 @@ RINGMESH := $(TARGET)/release/ringmesh
 HOSTS ?= 5
 CONTAINERS ?= 4
 FUZZ_SECONDS ?= 20
+SEEDS ?= 2000
+FIRST_SEED ?= 1000
 
 # Root for namespaces, mounts and packages; empty when we are root already.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -116,6 +118,24 @@ bench-agent: install-deps release ## figures of the agent in the lab, as in docs
 		&& dpkg-deb -x serf_*.deb . && rm serf_*.deb; } \
 		|| echo "make: cannot fetch Debian's package serf; nothing is compared with it" >&2
 	$(ROOT) $(TARGET)/release/examples/bench-agent --serf $(SERF)
+
+# --- simulator ---
+
+SIM := $(TARGET)/release/ringmesh-sim
+
+.PHONY: sim
+sim: need-cargo ## the binary ringmesh-sim, release profile
+	$(CARGO) build --release -p ringmesh-simulator
+
+.PHONY: sim-soak
+sim-soak: sim ## SEEDS=2000 runs of random faults from FIRST_SEED=1000 on, over all cores
+	$(SIM) sweep --random --seed $(FIRST_SEED) --seeds $(SEEDS)
+
+.PHONY: bench-sim
+bench-sim: sim ## how fast the simulator is, as in docs/benchmarks.md
+	@for hosts in 50 200 500; do echo "== $$hosts hosts"; \
+		/usr/bin/env time -f "%U s of processor time, %M kB" $(SIM) run --hosts $$hosts --for 60s --seed 1 \
+			| sed -n '3,5p'; done
 
 # --- housekeeping ---
 

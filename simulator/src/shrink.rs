@@ -169,25 +169,6 @@ mod tests {
     use super::*;
     use crate::fault::Fault;
 
-    /// With detection expected from hosts that cannot know, one fault of these is enough for a violation.
-    #[test]
-    fn what_does_not_matter_is_left_out() {
-        let second = Span::from_secs;
-        let fault = |at, lasts, kind, host| Fault::new(second(at), Some(second(lasts)), kind, &[host]);
-        let mut scenario = Scenario { hosts: 12, duration: second(90), containers: 1, ..Scenario::default() };
-        scenario.fault = vec![
-            fault(12, 2, Kind::Pause, 3),
-            fault(14, 3, Kind::Isolate, 4),
-            fault(20, 4, Kind::Sick, 5),
-            fault(30, 3, Kind::Crash, 7),
-        ];
-        // Two hosts of one name: whoever is second refuses what the first says.
-        scenario.fault.push(Fault { loss: Some(1.0), ..fault(40, 50, Kind::Loss, 2) });
-        scenario.oracles.off = vec![];
-        let failure = Failure::find(&scenario).unwrap();
-        assert!(failure.is_none(), "a host without a network is not well: {failure:?}");
-    }
-
     #[test]
     fn faults_of_hosts_that_are_gone_are_given_to_others() {
         let mut scenario = Scenario { hosts: 10, ..Scenario::default() };

@@ -472,8 +472,7 @@ impl Node {
 
     /// Whether the votes, or the host itself, say that this life of it is over.
     fn confirmed(&self) -> impl Fn(Member) -> bool + use<> {
-        let left = self.store.hosts().filter(|(_, heard)| heard.record.leaving).map(|(id, _)| id);
-        let left = left.filter(|id| self.has_left(*id));
+        let left = self.store.leaving().filter(|id| self.has_left(*id));
         let accused = self.store.accused().into_iter();
         let accused = accused.filter(|id| self.membership.state(*id).is_some_and(|(to, _)| self.is_voted_down(to)));
         let life = |id: HostId| Some((id, self.membership.state(id)?.0.generation));

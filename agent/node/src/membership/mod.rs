@@ -336,6 +336,10 @@ impl Membership {
                 continue;
             }
             if record.state < 2 {
+                // No news, of which most of a snapshot consists; foca would look for each one in a list.
+                if self.told.get(&member.id) == Some(&(member, SwimState::Alive)) {
+                    continue;
+                }
                 let incarnation = u16::try_from(record.incarnation).unwrap_or(0);
                 self.wheel.touched.insert(member.id);
                 news.push(foca::Member::new(SwimMember(member), incarnation, State::Alive));
