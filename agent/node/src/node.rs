@@ -536,8 +536,14 @@ impl Node {
 
     /// Handles what the machines concluded, until nothing is new.
     fn settle(&mut self, now: Now) {
+        let mut came = false;
         while let Some(change) = self.membership.poll_change() {
-            self.member_changed(now, change);
+            came |= self.member_changed(now, change);
+        }
+        // Once for all of them: a host that joins learns of all others at once.
+        if came {
+            self.rebuild_rings(now);
+            self.persist();
         }
         while let Some(change) = self.health.poll_change() {
             self.health_changed(now, change);
@@ -553,8 +559,10 @@ impl Node {
         }
     }
 
-    fn member_changed(&mut self, now: Now, change: membership::Change) {
+    /// Returns true for a host that came or changed, with which the rings are to be rebuilt.
+    fn member_changed(&mut self, now: Now, change: membership::Change) -> bool {
         use membership::Change;
+        let mut came = false;
         self.changes.iter_mut().for_each(|changes| changes.push(change));
         match change {
             // The last it said before it left arrives after the leave.
@@ -564,8 +572,7 @@ impl Node {
             Change::Alive(member) | Change::Renamed(member) => {
                 let before = self.since.insert(member.id, now);
                 self.withdraw(now, member.id);
-                self.rebuild_rings(now);
-                self.persist();
+                came = true;
                 if self.store.host(member.id).is_none() {
                     self.unnamed.insert(member.id);
                 } else {
@@ -598,6 +605,7 @@ impl Node {
             Change::Active => self.sync_with_any(now),
         }
         self.shown.hosts_stale();
+        came
     }
 
     fn health_changed(&mut self, now: Now, change: health::Change) {

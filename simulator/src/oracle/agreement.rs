@@ -126,9 +126,8 @@ fn disagreement(stage: &Stage) -> Option<String> {
         for of in world.hosts().filter(|of| *of != at) {
             let state = node.state(id(of));
             let agreed = match (world.node(of), state) {
-                (Some(other), Some((member, SwimState::Alive))) => {
-                    member.generation == other.me().generation && !node.knows_left(id(of))
-                }
+                // That it has not left either, the rings show.
+                (Some(other), Some((member, SwimState::Alive))) => member.generation == other.me().generation,
                 (Some(_), _) => false,
                 (None, Some((_, SwimState::Alive | SwimState::Suspect))) => node.knows_left(id(of)),
                 (None, Some((_, SwimState::Down)) | None) => true,
