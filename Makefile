@@ -16,6 +16,8 @@ CONTAINERS ?= 4
 FUZZ_SECONDS ?= 20
 # Options of bench-mesh, such as "--kills 4 --skip corosync".
 BENCH_MESH ?=
+SEEDS ?= 2000
+FIRST_SEED ?= 1000
 
 # Root for namespaces, mounts and packages; empty when we are root already.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -137,6 +139,24 @@ bench-agent: install-lab release bench-peers ## figures of the agent in the lab,
 bench-mesh: install-lab release bench-peers ## the mesh beside serf and corosync, as in docs/benchmarks.md; needs root
 	$(CARGO) build --release --workspace --example bench-mesh
 	$(ROOT) $(TARGET)/release/examples/bench-mesh --unpacked $(BENCH) $(BENCH_MESH)
+
+# --- simulator ---
+
+SIM := $(TARGET)/release/ringmesh-sim
+
+.PHONY: sim
+sim: need-cargo ## the binary ringmesh-sim, release profile
+	$(CARGO) build --release -p ringmesh-simulator
+
+.PHONY: sim-soak
+sim-soak: sim ## SEEDS=2000 runs of random faults from FIRST_SEED=1000 on, over all cores
+	$(SIM) sweep --random --seed $(FIRST_SEED) --seeds $(SEEDS)
+
+.PHONY: bench-sim
+bench-sim: sim ## how fast the simulator is, as in docs/benchmarks.md
+	@for hosts in 50 200 500; do echo "== $$hosts hosts"; \
+		/usr/bin/env time -f "%U s of processor time, %M kB" $(SIM) run --hosts $$hosts --for 60s --seed 1 \
+			| sed -n '3,5p'; done
 
 # --- housekeeping ---
 

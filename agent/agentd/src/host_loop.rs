@@ -184,8 +184,8 @@ impl HostLoop {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Datagram { to, uplink, bytes } => self.transport.send_datagram(to, uplink, bytes),
-                Output::Gossip { to, uplink, class, bytes, second } => {
-                    self.transport.send_gossip(to, uplink, class, bytes, second);
+                Output::Gossip { to, uplink, class, frame, second } => {
+                    self.transport.send_gossip(to, uplink, class, frame.bytes(), second);
                 }
                 Output::Sync { to, way, request } => self.transport.sync(to, way, request),
                 Output::Reach { to, uplink } => self.reacher.ask(to, uplink),

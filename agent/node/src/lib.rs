@@ -19,7 +19,7 @@ pub mod overlay;
 mod view;
 pub mod zones;
 
-pub use node::{Certificate, Class, Config, Detection, Node, Output, Path, Persistent, Reach, TimerKind, Way};
+pub use node::{Certificate, Class, Config, Detection, Frame, Node, Output, Path, Persistent, Reach, TimerKind, Way};
 pub use ringmesh_topology::{ChordKind, Chords, MAX_CHORDS};
 pub use view::{Links, Peer, View};
 

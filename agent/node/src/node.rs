@@ -8,8 +8,10 @@ mod coordinate;
 mod detection;
 mod flood;
 mod forget;
+mod frame;
 mod isolation;
 mod leave;
+mod observe;
 mod record;
 mod relay;
 mod show;
@@ -51,6 +53,7 @@ use crate::{
 };
 pub use detection::{Detection, Path};
 use flood::Outbox;
+pub use frame::Frame;
 use leave::Leave;
 use record::OwnRecord;
 use relay::Relayed;
@@ -115,7 +118,7 @@ pub enum Output {
         /// Header and payload.
         bytes: Bytes,
     },
-    /// Send this gossip frame, with its prefix, on the stream of its class.
+    /// Send this gossip frame on the stream of its class.
     Gossip {
         /// To whom.
         to: Member,
@@ -123,8 +126,8 @@ pub enum Output {
         uplink: Uplink,
         /// Which queue it waits in.
         class: Class,
-        /// The frame.
-        bytes: Bytes,
+        /// The same for all of its receivers.
+        frame: Frame,
         /// The other uplink has it, too.
         second: bool,
     },
@@ -271,6 +274,8 @@ pub struct Node {
     relayed: Relayed,
     shown: Shown,
     counters: BTreeMap<&'static str, u64>,
+    /// Changes that somebody wants to see; `None` if nobody does.
+    changes: Option<Vec<membership::Change>>,
 }
 
 impl Node {
@@ -324,6 +329,7 @@ impl Node {
             relayed: Relayed::default(),
             shown: Shown::default(),
             counters: BTreeMap::new(),
+            changes: None,
             config,
         };
         node.since.insert(me.id, now);
@@ -575,8 +581,7 @@ impl Node {
 
     /// Whether the votes, or the host itself, say that this life of it is over.
     fn confirmed(&self) -> impl Fn(Member) -> bool + use<> {
-        let left = self.store.hosts().filter(|(_, heard)| heard.record.leaving).map(|(id, _)| id);
-        let left = left.filter(|id| self.has_left(*id)).chain(self.store.signed().revoked());
+        let left = self.store.leaving().filter(|id| self.has_left(*id)).chain(self.store.signed().revoked());
         let accused = self.store.accused().into_iter();
         let accused = accused.filter(|id| self.membership.state(*id).is_some_and(|(to, _)| self.is_voted_down(to)));
         let life = |id: HostId| Some((id, self.membership.state(id)?.0.generation));
@@ -662,8 +667,14 @@ impl Node {
 
     /// Handles what the machines concluded, until nothing is new.
     fn settle(&mut self, now: Now) {
+        let mut came = false;
         while let Some(change) = self.membership.poll_change() {
-            self.member_changed(now, change);
+            came |= self.member_changed(now, change);
+        }
+        // Once for all of them: a host that joins learns of all others at once.
+        if came {
+            self.rebuild_rings(now);
+            self.persist();
         }
         while let Some(change) = self.health.poll_change() {
             self.health_changed(now, change);
@@ -682,11 +693,14 @@ impl Node {
         }
     }
 
-    fn member_changed(&mut self, now: Now, change: membership::Change) {
+    /// Returns true for a host that came or changed, with which the rings are to be rebuilt.
+    fn member_changed(&mut self, now: Now, change: membership::Change) -> bool {
         use membership::Change;
         if self.is_of_revoked(now, &change) {
-            return;
+            return false;
         }
+        let mut came = false;
+        self.changes.iter_mut().for_each(|changes| changes.push(change));
         match change {
             // The last it said before it left arrives after the leave.
             Change::Alive(member) | Change::Renamed(member) if self.has_left(member.id) => {
@@ -696,8 +710,7 @@ impl Node {
                 let before = self.since.insert(member.id, now);
                 self.store.recall(member.id);
                 self.withdraw(now, member.id);
-                self.rebuild_rings(now);
-                self.persist();
+                came = true;
                 if self.store.host(member.id).is_none() {
                     self.unnamed.insert(member.id);
                 } else {
@@ -731,6 +744,7 @@ impl Node {
         }
         self.zone.stale = true;
         self.shown.hosts_stale();
+        came
     }
 
     fn health_changed(&mut self, now: Now, change: health::Change) {

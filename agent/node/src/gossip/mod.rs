@@ -11,7 +11,11 @@ mod tests;
 pub use events::{EVENT_CAPACITY, EventLog, LoggedEvent};
 pub use signed::{MAX_SIGNED, SignedStore};
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use ringmesh_proto::{
     Generation, HostId, Now,
@@ -62,6 +66,8 @@ pub struct HeardRecord {
 #[derive(Default)]
 pub struct Store {
     hosts: BTreeMap<HostId, Arc<HeardRecord>>,
+    /// Those whose newest record says that they leave.
+    leaving: BTreeSet<HostId>,
     /// By accused, then accuser.
     accusations: BTreeMap<(HostId, HostId), AccusationRecord>,
     /// Lives of hosts that others may still tell of, and that are not to be learnt of again.
@@ -81,6 +87,11 @@ impl Store {
     /// All newest records.
     pub fn hosts(&self) -> impl Iterator<Item = (HostId, &Arc<HeardRecord>)> {
         self.hosts.iter().map(|(id, record)| (*id, record))
+    }
+
+    /// The hosts whose newest record says that they leave.
+    pub fn leaving(&self) -> impl Iterator<Item = HostId> {
+        self.leaving.iter().copied()
     }
 
     /// Who accuses this life of a host, newest first.
@@ -252,7 +263,13 @@ impl Store {
     /// Writes this host's own record.
     pub fn put_own(&mut self, now: Now, record: HostRecord) {
         let digest = Digest::decode(&record.digest).unwrap_or_default();
-        self.hosts.insert(HostId::new(record.host), Arc::new(HeardRecord { record, digest, heard: now }));
+        let host = HostId::new(record.host);
+        if record.leaving {
+            self.leaving.insert(host);
+        } else {
+            self.leaving.remove(&host);
+        }
+        self.hosts.insert(host, Arc::new(HeardRecord { record, digest, heard: now }));
     }
 
     /// Writes one of this host's own accusations.

@@ -206,6 +206,7 @@ impl Membership {
             self.wheel.touched.insert(from);
         }
         self.wheel.touched.extend(news.about.iter().copied());
+        self.revive(sender, confirmed);
         match self.foca.handle_data(news.payload.as_deref().unwrap_or(payload), &mut self.wheel) {
             Ok(()) => {}
             Err(error) => {
@@ -218,6 +219,19 @@ impl Membership {
             self.warn(from);
         }
         Ok(())
+    }
+
+    /// Forgets that a host is down that speaks, if the votes do not say so any more.
+    ///
+    /// It may be that nobody else thought so: one alone cannot make it begin another life, [`Self::is_turned_undead`].
+    fn revive(&mut self, sender: Member, confirmed: impl Fn(Member) -> bool) {
+        let down = self.told.get(&sender.id) == Some(&(sender, SwimState::Down));
+        if !down || confirmed(sender) || self.entry(sender.id).is_none() {
+            return;
+        }
+        if let Err(error) = self.foca.handle_timer(foca::Timer::RemoveDown(SwimMember(sender)), &mut self.wheel) {
+            tracing::debug!(%error, "removal");
+        }
     }
 
     /// Whether to believe that this life of a host is over.
@@ -335,6 +349,10 @@ impl Membership {
                 continue;
             }
             if record.state < 2 {
+                // No news, of which most of a snapshot consists; foca would look for each one in a list.
+                if self.told.get(&member.id) == Some(&(member, SwimState::Alive)) {
+                    continue;
+                }
                 let incarnation = u16::try_from(record.incarnation).unwrap_or(0);
                 self.wheel.touched.insert(member.id);
                 news.push(foca::Member::new(SwimMember(member), incarnation, State::Alive));

@@ -5,15 +5,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use prost::Message;
 use ringmesh_proto::{
-    HostId, Instant, Now, frame,
+    HostId, Instant, Now,
     member::Member,
-    peer::{AccusationRecord, EventRecord, Gossip, GossipFrame, HostRecord, SignedRecord, ZoneRecord},
+    peer::{AccusationRecord, EventRecord, Gossip, HostRecord, SignedRecord, ZoneRecord},
 };
 
-use super::{Class, Node, Output};
+use super::{Class, Frame, Node, Output};
 
 /// The least time between two batches of each class.
 const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(50)];
@@ -21,7 +20,7 @@ const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_milli
 /// The same for a batch with a record: an uplink is lost, and traffic is to go another way.
 const URGENT_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Bytes of records in one gossip frame, of which the receiver takes [`frame::MAX_GOSSIP`].
+/// Bytes of records in one gossip frame, of which the receiver takes [`ringmesh_proto::frame::MAX_GOSSIP`].
 const PART: usize = 64 * 1024;
 
 /// Records in one frame, up to which they may be urgent.
@@ -169,31 +168,27 @@ impl Node {
     }
 
     /// Urgent ones go over both uplinks, and whoever has both drops the second copy.
-    pub(super) fn send_frames(&mut self, to: Member, class: Class, frames: &[Bytes]) {
+    pub(super) fn send_frames(&mut self, to: Member, class: Class, frames: &[Frame]) {
         let uplink = self.best_uplink(to);
         let second = if class == Class::Event { self.second_uplink(to, uplink) } else { None };
-        for bytes in frames {
+        for frame in frames {
             let (name, twice) = match class {
                 Class::Event => ("event_bytes", "event_bytes_second"),
                 Class::Digest => ("digest_bytes", ""),
             };
-            self.count_by(name, bytes.len() as u64);
-            self.outputs.push_back(Output::Gossip { to, uplink, class, bytes: bytes.clone(), second: false });
+            self.count_by(name, frame.encoded_len() as u64);
+            self.outputs.push_back(Output::Gossip { to, uplink, class, frame: frame.clone(), second: false });
             if let Some(uplink) = second {
-                self.count_by(twice, bytes.len() as u64);
-                self.outputs.push_back(Output::Gossip { to, uplink, class, bytes: bytes.clone(), second: true });
+                self.count_by(twice, frame.encoded_len() as u64);
+                self.outputs.push_back(Output::Gossip { to, uplink, class, frame: frame.clone(), second: true });
             }
         }
     }
 
     /// In frames that are far below the bound of the receiver.
-    pub(super) fn frames(&self, gossip: &Gossip) -> Vec<Bytes> {
+    pub(super) fn frames(&self, gossip: &Gossip) -> Vec<Frame> {
         let (cluster, zone) = (self.config.cluster.raw(), self.zone.id.raw());
-        let frame = |part: Gossip| {
-            let gossip = Some(Gossip { zone, ..part });
-            frame::encode(&GossipFrame { version: frame::VERSION, cluster, gossip, relay_to: 0 })
-        };
-        split(gossip).into_iter().map(frame).collect()
+        split(gossip).into_iter().map(|part| Frame::new(cluster, Gossip { zone, ..part }, None)).collect()
     }
 }
 

@@ -5,15 +5,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use ringmesh_proto::{
-    HostId, Instant, Now, frame,
+    HostId, Instant, Now,
     member::Member,
-    peer::{BrokenPair, Gossip, GossipFrame},
+    peer::{BrokenPair, Gossip},
     v1,
 };
 
-use super::{Class, Node, Output};
+use super::{Class, Frame, Node, Output};
 use crate::membership::SwimState;
 
 /// A host is called by another one when nothing has come from it for so long.
@@ -91,11 +90,10 @@ impl Node {
     /// A frame to `relay`, to be passed on.
     pub(super) fn send_by(&mut self, relay: Member, to: HostId, gossip: Gossip) {
         self.count("sent_by_relay");
-        let cluster = self.config.cluster.raw();
-        let frame = GossipFrame { version: frame::VERSION, cluster, gossip: Some(gossip), relay_to: to.raw() };
-        let bytes: Bytes = frame::encode(&frame);
+        let (cluster, zone) = (self.config.cluster.raw(), self.zone.id.raw());
+        let frame = Frame::new(cluster, Gossip { zone, ..gossip }, Some(to));
         let uplink = self.best_uplink(relay);
-        self.outputs.push_back(Output::Gossip { to: relay, uplink, class: Class::Digest, bytes, second: false });
+        self.outputs.push_back(Output::Gossip { to: relay, uplink, class: Class::Digest, frame, second: false });
     }
 
     /// For this host's record.

@@ -48,9 +48,15 @@ pub(super) struct Shown {
     /// What came too soon after the last snapshot is shown then.
     deferred: Option<Instant>,
     shown_at: Instant,
+    /// Nobody looks: no snapshots are made.
+    hidden: bool,
 }
 
 impl Shown {
+    pub(super) fn hide(&mut self) {
+        *self = Self { hidden: true, ..Self::default() };
+    }
+
     pub(super) fn hosts_stale(&mut self) {
         self.hosts = true;
     }
@@ -63,7 +69,9 @@ impl Shown {
 
     pub(super) fn details_stale(&mut self) {
         let due = self.shown_at + QUIET_INTERVAL;
-        self.quiet.get_or_insert(due);
+        if !self.hidden {
+            self.quiet.get_or_insert(due);
+        }
     }
 
     pub(super) fn quiet(&self) -> Option<Instant> {
@@ -77,6 +85,9 @@ impl Shown {
 
 impl Node {
     pub(super) fn shown_event(&mut self, event: &EventRecord, local: bool) {
+        if self.shown.hidden {
+            return;
+        }
         let severity = v1::event::Severity::try_from(event.severity as i32).unwrap_or_default();
         // Of another zone's hosts nothing is known here: its event brings their names.
         let foreign = event.zone != 0;
@@ -106,6 +117,9 @@ impl Node {
     }
 
     pub(super) fn show(&mut self, now: Now) -> Option<View> {
+        if self.shown.hidden {
+            return None;
+        }
         let quiet = self.shown.quiet.is_some_and(|due| due <= now.instant);
         let details = self.shown.revision != Some(self.health.revision());
         if !(self.shown.hosts || self.shown.events || details || quiet) {

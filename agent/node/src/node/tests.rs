@@ -53,8 +53,8 @@ impl Pair {
                     to.handle_datagram(now, id, uplink, bytes);
                 }
             }
-            Output::Gossip { uplink, bytes, .. } if !lost(from, uplink, None) => {
-                let frame = frame::decode_gossip(&bytes[frame::PREFIX_LEN..], CLUSTER).expect("as above");
+            Output::Gossip { uplink, frame: sent, .. } if !lost(from, uplink, None) => {
+                let frame = frame::decode_gossip(&sent.bytes()[frame::PREFIX_LEN..], CLUSTER).expect("as above");
                 to.handle_gossip(now, id, frame.gossip.unwrap_or_default());
             }
             Output::Sync { request, .. } if !lost(1 - from, Uplink::B, None) => {
@@ -304,7 +304,8 @@ fn what_is_for_another_host_is_passed_on_once_and_within_a_bound() {
     assert_eq!(node.counters.get("relayed"), Some(&64));
     let mut passed = 0;
     while let Some(output) = node.poll_output() {
-        let Output::Gossip { to, bytes, .. } = output else { continue };
+        let Output::Gossip { to, frame, .. } = output else { continue };
+        let bytes = frame.bytes();
         let frame = frame::decode_gossip(&bytes[frame::PREFIX_LEN..], CLUSTER).expect("a node sends what it reads");
         assert_eq!((to.id, frame.relay_to), (peer, 0), "the next host keeps it");
         passed += 1;

@@ -196,16 +196,16 @@ impl Node {
         if gossip == Gossip::default() {
             return;
         }
-        for bytes in self.frames(&gossip) {
-            self.trunk_outbox.buckets[traffic as usize].push(now.instant, to, bytes);
+        for frame in self.frames(&gossip) {
+            self.trunk_outbox.buckets[traffic as usize].push(now.instant, to, frame);
         }
     }
 
     fn drain_buckets(&mut self, now: Now) {
         for (place, class) in [Class::Event, Class::Digest, Class::Digest].into_iter().enumerate() {
-            while let Some((to, bytes)) = self.trunk_outbox.buckets[place].pop(now.instant) {
+            while let Some((to, frame)) = self.trunk_outbox.buckets[place].pop(now.instant) {
                 let uplink = self.trunks.to(to.id).map_or(Uplink::A, |(_, trunk)| trunk.uplink);
-                self.outputs.push_back(Output::Gossip { to, uplink, class, bytes, second: false });
+                self.outputs.push_back(Output::Gossip { to, uplink, class, frame, second: false });
             }
         }
     }

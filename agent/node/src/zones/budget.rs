@@ -3,8 +3,9 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use bytes::Bytes;
 use ringmesh_proto::{Instant, member::Member};
+
+use crate::node::Frame;
 
 /// What may be sent at once after a pause: that of so long.
 const BURST: Duration = Duration::from_secs(1);
@@ -37,7 +38,7 @@ pub struct Bucket {
     rate: u32,
     /// When it is empty of debt.
     free_at: Instant,
-    queue: VecDeque<(Instant, Member, Bytes)>,
+    queue: VecDeque<(Instant, Member, Frame)>,
     queued: usize,
     dropped: u64,
 }
@@ -49,16 +50,16 @@ impl Bucket {
     }
 
     /// Adds a frame to what is to be sent.
-    pub fn push(&mut self, now: Instant, to: Member, bytes: Bytes) {
-        self.queued += bytes.len();
-        self.queue.push_back((now, to, bytes));
+    pub fn push(&mut self, now: Instant, to: Member, frame: Frame) {
+        self.queued += frame.encoded_len();
+        self.queue.push_back((now, to, frame));
         while self.queued > MAX_QUEUED {
             self.drop_oldest();
         }
     }
 
     /// What may be sent now. A frame that is larger than what is left puts the bucket into debt.
-    pub fn pop(&mut self, now: Instant) -> Option<(Member, Bytes)> {
+    pub fn pop(&mut self, now: Instant) -> Option<(Member, Frame)> {
         while self.queue.front().is_some_and(|(at, ..)| now.since(*at) > MAX_WAIT) {
             self.drop_oldest();
         }
@@ -66,10 +67,11 @@ impl Bucket {
         if self.free_at > now {
             return None;
         }
-        let (_, to, bytes) = self.queue.pop_front()?;
-        self.queued -= bytes.len();
-        self.free_at += Duration::from_nanos(bytes.len() as u64 * 1_000_000_000 / u64::from(self.rate));
-        Some((to, bytes))
+        let (_, to, frame) = self.queue.pop_front()?;
+        let len = frame.encoded_len();
+        self.queued -= len;
+        self.free_at += Duration::from_nanos(len as u64 * 1_000_000_000 / u64::from(self.rate));
+        Some((to, frame))
     }
 
     /// When [`Self::pop`] next has something.
@@ -89,8 +91,8 @@ impl Bucket {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((_, _, bytes)) = self.queue.pop_front() {
-            self.queued -= bytes.len();
+        if let Some((_, _, frame)) = self.queue.pop_front() {
+            self.queued -= frame.encoded_len();
             self.dropped += 1;
         }
     }

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use ringmesh_proto::{
     HostId, Instant, Now, ZoneId,
     member::Member,
-    peer::{Delegate, EventKey, EventRecord, ZoneRecord, ZoneVector},
+    peer::{Delegate, EventKey, EventRecord, Gossip, ZoneRecord, ZoneVector},
     zone_digest::ZoneDigest,
 };
 
 use super::*;
+use crate::node::Frame;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -115,11 +116,21 @@ fn warnings_and_what_became_of_hosts_cross_and_nothing_else() {
     assert!(!crosses(&event(0, "service-verdict")) && !crosses(&event(0, "container-state")));
 }
 
+/// Of so many bytes.
+fn frame(len: usize) -> Frame {
+    let of = |text: usize| {
+        let event = EventRecord { text: "x".repeat(text), ..EventRecord::default() };
+        Frame::new(7, Gossip { events: vec![event], ..Gossip::default() }, None)
+    };
+    let frame = of(len - (of(len).encoded_len() - len));
+    assert_eq!(frame.encoded_len(), len);
+    frame
+}
+
 #[test]
 fn a_bucket_sends_its_rate_holds_the_rest_back_and_drops_what_waits_too_long() {
     let mut bucket = Bucket::new(1000);
-    let frame = || Bytes::from(vec![0; 100]);
-    (0..300).for_each(|_| bucket.push(at(100).instant, member(1), frame()));
+    (0..300).for_each(|_| bucket.push(at(100).instant, member(1), frame(100)));
     let sent = |bucket: &mut Bucket, now: Now| std::iter::from_fn(|| bucket.pop(now.instant)).count();
     // A second's worth of it is saved up, and the last one may put it into debt.
     assert_eq!(sent(&mut bucket, at(100)), 11);
@@ -131,7 +142,7 @@ fn a_bucket_sends_its_rate_holds_the_rest_back_and_drops_what_waits_too_long() {
     assert_eq!(bucket.dropped(), 300 - 12 - rest as u64);
     assert_eq!(bucket.poll_timeout(), None);
     // Bytes have a bound, too.
-    (0..100).for_each(|_| bucket.push(at(200).instant, member(1), Bytes::from(vec![0; 64 * 1024])));
+    (0..100).for_each(|_| bucket.push(at(200).instant, member(1), frame(64 * 1024)));
     assert_eq!(bucket.dropped(), 300 - 12 - rest as u64 + 96);
 }
 

@@ -1,0 +1,126 @@
+//! What is printed: results on standard output, progress on standard error.
+
+use std::{
+    io::{IsTerminal, stderr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ringmesh_simulator::{failure::Failure, run::Report, sweep::Sweep};
+
+use crate::args::Format;
+
+pub(crate) fn report(report: &Report, format: Format) -> anyhow::Result<()> {
+    if format == Format::Json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+        return Ok(());
+    }
+    println!("trace hash    {}", report.trace_hash);
+    println!("seed          {}", report.seed);
+    println!("hosts         {}, {} faults", report.hosts, report.faults);
+    let (virtual_s, wall_s) = (report.virtual_seconds, report.wall_seconds);
+    println!("time          {virtual_s:.3} s in {wall_s:.3} s, {:.1} times real time", virtual_s / wall_s.max(1e-9));
+    println!("events        {}, {:.0} a second", report.events, report.events as f64 / wall_s.max(1e-9));
+    println!();
+    for outcome in &report.oracles {
+        println!("{:<12}  {}  {}", outcome.name, if outcome.ok { "ok    " } else { "FAILED" }, outcome.detail);
+    }
+    Ok(())
+}
+
+pub(crate) fn sweep(sweep: &Sweep, files: &[PathBuf], took: Duration, format: Format) -> anyhow::Result<()> {
+    if format == Format::Json {
+        let failures = sweep.failures.iter().zip(files).map(|(failure, file)| {
+            serde_json::json!({ "seed": failure.scenario.seed, "oracle": failure.oracle, "detail": failure.detail, "file": file })
+        });
+        let document = serde_json::json!({
+            "runs": sweep.runs, "events": sweep.events, "virtual_seconds": sweep.virtual_seconds,
+            "wall_seconds": took.as_secs_f64(), "failures": failures.collect::<Vec<_>>(),
+        });
+        println!("{}", serde_json::to_string_pretty(&document)?);
+        return Ok(());
+    }
+    let times = sweep.virtual_seconds / took.as_secs_f64().max(1e-9);
+    println!(
+        "{} runs of {:.0} virtual seconds in {:.1} s ({times:.0} times real time), {} failed",
+        sweep.runs,
+        sweep.virtual_seconds,
+        took.as_secs_f64(),
+        files.len()
+    );
+    for file in files {
+        println!("  ringmesh-sim shrink {}", file.display());
+    }
+    Ok(())
+}
+
+pub(crate) fn failure(failure: &Failure, file: &Path, format: Format) -> anyhow::Result<()> {
+    if format == Format::Json {
+        println!("{}", serde_json::to_string_pretty(failure)?);
+        return Ok(());
+    }
+    let scenario = &failure.scenario;
+    println!("{}: {}", failure.oracle, failure.detail);
+    println!("{} hosts, {}, seed {}; faults:", scenario.hosts, scenario.duration, scenario.seed);
+    for fault in &scenario.fault {
+        println!("  {}", serde_json::to_string(fault)?);
+    }
+    println!("replay it: ringmesh-sim replay {}", file.display());
+    Ok(())
+}
+
+/// A bar on a terminal, a line now and then elsewhere.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    plain: bool,
+}
+
+/// Between two lines where there is no terminal, in parts of the whole.
+const LINES: u64 = 10;
+
+impl Progress {
+    pub(crate) fn new(count: u64, what: &str) -> Self {
+        let plain = !stderr().is_terminal();
+        let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(count), target);
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {per_sec}, {eta} to go");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(what.to_owned());
+        Self { bar, plain }
+    }
+
+    pub(crate) fn unbounded(what: &str) -> Self {
+        let progress = Self::new(0, what);
+        let style = ProgressStyle::with_template("{pos} runs, {elapsed}: {msg}");
+        progress.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        progress
+    }
+
+    pub(crate) fn step(&self) {
+        self.bar.inc(1);
+        let (done, all) = (self.bar.position(), self.bar.length().unwrap_or(1).max(1));
+        if self.plain && done * LINES / all != (done - 1) * LINES / all {
+            let left = self.bar.elapsed().as_secs_f64() / done as f64 * (all - done) as f64;
+            eprintln!("{done} of {all} {}, {left:.0} s to go", self.bar.message());
+        }
+    }
+
+    /// Counts a run of unknown many and says how far it is.
+    pub(crate) fn note(&self, what: &str) {
+        self.bar.inc(1);
+        let new = self.bar.message() != what;
+        self.bar.set_message(what.to_owned());
+        if self.plain && new {
+            eprintln!("{} runs: {what}", self.bar.position());
+        }
+    }
+
+    pub(crate) fn say(&self, line: &str) {
+        if self.plain { eprintln!("{line}") } else { self.bar.println(line) }
+    }
+
+    pub(crate) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

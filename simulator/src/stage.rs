@@ -1,0 +1,187 @@
+//! A world under its faults: each begins and ends at its time, and two of a kind may overlap.
+//!
+//! What holds is always worked out from the faults that are active, so that the end of one is not the end of another.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ringmesh_node::health::spec::{Check, ContainerSpec, ServiceSpec};
+
+use crate::{
+    HostIndex, Way, World,
+    fault::{Action, rack_of},
+    scenario::Scenario,
+    world::{Settings, name},
+};
+
+/// The world of a scenario.
+pub(crate) struct Stage {
+    pub(crate) world: World,
+    /// By number.
+    active: BTreeMap<usize, Action>,
+    started: Vec<bool>,
+}
+
+impl Stage {
+    /// All hosts of a scenario, none of them running yet.
+    pub(crate) fn new(scenario: &Scenario) -> Self {
+        let mut links = vec![scenario.link.clone(), scenario.link_in.clone()];
+        let mut cables = BTreeMap::new();
+        for cable in &scenario.cable {
+            for (way, spec) in [(0, &cable.out), (1, &cable.into)] {
+                if let Some(spec) = spec {
+                    cables.insert(
+                        (cable.host.clone(), ringmesh_proto::Uplink::from(cable.uplink), way),
+                        links.len() as u16,
+                    );
+                    links.push(spec.clone());
+                }
+            }
+        }
+        let sync = scenario.disk.sync.0;
+        let mut world = World::with(Settings { seed: scenario.seed, links, sync, wire: scenario.wire, views: false });
+        let hosts = scenario.hosts + scenario.joining();
+        for host in 0..hosts {
+            let spec = ringmesh_proto::Uplink::BOTH
+                .map(|uplink| [0, 1].map(|way| cables.get(&(name(host), uplink, way)).copied().unwrap_or(way)));
+            let rack = rack_of(host, scenario.hosts, scenario.racks);
+            world.put_host(containers(scenario, host), rack, spec);
+        }
+        Self { world, active: BTreeMap::new(), started: vec![false; hosts] }
+    }
+
+    /// Starts a host for the first time, unless a fault keeps it down.
+    pub(crate) fn start(&mut self, host: HostIndex) {
+        self.started[host] = true;
+        if !self.is_down(host) {
+            self.world.start(host);
+        }
+    }
+
+    /// Begins a fault.
+    pub(crate) fn begin(&mut self, number: usize, action: &Action) {
+        self.active.insert(number, action.clone());
+        match action {
+            Action::Pause(hosts, span) => hosts.iter().for_each(|host| self.world.pause(*host, span.0)),
+            Action::Clock(hosts, by) => hosts.iter().for_each(|host| self.world.step_clock(*host, *by)),
+            Action::Part(hosts) => self.world.part(number as u64, hosts),
+            Action::Leave(hosts) => hosts.iter().for_each(|host| self.world.leave(*host)),
+            Action::Join(hosts) => hosts.iter().for_each(|host| self.start(*host)),
+            Action::Down(hosts, power) => {
+                for host in hosts {
+                    if *power {
+                        self.world.power_off(*host);
+                    } else if self.world.runs(*host) {
+                        self.world.kill(*host);
+                    }
+                }
+            }
+            Action::Cut(..) | Action::Pair(..) | Action::Switch(..) => self.cut(action, true),
+            Action::Slow(hosts, _) => self.settle(hosts),
+            Action::Loss(hosts, ..) | Action::Disk(hosts) | Action::Sick(hosts) => self.settle(hosts),
+        }
+    }
+
+    /// Ends a fault.
+    pub(crate) fn end(&mut self, number: usize) {
+        let Some(action) = self.active.remove(&number) else { return };
+        match &action {
+            Action::Pause(..) | Action::Join(_) => {}
+            Action::Clock(hosts, by) => hosts.iter().for_each(|host| self.world.step_clock(*host, -by)),
+            Action::Part(_) => self.world.join(number as u64),
+            Action::Down(hosts, _) | Action::Leave(hosts) => hosts.iter().for_each(|host| {
+                if self.started[*host] && !self.world.runs(*host) && !self.is_down(*host) {
+                    self.world.start(*host);
+                }
+            }),
+            Action::Cut(..) | Action::Pair(..) | Action::Switch(..) => self.cut(&action, false),
+            Action::Slow(hosts, _) => self.settle(hosts),
+            Action::Loss(hosts, ..) | Action::Disk(hosts) | Action::Sick(hosts) => self.settle(hosts),
+        }
+    }
+
+    /// The faults under way.
+    pub(crate) fn active(&self) -> impl Iterator<Item = &Action> {
+        self.active.values()
+    }
+
+    /// Whether a host was started, at some time.
+    pub(crate) fn has_started(&self, host: HostIndex) -> bool {
+        self.started[host]
+    }
+
+    fn is_down(&self, host: HostIndex) -> bool {
+        let keeps_down =
+            |action: &Action| matches!(action, Action::Down(hosts, _) | Action::Leave(hosts) if hosts.contains(&host));
+        self.active.values().any(keeps_down)
+    }
+
+    fn cut(&mut self, action: &Action, cut: bool) {
+        if let Action::Cut(hosts, uplinks, ways) = action {
+            for host in hosts {
+                for uplink in uplinks {
+                    ways.iter().for_each(|way| self.world.cut_way(*host, *uplink, *way, cut));
+                }
+            }
+        }
+        if let Action::Pair(one, other, uplinks) = action {
+            uplinks.iter().for_each(|uplink| self.world.cut_pair_over(*one, *other, *uplink, cut));
+        }
+        if let Action::Switch(rack, uplinks) = action {
+            uplinks.iter().for_each(|uplink| self.world.cut_switch(*rack, *uplink, cut));
+        }
+    }
+
+    /// The worst of what is active counts.
+    fn settle(&mut self, hosts: &[HostIndex]) {
+        for host in hosts.iter().copied() {
+            let (mut slow, mut full, mut sick) = (Duration::ZERO, false, false);
+            let mut losses = [[0.0_f64; 2]; 2];
+            for action in self.active.values() {
+                if let Action::Slow(hosts, by) = action
+                    && hosts.contains(&host)
+                {
+                    slow = slow.max(by.0);
+                }
+                full |= matches!(action, Action::Disk(hosts) if hosts.contains(&host));
+                sick |= matches!(action, Action::Sick(hosts) if hosts.contains(&host));
+                if let Action::Loss(hosts, uplinks, ways, loss) = action
+                    && hosts.contains(&host)
+                {
+                    for (uplink, way) in uplinks.iter().flat_map(|uplink| ways.iter().map(move |way| (uplink, way))) {
+                        let worst = &mut losses[uplink.index()][*way as usize];
+                        *worst = worst.max(*loss);
+                    }
+                }
+            }
+            self.world.slow(host, slow);
+            self.world.fill_disk(host, full);
+            self.world.sicken(host, sick);
+            for uplink in ringmesh_proto::Uplink::BOTH {
+                for way in Way::BOTH {
+                    self.world.lose_way(host, uplink, way, losses[uplink.index()][way as usize]);
+                }
+            }
+        }
+    }
+}
+
+fn containers(scenario: &Scenario, host: HostIndex) -> Vec<ContainerSpec> {
+    let second = Duration::from_secs(1);
+    let service = |number: u16| ServiceSpec {
+        name: format!("s{}", number + 1),
+        weight: 1,
+        check: Arc::new(Check::Tcp { address: ([127, 0, 0, 1], 80).into() }),
+        interval: second,
+        timeout: second / 2,
+        threshold_up: 1,
+        threshold_down: 2,
+    };
+    let container = |number: u16| ContainerSpec {
+        name: format!("{}-c{}", name(host), number + 1),
+        driver: "oci".into(),
+        tenant: String::new(),
+        labels: BTreeMap::new(),
+        services: (0..scenario.services).map(service).collect(),
+    };
+    (0..scenario.containers).map(container).collect()
+}
