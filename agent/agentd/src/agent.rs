@@ -28,7 +28,7 @@ use crate::{
     keeper::Keeper,
     probe::Prober,
     quic::{Requests, Transport, TransportError},
-    reach::{REACHED_BOUND, Reacher},
+    reach::{self, REACHED_BOUND, Reacher},
     runtime,
 };
 
@@ -176,6 +176,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let instance = runtime::instance(&config.host.state_dir);
     let (handle, statuses) = runtime::spawn(&config, &instance, &program);
     let writer = tokio::spawn(disk::write_latest(config.host.state_dir.clone(), disk_receiver));
+    reach::listen(config.addresses()).await;
     let reacher = Reacher::new(config.addresses(), reached_sender);
     let host_loop =
         HostLoop { node, clock, transport: transport.clone(), prober, reacher, disk: disk_sender, view: view_sender };

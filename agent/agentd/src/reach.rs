@@ -1,8 +1,9 @@
 //! Asks the kernel of a host from which nothing comes whether it is there: it answers when the agent does not.
 //!
-//! Two questions at once, both to the agent's own port. A datagram to a closed port comes back as "port unreachable"
-//! (RFC 1122 §3.2.2.1): the agent is gone. A TCP connection is reset (RFC 9293 §3.10.7.1), for the agent does not listen on TCP
-//! there: the host is alive. It owns no judgement; a filter on the path makes both silent.
+//! Each agent listens on TCP at the address and port of its uplinks, and says nothing there. A connection is made by the
+//! kernel, also for an agent that is stopped or starved; it is reset (RFC 9293 §3.10.7.1) where no agent runs; and nothing comes
+//! back from a dead host. A datagram to a closed port says the second, too (RFC 1122 §3.2.2.1), but kernels limit how often. It
+//! owns no judgement; a filter on the path makes all silent.
 
 use std::{
     io::ErrorKind,
@@ -14,7 +15,7 @@ use std::{
 use ringmesh_node::Reach;
 use ringmesh_proto::{HostId, Uplink, member::Member};
 use tokio::{
-    net::{TcpSocket, UdpSocket},
+    net::{TcpListener, TcpSocket},
     sync::{Semaphore, mpsc},
     time::timeout,
 };
@@ -67,36 +68,43 @@ impl Reacher {
 }
 
 async fn ask(from: IpAddr, to: SocketAddr) -> Reach {
-    let (refused, answers) =
-        tokio::join!(timeout(PATIENCE, is_refused(from, to)), timeout(PATIENCE, answers(from, to)));
-    match (refused.is_ok_and(|refused| refused), answers.is_ok_and(|answers| answers)) {
-        (true, _) => Reach::Refused,
-        (false, true) => Reach::Answers,
-        (false, false) => Reach::Silent,
-    }
-}
-
-/// Whether a datagram comes back as undeliverable. One byte is no QUIC packet: an agent that is there drops it.
-async fn is_refused(from: IpAddr, to: SocketAddr) -> bool {
-    let attempt = async {
-        let socket = UdpSocket::bind((from, 0)).await?;
-        socket.connect(to).await?;
-        socket.send(&[0]).await?;
-        socket.recv(&mut [0; 1]).await
-    };
-    attempt.await.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-}
-
-/// Whether a connection is refused, or even taken.
-async fn answers(from: IpAddr, to: SocketAddr) -> bool {
     let attempt = async {
         let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.bind((from, 0).into())?;
-        socket.connect(to).await
+        let stream = socket.connect(to).await?;
+        // Ends with a reset: neither end is left in TIME_WAIT.
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))
     };
-    match attempt.await {
-        Ok(_) => true,
-        Err(error) => matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset),
+    match timeout(PATIENCE, attempt).await {
+        Ok(Ok(())) => Reach::Answers,
+        Ok(Err(error)) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => {
+            Reach::Refused
+        }
+        // No answer, or no way there.
+        Ok(Err(_)) | Err(_) => Reach::Silent,
+    }
+}
+
+/// Listens where others ask, as long as this process lives; nothing is said there. An address that cannot be had costs the
+/// others time when this host dies, no more: it is warned of.
+pub async fn listen(addresses: [Option<SocketAddr>; 2]) {
+    for address in addresses.into_iter().flatten() {
+        match TcpListener::bind(address).await {
+            Ok(listener) => drop(tokio::spawn(turn_away(listener))),
+            Err(error) => {
+                tracing::warn!(%address, %error, "cannot listen on TCP: this host's end will be noticed late")
+            }
+        }
+    }
+}
+
+async fn turn_away(listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))),
+            // Of the caller, or of too many open files: the kernel goes on answering.
+            Err(_) => tokio::time::sleep(PATIENCE).await,
+        }
     }
 }
 
@@ -110,11 +118,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_without_an_agent_refuses_and_one_with_a_mute_agent_answers() {
-        let agent = UdpSocket::bind((HERE, 0)).await.expect("a port");
+        // Never accepts, as an agent that is stopped.
+        let agent = TcpListener::bind((HERE, 0)).await.expect("a port");
         let address = agent.local_addr().expect("bound");
-        assert_eq!(ask(HERE, address).await, Reach::Answers, "the port is open, and nothing answers there");
+        for _ in 0..100 {
+            assert_eq!(ask(HERE, address).await, Reach::Answers, "the kernel takes the connection");
+        }
         drop(agent);
         assert_eq!(ask(HERE, address).await, Reach::Refused);
+        listen([Some(address), None]).await;
+        for _ in 0..100 {
+            assert_eq!(ask(HERE, address).await, Reach::Answers);
+        }
     }
 
     #[tokio::test]

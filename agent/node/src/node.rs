@@ -209,6 +209,9 @@ pub enum TimerKind {
 /// Between two syncs with a neighbour, less up to a fifth.
 const SYNC_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Neighbours that are greeted after a pause: enough that two of them answer.
+const MAX_GREETED: usize = 4;
+
 /// The least time between two syncs that links ask for by coming up.
 const MIN_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -518,7 +521,7 @@ impl Node {
             (self.overlay.poll_protection(), TimerKind::Silence),
             (self.next_watch(), TimerKind::Silence),
             (self.health.poll_timeout(), TimerKind::Health),
-            (self.own.poll_timeout(), TimerKind::Record),
+            (self.own.poll_timeout(self.overlay.rings().len()), TimerKind::Record),
             (self.outbox.poll_timeout(), TimerKind::Flood),
             (Some(self.next_sync), TimerKind::Sync),
             (self.shown.deferred(), TimerKind::View),
@@ -832,6 +835,9 @@ impl Node {
         };
         self.tell(now, event, false);
         self.restart_watches(now);
+        // Whoever has declared us down meanwhile says so when it is greeted.
+        let neighbours = self.overlay.members();
+        neighbours.into_iter().take(MAX_GREETED).for_each(|peer| self.membership.greet(now.instant, peer));
         self.sync_with_any(now);
     }
 

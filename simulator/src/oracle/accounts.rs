@@ -9,8 +9,9 @@ use crate::{
     world::{id, name},
 };
 
-/// The most gossip frames of a host in a second: 70 batches by the least times between them, to 16 neighbours.
-const FRAMES: u64 = 70 * 16;
+/// The most gossip frames of a host in a second: 70 batches by the least times between them, to 16 neighbours, the urgent
+/// ones over both uplinks.
+const FRAMES: u64 = 70 * 16 * 2;
 
 /// The most datagrams of a host in a second: its 16 links, probed and answering as fast as they may when all of them are
 /// in doubt (15 each way), and SWIM's, over both uplinks.

@@ -417,6 +417,14 @@ impl Membership {
         }
     }
 
+    /// Says to a member that this host is there; one that takes it for down answers so.
+    pub fn greet(&mut self, now: Instant, member: Member) {
+        self.wheel.now = self.wake(now);
+        if let Err(error) = self.foca.announce(SwimMember(member), &mut self.wheel) {
+            tracing::debug!(%error, "announce");
+        }
+    }
+
     /// Calls a host that others say is a live member, unless it is known to be one.
     pub fn meet(&mut self, now: Instant, member: Member) {
         let lives = matches!(self.told.get(&member.id), Some((_, state)) if *state != SwimState::Down);

@@ -98,7 +98,8 @@ impl Node {
         self.overlay.observers(host).into_iter().filter(|peer| self.can_vote(*peer)).collect()
     }
 
-    /// Whether a host is alive, hears the others, and is not missed itself: by us, or by more than one.
+    /// Whether a host is alive, hears the others, and is not missed itself: by us, or by more than one while SWIM suspects it.
+    /// Accusers alone do not silence anybody: the smaller part of a cluster that was cut in two accuses the larger one.
     fn can_vote(&self, host: HostId) -> bool {
         let me = self.me();
         if host == me.id {
@@ -107,7 +108,9 @@ impl Node {
         let Some((member, state)) = self.membership.state(host) else { return false };
         let isolated = self.store.host(host).is_some_and(|heard| heard.record.isolated);
         let accusations = self.store.accusations(host, member.generation);
-        let missed = accusations.len() > 1 || accusations.iter().any(|record| record.accuser == me.id.raw());
+        let suspect = state == SwimState::Suspect;
+        let missed =
+            (suspect && accusations.len() > 1) || accusations.iter().any(|record| record.accuser == me.id.raw());
         state != SwimState::Down && !self.has_left(host) && !isolated && !missed
     }
 

@@ -149,12 +149,18 @@ impl Outbox {
 }
 
 impl Node {
-    /// Sends what it is time for to all neighbours but the one that all of it came from.
+    /// Sends what it is time for, but not to the one that all of it came from: what is urgent to all neighbours, records to
+    /// the next on either ring. Of the two orders one is a permutation of the other, so that in a few steps each host has
+    /// them, twice at most.
     pub(super) fn flood(&mut self, now: Now) {
         for class in [Class::Event, Class::Digest] {
             let Some((gossip, source)) = self.outbox.take(now.instant, class) else { continue };
             let frames = self.frames(&gossip);
-            for to in self.overlay.members().into_iter().filter(|peer| source != Source::Peer(peer.id)) {
+            let peers = match class {
+                Class::Event => self.overlay.members(),
+                Class::Digest => self.overlay.successors(),
+            };
+            for to in peers.into_iter().filter(|peer| source != Source::Peer(peer.id)) {
                 self.send_frames(to, class, &frames);
             }
         }

@@ -14,8 +14,12 @@ use crate::{coordinate, overlay::OwnLink};
 /// The least time between two versions of the record.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The time after which an unchanged record is written anew, so that others see that it is fresh.
+/// The time after which an unchanged record is written anew, so that others see that it is fresh; of more than
+/// [`REFRESHED`] hosts in proportion longer, so that each host hears no more of it.
 const REFRESH: Duration = Duration::from_secs(30);
+
+/// Hosts of which each writes its record anew every [`REFRESH`].
+const REFRESHED: u32 = 64;
 
 /// What was written last.
 #[derive(Default)]
@@ -30,9 +34,11 @@ pub(super) struct OwnRecord {
 }
 
 impl OwnRecord {
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    /// When it is next to be written, among so many hosts.
+    pub(super) fn poll_timeout(&self, hosts: usize) -> Option<Instant> {
         let written = self.written?;
-        Some(written + if self.stale { MIN_INTERVAL } else { REFRESH })
+        let share = u32::try_from(hosts).unwrap_or(u32::MAX).max(REFRESHED);
+        Some(written + if self.stale { MIN_INTERVAL } else { REFRESH / REFRESHED * share })
     }
 
     /// The version last written.
@@ -51,7 +57,7 @@ impl Node {
     pub(super) fn spread_record(&mut self, now: Now) {
         let moved = self.place.is_news(now.instant);
         self.own.stale = moved || self.own.shows != (self.health.revision(), self.overlay.revision());
-        if self.own.poll_timeout().is_some_and(|due| due <= now.instant) {
+        if self.own.poll_timeout(self.overlay.rings().len()).is_some_and(|due| due <= now.instant) {
             self.write_record(now);
         }
     }

@@ -180,7 +180,8 @@ impl Node {
                 let evidence = format!("no answer over any uplink for {} ms; {why}", span.as_millis());
                 self.accuse(now, host, &evidence);
             }
-            if span >= PAIR_AFTER && !watch.told && self.is_accused_by_us_alone(host) {
+            let heard_by_another = || self.is_accused_by_us_alone(host) && self.relay_to(now, host).is_some();
+            if span >= PAIR_AFTER && !watch.told && heard_by_another() {
                 self.tell_pair(now, host);
             }
         }

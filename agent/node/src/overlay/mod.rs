@@ -19,7 +19,7 @@ use std::{
 };
 
 use ringmesh_proto::{HostId, Instant, Uplink, member::Member};
-use ringmesh_topology::{Chords, DualRing, Link, Racks, Role};
+use ringmesh_topology::{Chords, DualRing, Link, Racks, Ring, Role};
 
 use protection::Side;
 
@@ -386,6 +386,14 @@ impl Overlay {
     pub fn members(&self) -> Vec<Member> {
         let mut members: Vec<Member> = self.links.values().map(|link| link.peer).collect();
         members.dedup_by_key(|member| member.id);
+        members
+    }
+
+    /// The next hosts on both rings, each once.
+    pub fn successors(&self) -> Vec<Member> {
+        let next = [Ring::A, Ring::B].map(|ring| self.rings.successor(ring, self.me));
+        let mut members = self.members();
+        members.retain(|member| next.contains(&Some(member.id)));
         members
     }
 
