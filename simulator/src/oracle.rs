@@ -77,12 +77,12 @@ pub fn down_within(hosts: usize) -> Duration {
 }
 
 impl Oracles {
-    pub(crate) fn new(off: &[String], strict: bool, stage: &Stage) -> Self {
+    pub(crate) fn new(off: &[String], stage: &Stage) -> Self {
         let hosts = stage.world.hosts().len();
         Self {
             off: off.to_vec(),
             violations: BTreeMap::new(),
-            ledger: Ledger::new(hosts, strict),
+            ledger: Ledger::new(hosts),
             quiet_since: None,
             agreed: None,
             rings: None,

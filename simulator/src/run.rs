@@ -83,7 +83,7 @@ impl Run {
         scenario.check()?;
         let actions = scenario.actions()?;
         let stage = Stage::new(&scenario);
-        let oracles = Oracles::new(&scenario.oracles.off, scenario.oracles.strict, &stage);
+        let oracles = Oracles::new(&scenario.oracles.off, &stage);
         let end = Instant::ZERO + scenario.duration.0;
         let (agenda, deaths) = (BTreeMap::new(), Vec::new());
         let mut run = Self { stage, oracles, actions, agenda, planned: 0, end, deaths, scenario };

@@ -81,8 +81,6 @@ pub struct Disk {
 pub struct Oracles {
     /// Those that do not.
     pub off: Vec<String>,
-    /// No host may be called down wrongly in the seconds after a partition healed either. Known not to hold.
-    pub strict: bool,
 }
 
 impl Default for Disk {

@@ -70,32 +70,35 @@ fn a_bad_scenario_is_refused_with_its_line() {
     assert_eq!(sim(&["replay", "s.toml"], dir.path()).status.code(), Some(2));
 }
 
-/// A failure that is known: found, kept, replayed, shrunk.
+/// Two hosts that are left of five cannot tell whether the other three died or they themselves are cut off: they judge
+/// nobody, and the oracle that counts the dead fails. Found, kept, replayed, shrunk.
 #[test]
 fn a_failure_is_kept_replayed_and_shrunk() {
     let dir = tempfile::tempdir().unwrap();
-    let known: Value = serde_json::from_str(include_str!("known/minority-outvotes-153.json")).unwrap();
-    fs::write(dir.path().join("known.json"), known.to_string()).unwrap();
+    let text = "hosts = 5\nduration = \"50s\"\n[[fault]]\nat = \"20s\"\nkind = \"power-off\"\nhosts = [\"h1\", \"h2\", \"h3\"]\n";
+    fs::write(dir.path().join("s.toml"), text).unwrap();
+    let found = sim(&["run", "s.toml", "--seed", "1", "--save", "known.json", "-o", "json"], dir.path());
+    assert_eq!(found.status.code(), Some(1), "{found:?}");
+    let known: Value = serde_json::from_slice(&fs::read(dir.path().join("known.json")).unwrap()).unwrap();
     let replayed = sim(&["replay", "known.json", "-o", "json"], dir.path());
     assert_eq!(replayed.status.code(), Some(1), "{replayed:?}");
     let failed = json(&replayed);
     let failed: Vec<_> = failed["oracles"].as_array().unwrap().iter().filter(|oracle| oracle["ok"] == false).collect();
-    assert_eq!(failed.len(), 1);
-    assert_eq!(failed[0]["name"], "false-down");
+    assert_eq!(failed[0]["name"], "detection");
 
     // Something beside it that does not matter.
     let mut longer = known;
     let faults = longer["scenario"]["fault"].as_array_mut().unwrap();
-    faults.insert(0, serde_json::json!({ "at": "18s", "for": "1s", "kind": "sick", "hosts": ["h9"] }));
-    faults.push(serde_json::json!({ "at": "24s", "for": "1s", "kind": "cut", "uplink": "a", "hosts": ["h12"] }));
+    faults.insert(0, serde_json::json!({ "at": "18s", "for": "1s", "kind": "sick", "hosts": ["h4"] }));
+    faults.push(serde_json::json!({ "at": "24s", "for": "1s", "kind": "cut", "uplink": "a", "hosts": ["h5"] }));
     fs::write(dir.path().join("longer.json"), longer.to_string()).unwrap();
     let shrunk = sim(&["shrink", "longer.json", "--to", "small.json"], dir.path());
     assert_eq!(shrunk.status.code(), Some(0), "{shrunk:?}");
     let small: Value = serde_json::from_slice(&fs::read(dir.path().join("small.json")).unwrap()).unwrap();
-    assert_eq!(small["oracle"], "false-down");
+    assert_eq!(small["oracle"], "detection");
     let faults = small["scenario"]["fault"].as_array().unwrap();
     assert_eq!(faults.len(), 1, "{faults:?}");
-    assert_eq!(faults[0]["kind"], "partition");
+    assert_eq!(faults[0]["kind"], "power-off");
     let replayed = sim(&["replay", "small.json"], dir.path());
     assert_eq!(replayed.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&replayed.stderr).contains("the same run"), "{replayed:?}");

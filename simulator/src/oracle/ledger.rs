@@ -32,34 +32,26 @@ pub(super) struct Ledger {
     lives: Vec<u32>,
     /// From when to when it was stopped the last time, pauses that follow each other closely being one.
     stalls: Vec<(Instant, Instant)>,
-    /// Parts of the cluster that are apart now.
-    parted: usize,
-    /// See [`crate::scenario::Oracles::strict`].
-    strict: bool,
 }
 
 /// A pause that begins so soon after another one goes on with it.
 const BREATH: Duration = Duration::from_secs(3);
 
 impl Ledger {
-    pub(super) fn new(hosts: usize, strict: bool) -> Self {
+    pub(super) fn new(hosts: usize) -> Self {
         let stalls = vec![(Instant::ZERO, Instant::ZERO); hosts];
         let none = vec![None; hosts];
-        Self { well_since: none.clone(), dead_since: none, lives: vec![0; hosts], stalls, parted: 0, strict }
+        Self { well_since: none.clone(), dead_since: none, lives: vec![0; hosts], stalls }
     }
 
     /// To be called whenever a fault begins or ends.
     pub(super) fn update(&mut self, stage: &Stage) {
         let now = stage.world.now();
-        let parts = |action: &&Action| matches!(action, Action::Part(_) | Action::Switch(..));
-        let parted = stage.active().filter(parts).count();
-        // What one side says of the other reaches it now: known, see `tests/known.rs`.
-        let healed = parted < std::mem::replace(&mut self.parted, parted) && !self.strict;
         for host in stage.world.hosts() {
             let well = !self.stalls_too_long(stage, host) && is_well(stage, host);
             let same_life = std::mem::replace(&mut self.lives[host], stage.world.life(host)) == self.lives[host];
             let since = &mut self.well_since[host];
-            *since = well.then(|| since.filter(|_| same_life && !healed).unwrap_or(now));
+            *since = well.then(|| since.filter(|_| same_life).unwrap_or(now));
             let dead = stage.has_started(host) && !stage.world.runs(host) && !stage.world.has_left(host);
             let since = &mut self.dead_since[host];
             *since = dead.then(|| since.unwrap_or(now));

@@ -1,7 +1,7 @@
 //! Accusations are votes: which hosts this one does not reach, on what evidence, and when enough of them say so.
 //!
-//! A host is down when a majority of those of its ring neighbours that are well accuse it, and two hosts at least, as long
-//! as there are two. Every host counts for itself, from the same accusations.
+//! A host is down when a majority of its ring neighbours that are well, and of whoever else accuses it, says so, and two hosts
+//! at least, as long as there are two. Every host counts for itself, from the same accusations.
 
 use std::collections::BTreeSet;
 
@@ -86,11 +86,13 @@ impl Node {
         if accusations.is_empty() {
             return false;
         }
-        let votes = accusations.iter().filter(|record| self.can_vote(HostId::new(record.accuser))).count();
-        let neighbours = self.well_neighbours(accused.id).len();
+        let accusers = accusations.iter().map(|record| HostId::new(record.accuser));
+        let accusers: BTreeSet<HostId> = accusers.filter(|accuser| self.can_vote(*accuser)).collect();
+        let votes = accusers.len();
+        let electorate = self.well_neighbours(accused.id).union(&accusers).count();
         let others = std::iter::once(self.me().id).chain(self.membership.states().map(|(member, _)| member.id));
         let others = others.filter(|id| *id != accused.id && self.can_vote(*id)).take(2).count();
-        votes >= (neighbours / 2 + 1).max(others).max(1)
+        votes >= (electorate / 2 + 1).max(others).max(1)
     }
 
     /// Its neighbours on both rings whose word counts.
