@@ -126,7 +126,9 @@ mod tests {
         }
         drop(agent);
         assert_eq!(ask(HERE, address).await, Reach::Refused);
-        listen([Some(address), None]).await;
+        let agent = TcpListener::bind((HERE, 0)).await.expect("a port");
+        let address = agent.local_addr().expect("bound");
+        tokio::spawn(turn_away(agent));
         for _ in 0..100 {
             assert_eq!(ask(HERE, address).await, Reach::Answers);
         }
