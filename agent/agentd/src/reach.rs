@@ -77,9 +77,9 @@ async fn ask(from: IpAddr, to: SocketAddr) -> Reach {
     };
     match timeout(PATIENCE, attempt).await {
         Ok(Ok(())) => Reach::Answers,
-        Ok(Err(error)) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => {
-            Reach::Refused
-        }
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Reach::Refused,
+        // It stood, and was turned away faster than we looked.
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionReset => Reach::Answers,
         // No answer, or no way there.
         Ok(Err(_)) | Err(_) => Reach::Silent,
     }
