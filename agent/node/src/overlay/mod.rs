@@ -98,7 +98,7 @@ pub struct OwnLink {
 }
 
 /// An uplink over which nothing came for so long is tried at once, whatever the turn of its links is.
-pub(crate) const UPLINK_SILENCE: Duration = Duration::from_millis(160);
+pub(crate) const UPLINK_SILENCE: Duration = Duration::from_millis(240);
 
 /// Probes without an answer after which a link does not speak for its uplink, if another one is down and all are silent.
 pub(crate) const MISSES_OF_MANY: u32 = 2;
