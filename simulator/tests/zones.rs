@@ -318,11 +318,13 @@ fn many_zones_make_no_host_hear_more() {
     let per_host = |zones: usize, hosts: usize| {
         let mut world = converged(1, zones, hosts);
         world.run_for(SECOND * 10);
-        let before = world.delivered();
-        world.run_for(SECOND * 10);
-        (world.delivered() - before) as f64 / 10.0 / (zones * hosts) as f64
+        let arrived = |world: &World| world.tally().datagrams_in + world.tally().frames_in;
+        let before = arrived(&world);
+        // As long as a record takes to be written anew.
+        world.run_for(SECOND * 30);
+        (arrived(&world) - before) as f64 / 30.0 / (zones * hosts) as f64
     };
-    let (one, six) = (per_host(1, 100), per_host(6, 100));
+    let (one, six) = (per_host(1, 60), per_host(6, 60));
     println!("messages per host and second: 1 zone {one:.1}, 6 zones {six:.1}");
-    assert!(six < one * 1.25, "one zone of 100: {one:.1} messages per host and second, six: {six:.1}");
+    assert!(six < one * 1.25, "one zone of 60: {one:.1} messages per host and second, six: {six:.1}");
 }
