@@ -42,7 +42,7 @@ build: need-cargo ## all crates, dev profile
 
 .PHONY: release
 release: need-cargo ## the binary ringmesh, release profile
-	$(CARGO) build --release --workspace --bins
+	$(CARGO) build --release -p ringmesh-cli --bin ringmesh
 
 # --- lab ---
 
@@ -132,21 +132,21 @@ bench-peers:
 
 .PHONY: bench-agent
 bench-agent: install-lab release bench-peers ## figures of the agent in the lab, as in docs/benchmarks.md; needs root
-	$(CARGO) build --release --workspace --example bench-agent
+	$(CARGO) build --release -p ringmesh-cli --example bench-agent
 	$(ROOT) $(TARGET)/release/examples/bench-agent --serf $(BENCH)/usr/bin/serf
 
 .PHONY: bench-mesh
 bench-mesh: install-lab release bench-peers ## the mesh beside serf and corosync, as in docs/benchmarks.md; needs root
-	$(CARGO) build --release --workspace --example bench-mesh
+	$(CARGO) build --release -p ringmesh-cli --example bench-mesh
 	$(ROOT) $(TARGET)/release/examples/bench-mesh --unpacked $(BENCH) $(BENCH_MESH)
 
 # --- simulator ---
 
-SIM := $(TARGET)/release/ringmesh-sim
+SIM := $(TARGET)/sim/ringmesh-sim
 
 .PHONY: sim
-sim: need-cargo ## the binary ringmesh-sim, release profile
-	$(CARGO) build --release -p ringmesh-simulator
+sim: need-cargo ## the binary ringmesh-sim, optimised for speed
+	$(CARGO) build --profile sim -p ringmesh-simulator
 
 .PHONY: sim-soak
 sim-soak: sim ## SEEDS=2000 runs of random faults from FIRST_SEED=1000 on, over all cores
