@@ -304,17 +304,7 @@ fn describe(host: &Host, out: &mut Details) {
     if let Some(detection) = &host.detection {
         out.add("Finds", detection_text(detection));
     }
-    if let Some(digest) = &host.digest {
-        out.add("Containers", format!("{}, {} running, score {}", digest.containers, digest.running, digest.score));
-        out.add(
-            "Services",
-            format!(
-                "{}: {} passing, {} warning, {} critical, {} unverified",
-                digest.services, digest.passing, digest.warning, digest.critical, digest.unverified
-            ),
-        );
-        out.state("Worst", digest.worst().as_str_name());
-    }
+    out.digest(host.digest.as_ref());
     for accusation in &host.accusations {
         out.add("Accused by", format!("{}: {}", accusation.accuser, accusation.evidence));
     }

@@ -140,17 +140,7 @@ fn describe(zone: &Zone, out: &mut Details) {
             zone.hosts, zone.alive, zone.suspect, zone.isolated, zone.down
         ),
     );
-    if let Some(digest) = &zone.digest {
-        out.add("Containers", format!("{}, {} running, score {}", digest.containers, digest.running, digest.score));
-        out.add(
-            "Services",
-            format!(
-                "{}: {} passing, {} warning, {} critical, {} unverified",
-                digest.services, digest.passing, digest.warning, digest.critical, digest.unverified
-            ),
-        );
-        out.state("Worst", digest.worst().as_str_name());
-    }
+    out.digest(zone.digest.as_ref());
     for delegate in &zone.delegates {
         let addresses = [delegate.address.as_str(), delegate.address_b.as_str()];
         let addresses: Vec<&str> = addresses.into_iter().filter(|address| !address.is_empty()).collect();

@@ -1,5 +1,7 @@
 //! One object: its fields below each other, values aligned.
 
+use ringmesh_proto::v1::Digest;
+
 use super::{style::Style, table::printable};
 
 /// Fields in the order in which they are shown. Empty ones are left out.
@@ -13,6 +15,20 @@ impl Details {
 
     pub(crate) fn state(&mut self, name: &'static str, state: &str) {
         self.add_styled(name, state, Style::of_state(state));
+    }
+
+    /// What runs on a host, or in a zone.
+    pub(crate) fn digest(&mut self, digest: Option<&Digest>) {
+        let Some(digest) = digest else { return };
+        self.add("Containers", format!("{}, {} running, score {}", digest.containers, digest.running, digest.score));
+        self.add(
+            "Services",
+            format!(
+                "{}: {} passing, {} warning, {} critical, {} unverified",
+                digest.services, digest.passing, digest.warning, digest.critical, digest.unverified
+            ),
+        );
+        self.state("Worst", digest.worst().as_str_name());
     }
 
     fn add_styled(&mut self, name: &'static str, value: impl AsRef<str>, style: Style) {
