@@ -175,6 +175,8 @@ fn an_isolated_host_accuses_nobody_and_forces_nobody_to_renew() {
             world.run_for(SECOND * 30);
             assert!(all_say_down_but(&world, cut), "{hosts} hosts, seed {seed}");
             assert_eq!(state(&world, cut, cut), State::Isolated, "{hosts} hosts, seed {seed}: it says so itself");
+            let own = world.view(cut).hosts.iter().find(|host| host.local).unwrap().uplinks.unwrap_or_default();
+            assert_eq!((own.a(), own.b()), (UplinkState::Down, UplinkState::Down), "{hosts} hosts, seed {seed}");
             world.heal(cut);
             let took = world.run_until(SECOND * 20, all_alive);
             assert!(

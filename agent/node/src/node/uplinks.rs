@@ -54,14 +54,17 @@ impl Node {
     pub(super) fn judge_uplinks(&mut self, now: Now) {
         let (store, heard, membership) = (&self.store, &self.heard, &self.membership);
         // A failing link is held against our own uplink only if its other end was heard of since, is suspected by
-        // nobody, and does not report that its own uplink is the one that fails.
+        // nobody, and does not report that its own uplink is the one that fails. A host that is cut off has no other one
+        // to blame.
+        let isolated = self.isolated.is_some();
         let well = |peer: HostId, uplink: Uplink, since: ringmesh_proto::Instant| {
             let record = store.host(peer);
             let last = heard.get(&peer).copied().max(record.map(|heard| heard.heard.instant));
             let states = record.map_or([0; 2], |heard| [heard.record.uplink_a, heard.record.uplink_b]);
-            last.is_some_and(|last| last > since)
-                && states[uplink.index()] != v1::uplink::State::Down as u32
-                && matches!(membership.state(peer), Some((_, crate::membership::SwimState::Alive)))
+            isolated
+                || last.is_some_and(|last| last > since)
+                    && states[uplink.index()] != v1::uplink::State::Down as u32
+                    && matches!(membership.state(peer), Some((_, crate::membership::SwimState::Alive)))
         };
         let order = self.overlay.order();
         let changed = self.overlay.judge_uplinks(now.instant, well);
