@@ -49,8 +49,9 @@ pub(super) struct Open {
     unanswered: Option<Instant>,
     /// Since when that is so for too long.
     silent: Option<Instant>,
-    events: mpsc::Sender<Bytes>,
-    digests: mpsc::Sender<Bytes>,
+    /// Made with the first frame of its class: most hosts are only probed, and their connections stay small.
+    events: Option<mpsc::Sender<Bytes>>,
+    digests: Option<mpsc::Sender<Bytes>>,
 }
 
 impl Open {
@@ -98,11 +99,16 @@ impl Open {
         }
     }
 
-    pub(super) fn send_gossip(&self, class: Class, bytes: Bytes, counters: &Counters) {
-        let (queue, dropped) = match class {
-            Class::Event => (&self.events, &counters.event_frames_dropped),
-            Class::Digest => (&self.digests, &counters.digest_frames_dropped),
+    pub(super) fn send_gossip(&mut self, class: Class, bytes: Bytes, counters: &Counters) {
+        let (queue, room, priority, dropped) = match class {
+            Class::Event => (&mut self.events, EVENT_QUEUE, 1, &counters.event_frames_dropped),
+            Class::Digest => (&mut self.digests, DIGEST_QUEUE, 0, &counters.digest_frames_dropped),
         };
+        let queue = queue.get_or_insert_with(|| {
+            let (queue, frames) = mpsc::channel(room);
+            tokio::spawn(send_frames(self.connection.clone(), frames, priority));
+            queue
+        });
         if queue.try_send(bytes).is_err() {
             count(dropped);
         }
@@ -115,8 +121,6 @@ impl Open {
 
 /// Starts to serve a connection with a host of our cluster.
 pub(super) fn start(transport: &Transport, host: HostId, uplink: Uplink, connection: Connection, dialed_by_us: bool) {
-    let (events, event_queue) = mpsc::channel(EVENT_QUEUE);
-    let (digests, digest_queue) = mpsc::channel(DIGEST_QUEUE);
     let heard_ms = Arc::new(AtomicU64::new(0));
     let since = Instant::now();
     let open = Open {
@@ -128,8 +132,8 @@ pub(super) fn start(transport: &Transport, host: HostId, uplink: Uplink, connect
         arrived: 0,
         unanswered: None,
         silent: None,
-        events,
-        digests,
+        events: None,
+        digests: None,
     };
     let counters = Arc::clone(&transport.shared.counters);
     let mut table = transport.table();
@@ -147,8 +151,6 @@ pub(super) fn start(transport: &Transport, host: HostId, uplink: Uplink, connect
     }
     table.shrink(transport.shared.cache);
     drop(table);
-    tokio::spawn(send_frames(connection.clone(), event_queue, 1));
-    tokio::spawn(send_frames(connection.clone(), digest_queue, 0));
     let heard = move || heard_ms.store(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
     tokio::spawn(receive(transport.clone(), host, uplink, connection, heard));
 }

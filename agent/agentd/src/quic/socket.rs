@@ -29,6 +29,9 @@ use crate::counters::{Counters, count};
 /// (net.ipv4.neigh.default.unres_qlen_bytes): this is room for a rack of 32 that is gone.
 const SEND_BUFFER: usize = 8 * 1024 * 1024;
 
+/// Packets given to the kernel at once. Each connection keeps a buffer of so many, and hosts have little to say at once.
+const MAX_SEGMENTS: usize = 2;
+
 /// A socket that counts what it could not send.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -104,7 +107,7 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.state.max_gso_segments()
+        self.state.max_gso_segments().min(MAX_SEGMENTS)
     }
 
     fn max_receive_segments(&self) -> usize {
