@@ -63,7 +63,7 @@ mod tests {
         let path = Path { rtt: Duration::from_millis(1), tick: Duration::from_millis(100), ..Path::default() };
         let Detection { silent_uplink, refused_port, dead_host, stuck_agent } = Detection::worst_case(path);
         let ms = [silent_uplink, refused_port, dead_host, stuck_agent].map(|time| time.as_millis());
-        assert_eq!(ms, [451, 2101, 2901, 6901]);
+        assert_eq!(ms, [421, 2101, 2901, 6901]);
     }
 
     proptest! {

@@ -20,7 +20,7 @@ pub(crate) const HEARD_FOR: Duration = Duration::from_millis(600);
 const DOWN_AFTER: u32 = 3;
 
 /// Bounds of the wait for an answer, before the next probe follows. The lower one is the scheduling of a busy host.
-pub(crate) const TIMEOUT: (Duration, Duration) = (Duration::from_millis(70), Duration::from_millis(400));
+pub(crate) const TIMEOUT: (Duration, Duration) = (Duration::from_millis(60), Duration::from_millis(400));
 
 /// The same before a round trip was measured.
 const FIRST_TIMEOUT: Duration = Duration::from_millis(200);
