@@ -209,6 +209,10 @@ pub enum TimerKind {
 /// Between two syncs with a neighbour, less up to a fifth.
 const SYNC_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The same while syncs still bring members: a cluster that starts is known to all before its first round of probes is
+/// over. It doubles with each sync that brings none.
+const SYNC_INTERVAL_NEW: Duration = Duration::from_millis(500);
+
 /// Neighbours that are greeted after a pause: enough that two of them answer.
 const MAX_GREETED: usize = 4;
 
@@ -263,6 +267,8 @@ pub struct Node {
     own: OwnRecord,
     accusations: u32,
     next_sync: Instant,
+    /// Between that sync and the one after it.
+    sync_interval: Duration,
     /// When another host was last asked.
     synced: Instant,
     place: Place,
@@ -320,6 +326,7 @@ impl Node {
             own: OwnRecord::default(),
             accusations: 0,
             next_sync: now.instant + SYNC_INTERVAL,
+            sync_interval: SYNC_INTERVAL,
             synced: Instant::ZERO,
             place: Place::new(u64::from(me.id.raw())),
             other_chords: BTreeMap::new(),
@@ -425,7 +432,9 @@ impl Node {
         }
         let known = |record: &MemberRecord| !self.store.is_forgotten(HostId::new(record.host), record.generation);
         let members: Vec<_> = response.members.into_iter().filter(known).collect();
-        self.membership.handle_members(now.instant, &members);
+        if self.membership.handle_members(now.instant, &members) {
+            self.sync_soon(now);
+        }
         let mut missing = response.missing.unwrap_or_default();
         missing.events.sort_by_key(|event| event.unix_ms);
         let beyond = if response.signed_differ { self.store.signed().beyond(&missing.signed) } else { Vec::new() };
@@ -502,7 +511,8 @@ impl Node {
             self.outputs.push_back(Output::Probe(request));
         }
         if self.next_sync <= now.instant {
-            self.next_sync = now.instant + SYNC_INTERVAL - random_below(&mut self.rng, SYNC_INTERVAL / 5);
+            self.next_sync = now.instant + self.sync_interval - random_below(&mut self.rng, self.sync_interval / 5);
+            self.sync_interval = (self.sync_interval * 2).min(SYNC_INTERVAL);
             self.store.drop_withdrawn(now);
             self.forget_lost(now);
             self.sync_with_any(now);
@@ -716,6 +726,7 @@ impl Node {
                 came = true;
                 if self.store.host(member.id).is_none() {
                     self.unnamed.insert(member.id);
+                    self.hasten_sync(now);
                 } else {
                     let text = if before.is_some() { "answers again" } else { "joined" };
                     self.tell_host(now, "host-alive", member.id, v1::event::Severity::Info, text);
@@ -743,7 +754,10 @@ impl Node {
             }
             Change::ProbeFailed(host) => self.watch(now, host, now.instant),
             Change::Paused(span) => self.tell_pause(now, span),
-            Change::Active => self.sync_with_any(now),
+            Change::Active => {
+                self.sync_with_any(now);
+                self.sync_soon(now);
+            }
         }
         self.zone.stale = true;
         self.shown.hosts_stale();
@@ -878,6 +892,16 @@ impl Node {
             let to = pool[self.rng.random_range(0..pool.len())];
             self.sync_with(now, to);
         }
+    }
+
+    /// There is more to learn than usual, and one sync may not bring it all.
+    fn sync_soon(&mut self, now: Now) {
+        self.sync_interval = SYNC_INTERVAL_NEW;
+        self.hasten_sync(now);
+    }
+
+    fn hasten_sync(&mut self, now: Now) {
+        self.next_sync = self.next_sync.min(now.instant + SYNC_INTERVAL_NEW);
     }
 
     fn sync_with(&mut self, now: Now, to: Member) {

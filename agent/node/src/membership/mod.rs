@@ -340,7 +340,9 @@ impl Membership {
     ///
     /// That a host is down counts only if nothing is known of it here: that the other side of a healed partition thought
     /// our hosts down does not make them so. It is shown and called then, and a word of its own makes it alive.
-    pub fn handle_members(&mut self, now: Instant, records: &[MemberRecord]) {
+    ///
+    /// Returns whether a living one was unknown here.
+    pub fn handle_members(&mut self, now: Instant, records: &[MemberRecord]) -> bool {
         let me = self.me();
         let mut news = Vec::new();
         for record in records.iter().take(MAX_MEMBERS) {
@@ -361,11 +363,13 @@ impl Membership {
                 self.remember(now, member);
             }
         }
+        let new = news.iter().any(|member| !self.told.contains_key(&member.id().0.id));
         self.wheel.now = self.wake(now);
         if let Err(error) = self.foca.apply_many(news.into_iter(), true, &mut self.wheel) {
             tracing::debug!(%error, "members from a snapshot");
         }
         self.settle(now);
+        new
     }
 
     /// All that SWIM knows, this host included: for another host's [`Self::handle_members`].
