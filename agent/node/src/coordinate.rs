@@ -12,7 +12,7 @@ use ringmesh_topology::{Coordinate, Vivaldi, coordinate::MAX_STEP};
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 
 /// The time after which the record is written anyway.
-const MAX_WAIT: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// A coordinate that moved by a fifth of the last round trip is news.
 const NEWS_SHARE: u32 = 5;

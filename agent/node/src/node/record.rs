@@ -16,7 +16,7 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time after which an unchanged record is written anew, so that others see that it is fresh; of more than
 /// [`REFRESHED`] hosts in proportion longer, so that each host hears no more of it.
-const REFRESH: Duration = Duration::from_secs(30);
+const REFRESH: Duration = Duration::from_secs(60);
 
 /// Hosts of which each writes its record anew every [`REFRESH`].
 const REFRESHED: u32 = 64;

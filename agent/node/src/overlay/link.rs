@@ -1,4 +1,4 @@
-//! One link: a probe every half second, and what its answers say.
+//! One link: a probe every half second, of a chord every second, and what its answers say.
 //!
 //! A probe without an answer is followed by others as fast as the measured round trips allow (RFC 6298's timeout), so
 //! that a link is down a fifth of a second after its first silence, however long the interval.
@@ -10,11 +10,17 @@ use std::time::Duration;
 
 use ringmesh_proto::Instant;
 
-/// Between two probes of a link.
+/// Between two probes of a ring's link: those who judge whether a host lives are its neighbours on the rings.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// An end that was probed waits so long for the next probe before it sends one itself.
-pub(crate) const HEARD_FOR: Duration = Duration::from_millis(600);
+/// Between two probes of a chord.
+pub(crate) const CHORD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An end that was probed waits for so much longer than an interval before it sends a probe itself.
+const LATE: Duration = Duration::from_millis(100);
+
+/// So long it waits at a ring's link.
+pub(crate) const HEARD_FOR: Duration = PROBE_INTERVAL.saturating_add(LATE);
 
 /// Probes in a row without an answer after which a link is down.
 const DOWN_AFTER: u32 = 3;
@@ -54,6 +60,8 @@ pub enum LinkState {
 /// The history of one link.
 #[derive(Clone, Debug)]
 pub struct LinkMonitor {
+    /// Between two probes.
+    interval: Duration,
     state: LinkState,
     next_probe: Instant,
     /// Number of the newest probe; 0 before the first.
@@ -72,9 +80,10 @@ pub struct LinkMonitor {
 }
 
 impl LinkMonitor {
-    /// A link that is first probed after `phase`.
-    pub fn new(now: Instant, phase: Duration) -> Self {
+    /// A link that is first probed after `phase`, then every `interval`.
+    pub fn new(now: Instant, phase: Duration, interval: Duration) -> Self {
         Self {
+            interval,
             state: LinkState::Unknown,
             next_probe: now + phase,
             newest: 0,
@@ -87,6 +96,11 @@ impl LinkMonitor {
             rtt_deviation: Duration::ZERO,
             risen: None,
         }
+    }
+
+    /// From the next probe on, it is probed so often.
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
     }
 
     /// Takes it for down on better evidence than probes, until two are answered. What was asked before counts no more.
@@ -159,7 +173,7 @@ impl LinkMonitor {
         }
         self.begin(now);
         self.judge(now);
-        self.next_probe = now + if self.state == LinkState::Down { PROBE_INTERVAL } else { self.timeout() };
+        self.next_probe = now + if self.state == LinkState::Down { self.interval } else { self.timeout() };
         self.newest
     }
 
@@ -177,7 +191,7 @@ impl LinkMonitor {
         self.answered |= 1;
         self.silent_since = None;
         self.rtt = rtt.or(self.rtt);
-        self.next_probe = now + HEARD_FOR;
+        self.next_probe = now + self.interval + LATE;
         self.judge(now);
     }
 
@@ -206,7 +220,7 @@ impl LinkMonitor {
             let deviation = self.rtt.map_or(sample / 2, |rtt| (self.rtt_deviation * 3 + sample.abs_diff(rtt)) / 4);
             self.rtt_deviation = deviation;
             self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
-            self.next_probe = self.newest_sent + PROBE_INTERVAL;
+            self.next_probe = self.newest_sent + self.interval;
         }
         self.judge(now);
         if age == 0 && self.state == LinkState::Down {

@@ -1,4 +1,4 @@
-//! The links of this host: its neighbours on both rings and its chords, each watched by a probe every half second.
+//! The links of this host: its neighbours on both rings and its chords, each watched by probes.
 //!
 //! It owns who is a neighbour (from `ringmesh-topology`) and how each link does. It does not know how bytes are
 //! carried, and it judges links and uplinks only: whether a host lives is SWIM's question.
@@ -8,6 +8,7 @@ mod protection;
 #[cfg(test)]
 mod tests;
 
+use link::CHORD_INTERVAL;
 pub(crate) use link::{HEARD_FOR, TIMEOUT};
 pub use link::{LinkMonitor, LinkState, PROBE_INTERVAL};
 pub(crate) use protection::Preference;
@@ -263,7 +264,9 @@ impl Overlay {
             changed |= kept.as_ref().is_none_or(|kept| kept.peer.addresses != peer.addresses);
             // A restarted host starts with a clean history: what was lost before says nothing of it.
             let monitor = kept.filter(|kept| kept.peer == *peer).map(|kept| kept.monitor);
-            let monitor = monitor.unwrap_or_else(|| LinkMonitor::new(now, phase));
+            let interval = if link.role == Role::Chord { CHORD_INTERVAL } else { PROBE_INTERVAL };
+            let mut monitor = monitor.unwrap_or_else(|| LinkMonitor::new(now, phase, interval));
+            monitor.set_interval(interval);
             links.insert((link.peer, link.uplink), OwnLink { peer: *peer, role: link.role, monitor });
         }
         changed |= !self.links.is_empty();

@@ -7,7 +7,7 @@ use super::{LinkMonitor, LinkProbe, LinkState, Order, Overlay, PROBE_INTERVAL, T
 /// Feeds one outcome per probe: '1' answered at once, '0' lost. Returns the state after each.
 fn states(outcomes: &str) -> Vec<LinkState> {
     let mut now = Instant::ZERO;
-    let mut link = LinkMonitor::new(now, Duration::ZERO);
+    let mut link = LinkMonitor::new(now, Duration::ZERO, PROBE_INTERVAL);
     let mut states = Vec::new();
     for outcome in outcomes.chars() {
         let number = link.probe(now);
@@ -39,7 +39,7 @@ fn scattered_loss_degrades_and_heals() {
 
 #[test]
 fn a_pause_of_this_process_is_not_held_against_the_link() {
-    let mut link = LinkMonitor::new(Instant::ZERO, Duration::ZERO);
+    let mut link = LinkMonitor::new(Instant::ZERO, Duration::ZERO, PROBE_INTERVAL);
     let number = link.probe(Instant::ZERO);
     link.ack(Instant::ZERO, number);
     let mut now = Instant::ZERO;
@@ -52,7 +52,7 @@ fn a_pause_of_this_process_is_not_held_against_the_link() {
 
 #[test]
 fn answers_that_were_never_asked_for_change_nothing() {
-    let mut link = LinkMonitor::new(Instant::ZERO, Duration::ZERO);
+    let mut link = LinkMonitor::new(Instant::ZERO, Duration::ZERO, PROBE_INTERVAL);
     for number in [0, 1, u64::MAX] {
         link.ack(Instant::ZERO, number);
     }
@@ -118,7 +118,7 @@ fn a_dead_neighbour_is_no_fault_of_the_uplink() {
 
 #[test]
 fn who_is_probed_need_not_probe_until_the_probes_end() {
-    let mut link = LinkMonitor::new(Instant::ZERO, Duration::ZERO);
+    let mut link = LinkMonitor::new(Instant::ZERO, Duration::ZERO, PROBE_INTERVAL);
     let mut now = Instant::ZERO;
     for _ in 0..20 {
         now += PROBE_INTERVAL;
@@ -171,7 +171,7 @@ fn rebuilding_keeps_the_history_of_links_that_stay() {
 
 #[test]
 fn a_failed_link_needs_two_answers_to_probes_of_after_that() {
-    let mut link = LinkMonitor::new(Instant::ZERO, Duration::ZERO);
+    let mut link = LinkMonitor::new(Instant::ZERO, Duration::ZERO, PROBE_INTERVAL);
     let mut now = Instant::ZERO;
     for _ in 0..5 {
         let number = link.probe(now);

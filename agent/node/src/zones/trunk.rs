@@ -9,7 +9,7 @@ use std::{
 
 use ringmesh_proto::{HostId, Instant, Uplink, ZoneId, member::Member};
 
-use crate::overlay::{LinkMonitor, LinkState};
+use crate::overlay::{LinkMonitor, LinkState, PROBE_INTERVAL};
 
 /// Between two tries of a lost trunk: the first and the longest wait.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
@@ -89,7 +89,7 @@ impl Trunks {
             let Some(uplink) = [first, first.other()].into_iter().find(|uplink| usable(peer, *uplink)) else {
                 continue;
             };
-            let monitor = LinkMonitor::new(now, Duration::ZERO);
+            let monitor = LinkMonitor::new(now, Duration::ZERO, PROBE_INTERVAL);
             // Of the same end at the same address what is known stays so, as after its restart.
             let same = self.trunks.remove(slot).filter(|old| old.peer == peer);
             let (uplink, monitor) = same.map_or((uplink, monitor), |old| (old.uplink, old.monitor));
@@ -130,7 +130,7 @@ impl Trunks {
                     moved |= (peer, uplink) != (trunk.peer, trunk.uplink);
                     (trunk.peer, trunk.uplink) = (peer, uplink);
                 }
-                trunk.monitor = LinkMonitor::new(now, trunk.wait);
+                trunk.monitor = LinkMonitor::new(now, trunk.wait, PROBE_INTERVAL);
                 trunk.wait = (trunk.wait * 2).min(BACKOFF.1);
                 continue;
             }
