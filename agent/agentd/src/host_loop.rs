@@ -96,11 +96,7 @@ impl HostLoop {
             if self.carry_out() {
                 return;
             }
-            let deadline = self.clock.deadline(match self.node.poll_timeout() {
-                // What someone may be waiting to see is shown in time.
-                (at, TimerKind::View | TimerKind::Silence | TimerKind::Flood) => at,
-                (at, _) => on_grid(at),
-            });
+            let deadline = self.clock.deadline(wake(self.node.timers()));
             if timer.deadline() != deadline || timer.is_elapsed() {
                 timer.as_mut().reset(deadline);
             }
@@ -206,8 +202,30 @@ impl HostLoop {
     }
 }
 
+/// The first of the timers, those put off to the grid that are not urgent: an early one of them must not keep an urgent one
+/// waiting that comes soon after it.
+fn wake(timers: impl Iterator<Item = (Instant, TimerKind)>) -> Instant {
+    let wakes = timers.map(|(at, kind)| if kind.is_urgent() { at } else { on_grid(at) });
+    wakes.min().unwrap_or(Instant::ZERO)
+}
+
 /// The next point of the grid.
 fn on_grid(at: Instant) -> Instant {
     let grid = GRID.as_nanos() as u64;
     Instant::from_nanos(at.as_nanos().div_ceil(grid).saturating_mul(grid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_that_can_wait_keeps_no_urgent_one_waiting() {
+        let ms = |ms: u64| Instant::from_nanos(ms * 1_000_000);
+        let wake_ms =
+            |timers: &[(u64, TimerKind)]| wake(timers.iter().map(|(at, kind)| (ms(*at), *kind))).as_nanos() / 1_000_000;
+        assert_eq!(wake_ms(&[(310, TimerKind::Overlay), (355, TimerKind::Silence)]), 355);
+        assert_eq!(wake_ms(&[(310, TimerKind::Overlay), (455, TimerKind::Silence)]), 400);
+        assert_eq!(wake_ms(&[(310, TimerKind::Overlay)]), 400);
+    }
 }

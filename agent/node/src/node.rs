@@ -206,6 +206,13 @@ pub enum TimerKind {
     Trunk,
 }
 
+impl TimerKind {
+    /// Whether somebody may be waiting for it, so that it is not to be put off until there is more to do.
+    pub fn is_urgent(self) -> bool {
+        matches!(self, Self::View | Self::Silence | Self::Flood)
+    }
+}
+
 /// Between two syncs with a neighbour, less up to a fifth.
 const SYNC_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -524,6 +531,11 @@ impl Node {
 
     /// When [`Self::handle_timeout`] is next wanted, and what for.
     pub fn poll_timeout(&self) -> (Instant, TimerKind) {
+        self.timers().min_by_key(|(at, _)| *at).expect("two of the timers are always there")
+    }
+
+    /// All that [`Self::handle_timeout`] is wanted for.
+    pub fn timers(&self) -> impl Iterator<Item = (Instant, TimerKind)> {
         let timers = [
             (Some(self.membership.poll_timeout()), TimerKind::Membership),
             (self.overlay.poll_timeout(), TimerKind::Overlay),
@@ -540,8 +552,7 @@ impl Node {
             (self.next_zone(), TimerKind::Zone),
             (self.next_trunk(), TimerKind::Trunk),
         ];
-        let due = timers.into_iter().filter_map(|(at, kind)| Some((at?, kind)));
-        due.min_by_key(|(at, _)| *at).expect("two of the timers are always there")
+        timers.into_iter().filter_map(|(at, kind)| Some((at?, kind)))
     }
 
     /// What the node wants done next.
