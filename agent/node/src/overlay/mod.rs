@@ -336,23 +336,25 @@ impl Overlay {
             // Is it the link or the uplink? The others tell.
             let others = self.links.iter_mut().filter(|((_, over), _)| *over == uplink);
             others.filter(|(_, link)| !link.monitor.is_waiting()).for_each(|(_, link)| link.monitor.hasten(now));
-            self.ask_silent_peers(now, uplink);
+            self.ask_silent_peers(now, uplink, &mut probes);
         }
         self.probe_due(now, &mut probes);
         probes
     }
 
-    /// Whether a silent link is the fault of its other end that end tells over the other uplink.
-    fn ask_silent_peers(&mut self, now: Instant, uplink: Uplink) {
-        let silent = |((peer, over), link): (&(HostId, Uplink), &OwnLink)| {
-            (*over == uplink && link.monitor.silent_since().is_some()).then_some(*peer)
+    /// Whether a silent link is the fault of its other end that end tells over the other uplink, be there a link or not.
+    fn ask_silent_peers(&mut self, now: Instant, uplink: Uplink, probes: &mut Vec<LinkProbe>) {
+        let silent = |((_, over), link): (&(HostId, Uplink), &OwnLink)| {
+            (*over == uplink && link.monitor.silent_since().is_some()).then_some(link.peer)
         };
-        let peers: Vec<HostId> = self.links.iter().filter_map(silent).collect();
-        for peer in peers {
-            if let Some(link) = self.links.get_mut(&(peer, uplink.other()))
-                && !link.monitor.is_waiting()
-            {
-                link.monitor.hasten(now);
+        let peers: Vec<Member> = self.links.iter().filter_map(silent).collect();
+        let over = uplink.other();
+        for to in peers.into_iter().filter(|peer| peer.address(over).is_some()) {
+            match self.links.get_mut(&(to.id, over)) {
+                Some(link) if !link.monitor.is_waiting() => link.monitor.hasten(now),
+                Some(_) => {}
+                // That it answers is all that is asked: no link counts it.
+                None => probes.push(LinkProbe { to, uplink: over, number: 0, hears: true, rtt: None }),
             }
         }
     }

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use ringmesh_proto::{HostId, Instant, Uplink, member::Member};
 
@@ -114,6 +114,30 @@ fn a_dead_neighbour_is_no_fault_of_the_uplink() {
         overlay.judge_uplinks(now, |peer, _, _| peer != dead);
         assert_eq!(overlay.uplinks(), [UplinkState::Up, UplinkState::Up]);
     }
+}
+
+/// Rings have different neighbours: who is linked over one uplink only could not be heard over the other.
+#[test]
+fn a_silent_peer_is_asked_over_the_other_uplink_even_without_a_link_there() {
+    let mut overlay = overlay(9);
+    let mut now = Instant::ZERO;
+    run(&mut overlay, &mut now, 3, |_| true);
+    let over = |overlay: &Overlay, over: Uplink| -> BTreeSet<HostId> {
+        overlay.links().filter(|(uplink, _)| *uplink == over).map(|(_, link)| link.peer.id).collect()
+    };
+    let only_a: BTreeSet<HostId> = &over(&overlay, Uplink::A) - &over(&overlay, Uplink::B);
+    assert!(!only_a.is_empty());
+    let (mut asked, end) = (BTreeSet::new(), now + Duration::from_secs(1));
+    while now < end {
+        now = overlay.poll_timeout().expect("there are links");
+        for LinkProbe { to, uplink, number, .. } in overlay.handle_timeout(now) {
+            if uplink == Uplink::B {
+                asked.insert(to.id);
+                overlay.handle_ack(now, to.id, uplink, number);
+            }
+        }
+    }
+    assert!(asked.is_superset(&only_a), "{only_a:?}, asked {asked:?}");
 }
 
 #[test]
