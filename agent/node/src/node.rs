@@ -14,6 +14,7 @@ mod leave;
 mod observe;
 mod record;
 mod relay;
+mod seal;
 mod show;
 mod show_zones;
 mod signed;
@@ -40,7 +41,7 @@ use ringmesh_proto::{
 use ringmesh_topology::Chords;
 
 use crate::{
-    View,
+    Seals, View,
     coordinate::Place,
     gossip::{HeardRecord, Store},
     health::{
@@ -57,6 +58,7 @@ pub use frame::Frame;
 use leave::Leave;
 use record::OwnRecord;
 use relay::Relayed;
+use seal::Doubt;
 use show::Shown;
 pub use signed::Certificate;
 use trunk::TrunkOutbox;
@@ -236,6 +238,9 @@ pub struct Node {
     membership: Membership,
     overlay: Overlay,
     store: Store,
+    seals: Box<dyn Seals>,
+    /// Senders of what was not sealed: as many as there are hosts.
+    doubts: BTreeMap<HostId, Doubt>,
     health: Health,
     rng: StdRng,
     outputs: VecDeque<Output>,
@@ -262,6 +267,8 @@ pub struct Node {
     unnamed: BTreeSet<HostId>,
     own: OwnRecord,
     accusations: u32,
+    /// When one was last taken back, if others must still remember that.
+    withdrew: Option<Instant>,
     next_sync: Instant,
     /// When another host was last asked.
     synced: Instant,
@@ -283,7 +290,7 @@ pub struct Node {
 
 impl Node {
     /// Starts another life of this host. The first output is the generation to persist.
-    pub fn new(now: Now, mut config: Config) -> Self {
+    pub fn new(now: Now, mut config: Config, seals: Box<dyn Seals>) -> Self {
         config.me.generation = config.me.generation.saturating_add(1);
         let mut rng = StdRng::seed_from_u64(config.seed);
         let me = config.me;
@@ -305,6 +312,8 @@ impl Node {
             membership,
             overlay,
             store: Store::default(),
+            seals,
+            doubts: BTreeMap::new(),
             health,
             rng,
             outputs: VecDeque::new(),
@@ -319,6 +328,7 @@ impl Node {
             unnamed: BTreeSet::new(),
             own: OwnRecord::default(),
             accusations: 0,
+            withdrew: None,
             next_sync: now.instant + SYNC_INTERVAL,
             synced: Instant::ZERO,
             place: Place::new(u64::from(me.id.raw())),
@@ -503,7 +513,6 @@ impl Node {
         }
         if self.next_sync <= now.instant {
             self.next_sync = now.instant + SYNC_INTERVAL - random_below(&mut self.rng, SYNC_INTERVAL / 5);
-            self.store.drop_withdrawn(now);
             self.forget_lost(now);
             self.sync_with_any(now);
         }
@@ -594,6 +603,11 @@ impl Node {
 
     fn learn(&mut self, now: Now, from: HostId, mut gossip: Gossip) {
         let me = self.me();
+        self.store.refuse_revoked(&mut gossip);
+        gossip.accusations.retain(|record| record.accuser != me.id.raw());
+        // What is known is not looked at twice.
+        self.store.sift(&mut gossip);
+        self.refuse_unsealed(now, from, &mut gossip);
         // What others have of ourselves is never newer, unless our disk was set back.
         let own_past = gossip.hosts.iter().filter(|record| record.host == me.id.raw());
         let own_past = own_past.map(|record| (record.generation, record.seq)).max();
@@ -601,12 +615,10 @@ impl Node {
             self.membership.outlive(now.instant, generation);
         }
         gossip.hosts.retain(|record| record.host != me.id.raw());
-        self.store.refuse_revoked(&mut gossip);
         self.refuse_other_zones(now, &mut gossip.hosts);
         let zones = self.accept_zones(now, std::mem::take(&mut gossip.zones), None);
         let foreign = gossip.events.extract_if(.., |event| event.zone != 0).collect();
         let foreign = self.accept_crossing(foreign, None);
-        self.disown(now, &mut gossip.accusations);
         let before = |record: &HostRecord| {
             let id = HostId::new(record.host);
             let place = |heard: &Arc<HeardRecord>| (heard.record.position, heard.record.rack.clone());
@@ -614,11 +626,13 @@ impl Node {
         };
         let before: BTreeMap<HostId, (bool, Option<(u32, String)>)> = gossip.hosts.iter().map(before).collect();
         let down = |record: &HostRecord| [record.uplink_a, record.uplink_b].map(|state| state == DOWN);
-        let lost = |record: &HostRecord| {
-            let before = self.store.host(HostId::new(record.host)).map_or([false; 2], |heard| down(&heard.record));
-            (0..2).any(|place| down(record)[place] && !before[place])
+        let urgent = |record: &HostRecord| {
+            let before = self.store.host(HostId::new(record.host)).map(|heard| &heard.record);
+            let was_down = before.map_or([false; 2], down);
+            (0..2).any(|place| down(record)[place] && !was_down[place])
+                || before.is_some_and(|before| before.certificate != record.certificate)
         };
-        let lost = gossip.hosts.iter().any(lost);
+        let urgent = gossip.hosts.iter().any(urgent);
         let mut new = self.store.accept(now, gossip);
         let mut moved = false;
         for record in &new.hosts {
@@ -665,7 +679,7 @@ impl Node {
                 self.deputise(now, HostId::new(accused.accused));
             }
         }
-        self.outbox.relay(new, from, lost);
+        self.outbox.relay(new, from, urgent);
     }
 
     /// Handles what the machines concluded, until nothing is new.
@@ -738,6 +752,7 @@ impl Node {
                 tracing::info!(generation, "this host was thought down and begins another life");
                 self.config.me.generation = generation;
                 self.own.renew();
+                self.store.end_accusations(self.me().id);
                 self.persist();
                 self.write_record(now);
             }

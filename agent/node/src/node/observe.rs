@@ -1,6 +1,6 @@
 //! What can be seen of a node without a snapshot: for the simulator, which looks at thousands of them at every event.
 
-use ringmesh_proto::{HostId, Uplink, member::Member};
+use ringmesh_proto::{HostId, Uplink, ZoneId, member::Member};
 use ringmesh_topology::DualRing;
 
 use super::Node;
@@ -40,6 +40,16 @@ impl Node {
     pub fn accusers(&self, host: HostId) -> Vec<HostId> {
         let generation = self.membership.state(host).map_or(0, |(member, _)| member.generation);
         self.store.accusations(host, generation).iter().map(|record| HostId::new(record.accuser)).collect()
+    }
+
+    /// The zone that it belongs to.
+    pub fn zone_id(&self) -> ZoneId {
+        self.zone.id
+    }
+
+    /// What was refused or dropped so far, by this name.
+    pub fn counted(&self, name: &str) -> u64 {
+        self.counters.get(name).copied().unwrap_or(0)
     }
 
     /// Whether this host takes itself for cut off.
