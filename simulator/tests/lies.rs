@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+use foca::{Codec, Header, Message, PostcardCodec, State};
 use ringmesh_node::membership::SwimState;
 use ringmesh_proto::{
     HostId,
-    peer::{AccusationRecord, Gossip, HostRecord},
+    member::Member,
+    peer::{AccusationRecord, Gossip, HostRecord, SyncResponse},
 };
 use ringmesh_simulator::{World, world::id};
 
@@ -245,5 +247,62 @@ fn an_accuser_with_another_certificate_is_still_believed_by_who_comes_later() {
         };
         assert!(world.run_until(SECOND * 15, same).is_some(), "seed {seed}");
         assert_eq!(counted(&world, "seals_refused").iter().sum::<u64>(), 0, "seed {seed}");
+    }
+}
+
+/// A SWIM message from the liar with this news of third hosts: a member is what foca calls an identity.
+fn swim(world: &World, to: usize, news: &[(Member, State)]) -> Bytes {
+    let member = |host: usize| world.node(host).unwrap().me();
+    let header = Header { src: member(LIAR), src_incarnation: 0, dst: member(to), message: Message::Gossip };
+    let mut bytes = BytesMut::new();
+    PostcardCodec.encode_header(&header, &mut bytes).unwrap();
+    bytes.put_u16(news.len() as u16);
+    for (member, state) in news {
+        PostcardCodec.encode_member(&foca::Member::new(*member, 40, *state), &mut bytes).unwrap();
+    }
+    bytes.freeze()
+}
+
+/// Else the others would look for the host where it is not, and honestly miss it.
+#[test]
+fn nobody_can_say_that_another_lives_a_later_life_or_elsewhere() {
+    let lies: [fn(Member) -> Member; 4] = [
+        |victim| Member { generation: victim.generation + 1, ..victim },
+        |victim| Member { addresses: [Some(([10, 99, 0, 1], 7400).into()), None], ..victim },
+        |victim| Member {
+            generation: victim.generation + 1,
+            addresses: [Some(([10, 99, 0, 1], 7400).into()); 2],
+            ..victim
+        },
+        |victim| Member { id: HostId::new(99), addresses: [Some(([10, 99, 0, 1], 7400).into()); 2], ..victim },
+    ];
+    for seed in SEEDS {
+        for (number, lie) in (0..).zip(lies) {
+            let mut world = converged(seed);
+            let victim = world.node(VICTIM).unwrap().me();
+            let lie = lie(victim);
+            for turn in 0..10 {
+                for to in [1, 2, 3, VICTIM] {
+                    let news = [(lie, [State::Alive, State::Suspect][turn % 2])];
+                    let message = swim(&world, to, &news);
+                    world.say_in_swim(LIAR, to, 1_000_000 * (1 + turn as u32), message);
+                    let zone = world.node(to).unwrap().zone_id().raw();
+                    let members = vec![lie.to_record(40, 0)];
+                    world.answer_with(LIAR, to, SyncResponse { members, zone, ..SyncResponse::default() });
+                }
+                world.run_for(SECOND);
+            }
+            world.run_for(SECOND * 30);
+            assert_eq!(told(&world), [""; 0], "seed {seed}, lie {number}");
+            assert!(all_alive(&world, HOSTS), "seed {seed}, lie {number}");
+            for at in OTHERS {
+                assert_eq!(
+                    world.node(at).unwrap().state(id(VICTIM)),
+                    Some((victim, SwimState::Alive)),
+                    "seed {seed}, lie {number}"
+                );
+                assert_eq!(world.node(at).unwrap().state(HostId::new(99)), None, "seed {seed}, lie {number}");
+            }
+        }
     }
 }

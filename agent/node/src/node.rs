@@ -43,7 +43,7 @@ use ringmesh_topology::Chords;
 use crate::{
     Seals, View,
     coordinate::Place,
-    gossip::{HeardRecord, Store},
+    gossip::{HeardRecord, Store, life},
     health::{
         self, Health, random_below,
         spec::{CheckId, ContainerSpec, ContainerStatus, ProbeReply, ProbeRequest},
@@ -380,7 +380,8 @@ impl Node {
                     return;
                 }
                 let confirmed = self.confirmed();
-                match self.membership.handle_message(now.instant, from, &datagram.payload, confirmed) {
+                let vouched = |member| self.store.vouches(member);
+                match self.membership.handle_message(now.instant, from, &datagram.payload, confirmed, vouched) {
                     Ok(()) => {}
                     Err(Refused::Malformed) => self.count("datagram_malformed"),
                     Err(Refused::Spoofed) => self.count("datagram_spoofed"),
@@ -435,7 +436,7 @@ impl Node {
         }
         let known = |record: &MemberRecord| !self.store.is_forgotten(HostId::new(record.host), record.generation);
         let members: Vec<_> = response.members.into_iter().filter(known).collect();
-        self.membership.handle_members(now.instant, &members);
+        self.membership.handle_members(now.instant, &members, |member| self.store.vouches(member));
         let mut missing = response.missing.unwrap_or_default();
         missing.events.sort_by_key(|event| event.unix_ms);
         let beyond = if response.signed_differ { self.store.signed().beyond(&missing.signed) } else { Vec::new() };
@@ -642,6 +643,9 @@ impl Node {
                     self.overlay.handle_peer_uplink_down(now.instant, id, uplink);
                 }
             }
+            if let Some(member) = life(record) {
+                self.membership.vouch(now.instant, member);
+            }
             if self.unnamed.remove(&id) {
                 self.tell_host(now, "host-alive", id, v1::event::Severity::Info, "joined");
             }
@@ -758,7 +762,11 @@ impl Node {
             }
             Change::ProbeFailed(host) => self.watch(now, host, now.instant),
             Change::Paused(span) => self.tell_pause(now, span),
-            Change::Active => self.sync_with_any(now),
+            Change::Active => {
+                // Others believe that this host is there when they have its record.
+                self.write_record(now);
+                self.sync_with_any(now);
+            }
         }
         self.zone.stale = true;
         self.shown.hosts_stale();

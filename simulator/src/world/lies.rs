@@ -1,8 +1,11 @@
 //! What a member can do that lies: its own keys, all that it was told, and any frame to any other member.
 
+use bytes::Bytes;
 use ringmesh_node::Seals;
 use ringmesh_proto::{
-    peer::{Gossip, SyncRequest},
+    Uplink,
+    datagram::{Datagram, Kind},
+    peer::{Gossip, SyncRequest, SyncResponse},
     seal::{Sealed, sealed_bytes},
 };
 
@@ -31,6 +34,25 @@ impl World {
         let now = self.time(to);
         if let Some(node) = &mut self.hosts[to].node {
             node.handle_gossip(now, super::id(from), gossip);
+            self.drain(to);
+        }
+    }
+
+    /// One host sends this SWIM message to another, at once. `sequence`: another one each time.
+    pub fn say_in_swim(&mut self, from: HostIndex, to: HostIndex, sequence: u32, payload: Bytes) {
+        let now = self.time(to);
+        if let Some(node) = &mut self.hosts[to].node {
+            let datagram = Datagram { kind: Kind::Swim, cell: 0, zone: node.zone_id(), sequence, payload };
+            node.handle_datagram(now, super::id(from), Uplink::A, datagram.encode(CLUSTER));
+            self.drain(to);
+        }
+    }
+
+    /// One host gives another this answer, at once.
+    pub fn answer_with(&mut self, from: HostIndex, to: HostIndex, response: SyncResponse) {
+        let now = self.time(to);
+        if let Some(node) = &mut self.hosts[to].node {
+            node.handle_sync_response(now, super::id(from), response);
             self.drain(to);
         }
     }

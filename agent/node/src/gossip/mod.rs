@@ -20,6 +20,7 @@ use bytes::Bytes;
 use ringmesh_proto::{
     Generation, HostId, Now,
     digest::{self, Digest},
+    member::Member,
     peer::{AccusationRecord, EventRecord, Gossip, HostRecord, SyncRequest, SyncResponse, Version},
     seal::{MAX_CERTIFICATE, MAX_MORE, MAX_SEAL},
 };
@@ -81,6 +82,11 @@ impl Store {
     /// The newest record of a host.
     pub fn host(&self, host: HostId) -> Option<&Arc<HeardRecord>> {
         self.hosts.get(&host)
+    }
+
+    /// Whether a host says itself that it lives this life, at these addresses.
+    pub fn vouches(&self, member: Member) -> bool {
+        self.hosts.get(&member.id).is_some_and(|heard| life(&heard.record) == Some(member))
     }
 
     /// All newest records.
@@ -402,6 +408,13 @@ impl Store {
         self.accusations.insert(key, record);
         true
     }
+}
+
+/// The life that a host says it lives; none if its addresses are none.
+pub(crate) fn life(record: &HostRecord) -> Option<Member> {
+    let parse = |text: &str| if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) };
+    let addresses = [parse(&record.address_a)?, parse(&record.address_b)?];
+    Some(Member { id: HostId::new(record.host), generation: record.generation, addresses })
 }
 
 /// Whether an event, be it of another zone, keeps to the bounds of what it says.
