@@ -287,7 +287,7 @@ fn nobody_can_say_that_another_lives_a_later_life_or_elsewhere() {
                     let message = swim(&world, to, &news);
                     world.say_in_swim(LIAR, to, 1_000_000 * (1 + turn as u32), message);
                     let zone = world.node(to).unwrap().zone_id().raw();
-                    let members = vec![lie.to_record(40, 0)];
+                    let members = vec![lie.to_record(40, 2 * (turn as u32 % 2))];
                     world.answer_with(LIAR, to, SyncResponse { members, zone, ..SyncResponse::default() });
                 }
                 world.run_for(SECOND);

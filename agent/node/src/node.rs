@@ -58,7 +58,7 @@ pub use frame::Frame;
 use leave::Leave;
 use record::OwnRecord;
 use relay::Relayed;
-use seal::Doubt;
+use seal::Cost;
 use show::Shown;
 pub use signed::Certificate;
 use trunk::TrunkOutbox;
@@ -239,8 +239,8 @@ pub struct Node {
     overlay: Overlay,
     store: Store,
     seals: Box<dyn Seals>,
-    /// Senders of what was not sealed: as many as there are hosts.
-    doubts: BTreeMap<HostId, Doubt>,
+    /// Of the last minute; of hosts with a certificate only.
+    costs: BTreeMap<HostId, Cost>,
     health: Health,
     rng: StdRng,
     outputs: VecDeque<Output>,
@@ -313,7 +313,7 @@ impl Node {
             overlay,
             store: Store::default(),
             seals,
-            doubts: BTreeMap::new(),
+            costs: BTreeMap::new(),
             health,
             rng,
             outputs: VecDeque::new(),
@@ -434,13 +434,14 @@ impl Node {
         if response.zone != self.zone.id.raw() {
             return self.count("sync_zone");
         }
-        let known = |record: &MemberRecord| !self.store.is_forgotten(HostId::new(record.host), record.generation);
-        let members: Vec<_> = response.members.into_iter().filter(known).collect();
-        self.membership.handle_members(now.instant, &members, |member| self.store.vouches(member));
         let mut missing = response.missing.unwrap_or_default();
         missing.events.sort_by_key(|event| event.unix_ms);
         let beyond = if response.signed_differ { self.store.signed().beyond(&missing.signed) } else { Vec::new() };
+        // First the records: they vouch for the members.
         self.learn(now, from, missing);
+        let known = |record: &MemberRecord| !self.store.is_forgotten(HostId::new(record.host), record.generation);
+        let members: Vec<_> = response.members.into_iter().filter(known).collect();
+        self.membership.handle_members(now.instant, &members, |member| self.store.vouches(member));
         self.store.cover(&response.covers);
         let mut gossip = self.store.select(&response.lack);
         if let Some(has) = response.has {
@@ -515,6 +516,7 @@ impl Node {
         if self.next_sync <= now.instant {
             self.next_sync = now.instant + SYNC_INTERVAL - random_below(&mut self.rng, SYNC_INTERVAL / 5);
             self.forget_lost(now);
+            self.forget_costs(now);
             self.sync_with_any(now);
         }
         self.continue_leave(now);

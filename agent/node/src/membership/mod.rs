@@ -378,7 +378,7 @@ impl Membership {
     ///
     /// That a host is down counts only if nothing is known of it here: that the other side of a healed partition thought
     /// our hosts down does not make them so. It is shown and called then, and a word of its own makes it alive.
-    /// That it lives another life counts only if the host itself has `vouched` for it.
+    /// Of hosts and lives that are not known only those count for which the host itself has `vouched`.
     pub fn handle_members(&mut self, now: Instant, records: &[MemberRecord], vouched: impl Fn(Member) -> bool) {
         let me = self.me();
         let mut news = Vec::new();
@@ -398,7 +398,7 @@ impl Membership {
                 }
                 let incarnation = u16::try_from(record.incarnation).unwrap_or(0);
                 news.push(foca::Member::new(SwimMember(member), incarnation, State::Alive));
-            } else if !self.told.contains_key(&member.id) && self.told.len() < MAX_MEMBERS {
+            } else if !self.told.contains_key(&member.id) && vouched(member) && self.told.len() < MAX_MEMBERS {
                 self.told.insert(member.id, (member, SwimState::Down));
                 self.remember(now, member);
             }

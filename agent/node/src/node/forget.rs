@@ -28,7 +28,6 @@ impl Node {
             self.unnamed.remove(&host);
             self.answers.remove(&host);
             self.mute.remove(&host);
-            self.doubts.remove(&host);
         }
         // Those who were there when this host last ran, and of whom nobody tells.
         let unheard: Vec<_> = self.membership.unheard().map(|member| member.id).collect();

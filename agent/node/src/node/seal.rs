@@ -16,32 +16,35 @@ use super::Node;
 /// Bad seals from one sender in a second, after which what it passes on is refused unread: each costs a check of a signature.
 const MAX_BAD: u32 = 16;
 
+/// Records and accusations that one host may write in a second; of a host that loses half of a zone at once some hundred are to be
+/// expected. Each costs all hosts a check and a message to all neighbours. The rest comes with a sync.
+const MAX_WRITTEN: u32 = 256;
+
 /// Between two lines in the log about the same sender.
 const LOGGED: Duration = Duration::from_secs(60);
 
-/// What a sender has passed on that was not sealed.
+/// What a host has lately cost this one.
 #[derive(Default)]
-pub(super) struct Doubt {
+pub(super) struct Cost {
     second: Instant,
+    /// What it passed on in this second that was not sealed.
     bad: u32,
+    /// What it sealed that came in this second.
+    written: u32,
     logged: Option<Instant>,
 }
 
-impl Doubt {
-    fn exhausts(&self, now: Instant) -> bool {
-        self.bad >= MAX_BAD && now.since(self.second) < Duration::from_secs(1)
+impl Cost {
+    fn begin(&mut self, now: Instant) -> &mut Self {
+        if now.since(self.second) >= Duration::from_secs(1) {
+            *self = Self { second: now, logged: self.logged, ..Self::default() };
+        }
+        self
     }
 
-    /// True when it is to be logged.
-    fn add(&mut self, now: Instant) -> bool {
-        if now.since(self.second) >= Duration::from_secs(1) {
-            (self.second, self.bad) = (now, 0);
-        }
-        self.bad += 1;
+    fn is_to_be_logged(&mut self, now: Instant) -> bool {
         let log = self.logged.is_none_or(|logged| now.since(logged) >= LOGGED);
-        if log {
-            self.logged = Some(now);
-        }
+        self.logged = if log { Some(now) } else { self.logged };
         log
     }
 }
@@ -76,18 +79,31 @@ impl Node {
         });
     }
 
+    /// To be called now and then.
+    pub(super) fn forget_costs(&mut self, now: Now) {
+        self.costs.retain(|_, cost| now.instant.since(cost.second) < LOGGED);
+    }
+
     fn is_sealed<R: Sealed>(&mut self, now: Now, from: HostId, record: &mut R, certificate: &Bytes) -> bool {
-        let doubt = self.doubts.get(&from);
-        let unread = doubt.is_some_and(|doubt| doubt.exhausts(now.instant));
         let writer = record.writer();
+        // Only who has sealed something is in the list: the name of the writer alone anybody can write.
+        if self.costs.get_mut(&writer).is_some_and(|cost| cost.begin(now.instant).written >= MAX_WRITTEN) {
+            self.count("seals_too_many");
+            return false;
+        }
+        let unread = self.costs.entry(from).or_default().begin(now.instant).bad >= MAX_BAD;
         let good = !unread && {
             let bytes = sealed_bytes(record, self.config.cluster);
             self.seals.verify(writer, certificate, &bytes, record.seal_mut())
         };
-        if !good {
-            self.count("seals_refused");
+        if good {
+            self.costs.entry(writer).or_default().begin(now.instant).written += 1;
+            return true;
         }
-        if !good && !unread && self.doubts.entry(from).or_default().add(now.instant) {
+        self.count("seals_refused");
+        let cost = self.costs.entry(from).or_default();
+        cost.bad += 1;
+        if cost.is_to_be_logged(now.instant) {
             let (sender, writer) = (self.name_of(from), self.name_of(writer));
             tracing::warn!(
                 %from, sender, writer,
@@ -95,6 +111,6 @@ impl Node {
                  another CA; it came by way of `sender`"
             );
         }
-        good
+        false
     }
 }

@@ -384,6 +384,25 @@ fn whoever_passes_on_many_bad_seals_is_not_listened_to_for_the_rest_of_a_second(
 }
 
 #[test]
+fn whoever_writes_more_than_it_has_to_say_waits_for_the_next_second() {
+    let mut pair = converged();
+    let good = seal(HostId::new(3));
+    assert_eq!(passed_on(&mut pair, 1..301, good.clone()), 0);
+    let heard = |pair: &Pair| pair.nodes[0].store.host(HostId::new(3)).map(|heard| heard.record.seq);
+    assert_eq!((heard(&pair), pair.nodes[0].counters.get("seals_too_many")), (Some(256), Some(&44)));
+    pair.run(Duration::from_secs(1), |_, _, _| false);
+    passed_on(&mut pair, 301..302, good);
+    assert_eq!(heard(&pair), Some(301));
+    // Whom nobody knows costs no memory, though everybody may write that it said something.
+    let now = pair.now;
+    let forged = (100..110).map(|host| HostRecord { host, ..HostRecord::default() }).collect();
+    pair.nodes[0].refuse_unsealed(now, HostId::new(2), &mut Gossip { hosts: forged, ..Gossip::default() });
+    assert!(pair.nodes[0].costs.keys().all(|host| host.raw() <= 3));
+    pair.run(Duration::from_secs(80), |_, _, _| false);
+    assert!(!pair.nodes[0].costs.contains_key(&HostId::new(3)));
+}
+
+#[test]
 fn what_is_not_sealed_is_not_passed_on_for_others_either() {
     let mut pair = converged();
     sent(&mut pair);
