@@ -306,3 +306,29 @@ fn nobody_can_say_that_another_lives_a_later_life_or_elsewhere() {
         }
     }
 }
+
+#[test]
+fn certificates_change_while_hosts_die_and_come_back_and_no_seal_is_bad() {
+    for seed in SEEDS {
+        let mut world = World::new(seed);
+        for _ in 0..9 {
+            world.add_host(vec![]);
+        }
+        assert!(world.run_until(SECOND * 30, |world| all_alive(world, 9)).is_some(), "seed {seed}");
+        for turn in 0..60 {
+            // In the midst of accusations, too: a host is called down some two seconds after it died.
+            let (dies, renews) = (turn / 10 % 9, (turn * 4 + 1) % 9);
+            match turn % 10 {
+                0 => world.power_off(dies),
+                6 => world.start(dies),
+                _ => {}
+            }
+            world.renew_certificate(renews);
+            world.run_for(Duration::from_millis(500 + 37 * turn as u64));
+        }
+        assert!(world.run_until(SECOND * 30, |world| all_alive(world, 9)).is_some(), "seed {seed}");
+        let accused = |at: usize| world.hosts().any(|of| !world.node(at).unwrap().accusers(id(of)).is_empty());
+        assert!(!world.hosts().any(accused), "seed {seed}");
+        assert_eq!(counted(&world, "seals_refused"), [0; 9], "seed {seed}");
+    }
+}

@@ -83,8 +83,8 @@ impl Node {
         shared.map(|event| (event.record.origin, event.record.generation, event.record.seq))
     }
 
-    /// Records that were refused because they broke a bound.
+    /// Records that were refused because they broke a bound or had no good seal: among honest hosts there are none.
     pub fn refused(&self) -> u64 {
-        self.store.refused()
+        self.store.refused() + self.counted("seals_refused") + self.counted("seals_too_many")
     }
 }
