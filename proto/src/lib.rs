@@ -9,6 +9,7 @@ pub mod digest;
 pub mod frame;
 pub mod ids;
 pub mod member;
+pub mod seal;
 pub mod signed;
 pub mod time;
 pub mod token;

@@ -79,7 +79,8 @@ impl Draw {
     }
 }
 
-fn mix(mut z: u64) -> u64 {
+/// Its output function: every bit of the result depends on every bit of `z`.
+pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

@@ -2,13 +2,17 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use ringmesh_node::{Class, Config, Frame, Node, Persistent, View};
 use ringmesh_proto::{Instant, Uplink};
 
-use crate::draw::Draw;
+use crate::{draw::Draw, seal::SimSeals};
 
 /// Frames that wait on a stream, as `EVENT_QUEUE` and `DIGEST_QUEUE` of the agent's `quic/connection.rs` bound them.
 pub(crate) const STREAM_BOUND: [usize; 2] = [256, 64];
@@ -39,6 +43,8 @@ pub(crate) struct Host {
     pub(crate) lives: Draw,
     pub(crate) probes: Draw,
     pub(crate) streams: BTreeMap<StreamKey, Stream>,
+    /// How often its certificate was replaced; its agent's seals see it.
+    renewals: Arc<AtomicU32>,
 }
 
 /// What survives a process.
@@ -100,6 +106,17 @@ impl Host {
             lives,
             probes,
             streams: BTreeMap::new(),
+            renewals: Arc::default(),
         }
+    }
+
+    /// To seal as this host.
+    pub(crate) fn seals(&self) -> SimSeals {
+        SimSeals::new(self.config.me.id, Arc::clone(&self.renewals))
+    }
+
+    /// Gives it another certificate; which one.
+    pub(crate) fn renew(&self) -> u32 {
+        self.renewals.fetch_add(1, Relaxed) + 1
     }
 }

@@ -20,6 +20,7 @@ pub mod oracle;
 pub mod queue;
 pub mod run;
 pub mod scenario;
+mod seal;
 pub mod shrink;
 pub mod span;
 mod stage;

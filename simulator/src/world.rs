@@ -8,6 +8,7 @@
 
 mod deliver;
 mod faults;
+mod lies;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -231,7 +232,8 @@ impl World {
             host.config.known.clone_from(&disk.known);
             host.config.zones.clone_from(&disk.zones);
         }
-        let mut node = Box::new(Node::new(now, Config { seed: host.lives.any(), ..host.config.clone() }));
+        let config = Config { seed: host.lives.any(), ..host.config.clone() };
+        let mut node = Box::new(Node::new(now, config, Box::new(host.seals())));
         if !self.settings.views {
             node.observe();
         }

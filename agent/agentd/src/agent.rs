@@ -24,6 +24,7 @@ use crate::{
     identity::{
         Identity, IdentityError, Keyring,
         admission::{Authority, AuthorityError},
+        keyring::HostSeals,
     },
     keeper::Keeper,
     probe::Prober,
@@ -171,7 +172,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     };
     // Whatever may refuse has been tried: only now others are told that this host is there, and containers start.
     api::start(api).await?;
-    let mut node = Node::new(clock.now(), node_config);
+    let mut node = Node::new(clock.now(), node_config, Box::new(HostSeals::new(&keyring)));
     node.handle_signed(clock.now(), None, keyring.records());
     let instance = runtime::instance(&config.host.state_dir);
     let (handle, statuses) = runtime::spawn(&config, &instance, &program);

@@ -16,11 +16,13 @@ pub mod health;
 pub mod membership;
 mod node;
 pub mod overlay;
+mod seal;
 mod view;
 pub mod zones;
 
 pub use node::{Certificate, Class, Config, Detection, Frame, Node, Output, Path, Persistent, Reach, TimerKind, Way};
 pub use ringmesh_topology::{ChordKind, Chords, MAX_CHORDS};
+pub use seal::Seals;
 pub use view::{Links, Peer, View};
 
 /// A name in an order that people expect: h2 before h10.

@@ -14,6 +14,7 @@ mod leave;
 mod observe;
 mod record;
 mod relay;
+mod seal;
 mod show;
 mod show_zones;
 mod signed;
@@ -40,9 +41,9 @@ use ringmesh_proto::{
 use ringmesh_topology::Chords;
 
 use crate::{
-    View,
+    Seals, View,
     coordinate::Place,
-    gossip::{HeardRecord, Store},
+    gossip::{HeardRecord, Store, life},
     health::{
         self, Health, random_below,
         spec::{CheckId, ContainerSpec, ContainerStatus, ProbeReply, ProbeRequest},
@@ -57,6 +58,7 @@ pub use frame::Frame;
 use leave::Leave;
 use record::OwnRecord;
 use relay::Relayed;
+use seal::Cost;
 use show::Shown;
 pub use signed::Certificate;
 use trunk::TrunkOutbox;
@@ -247,6 +249,9 @@ pub struct Node {
     membership: Membership,
     overlay: Overlay,
     store: Store,
+    seals: Box<dyn Seals>,
+    /// Of the last minute; of hosts with a certificate only.
+    costs: BTreeMap<HostId, Cost>,
     health: Health,
     rng: StdRng,
     outputs: VecDeque<Output>,
@@ -273,6 +278,8 @@ pub struct Node {
     unnamed: BTreeSet<HostId>,
     own: OwnRecord,
     accusations: u32,
+    /// When one was last taken back, if others must still remember that.
+    withdrew: Option<Instant>,
     next_sync: Instant,
     /// Between that sync and the one after it.
     sync_interval: Duration,
@@ -296,7 +303,7 @@ pub struct Node {
 
 impl Node {
     /// Starts another life of this host. The first output is the generation to persist.
-    pub fn new(now: Now, mut config: Config) -> Self {
+    pub fn new(now: Now, mut config: Config, seals: Box<dyn Seals>) -> Self {
         config.me.generation = config.me.generation.saturating_add(1);
         let mut rng = StdRng::seed_from_u64(config.seed);
         let me = config.me;
@@ -318,6 +325,8 @@ impl Node {
             membership,
             overlay,
             store: Store::default(),
+            seals,
+            costs: BTreeMap::new(),
             health,
             rng,
             outputs: VecDeque::new(),
@@ -332,6 +341,7 @@ impl Node {
             unnamed: BTreeSet::new(),
             own: OwnRecord::default(),
             accusations: 0,
+            withdrew: None,
             next_sync: now.instant + SYNC_INTERVAL,
             sync_interval: SYNC_INTERVAL,
             synced: Instant::ZERO,
@@ -384,7 +394,8 @@ impl Node {
                     return;
                 }
                 let confirmed = self.confirmed();
-                match self.membership.handle_message(now.instant, from, &datagram.payload, confirmed) {
+                let vouched = |member| self.store.vouches(member);
+                match self.membership.handle_message(now.instant, from, &datagram.payload, confirmed, vouched) {
                     Ok(()) => {}
                     Err(Refused::Malformed) => self.count("datagram_malformed"),
                     Err(Refused::Spoofed) => self.count("datagram_spoofed"),
@@ -437,15 +448,16 @@ impl Node {
         if response.zone != self.zone.id.raw() {
             return self.count("sync_zone");
         }
-        let known = |record: &MemberRecord| !self.store.is_forgotten(HostId::new(record.host), record.generation);
-        let members: Vec<_> = response.members.into_iter().filter(known).collect();
-        if self.membership.handle_members(now.instant, &members) {
-            self.sync_soon(now);
-        }
         let mut missing = response.missing.unwrap_or_default();
         missing.events.sort_by_key(|event| event.unix_ms);
         let beyond = if response.signed_differ { self.store.signed().beyond(&missing.signed) } else { Vec::new() };
+        // First the records: they vouch for the members.
         self.learn(now, from, missing);
+        let known = |record: &MemberRecord| !self.store.is_forgotten(HostId::new(record.host), record.generation);
+        let members: Vec<_> = response.members.into_iter().filter(known).collect();
+        if self.membership.handle_members(now.instant, &members, |member| self.store.vouches(member)) {
+            self.sync_soon(now);
+        }
         self.store.cover(&response.covers);
         let mut gossip = self.store.select(&response.lack);
         if let Some(has) = response.has {
@@ -520,8 +532,8 @@ impl Node {
         if self.next_sync <= now.instant {
             self.next_sync = now.instant + self.sync_interval - random_below(&mut self.rng, self.sync_interval / 5);
             self.sync_interval = (self.sync_interval * 2).min(SYNC_INTERVAL);
-            self.store.drop_withdrawn(now);
             self.forget_lost(now);
+            self.forget_costs(now);
             self.sync_with_any(now);
         }
         self.continue_leave(now);
@@ -615,6 +627,11 @@ impl Node {
 
     fn learn(&mut self, now: Now, from: HostId, mut gossip: Gossip) {
         let me = self.me();
+        self.store.refuse_revoked(&mut gossip);
+        gossip.accusations.retain(|record| record.accuser != me.id.raw());
+        // What is known is not looked at twice.
+        self.store.sift(&mut gossip);
+        self.refuse_unsealed(now, from, &mut gossip);
         // What others have of ourselves is never newer, unless our disk was set back.
         let own_past = gossip.hosts.iter().filter(|record| record.host == me.id.raw());
         let own_past = own_past.map(|record| (record.generation, record.seq)).max();
@@ -622,12 +639,10 @@ impl Node {
             self.membership.outlive(now.instant, generation);
         }
         gossip.hosts.retain(|record| record.host != me.id.raw());
-        self.store.refuse_revoked(&mut gossip);
         self.refuse_other_zones(now, &mut gossip.hosts);
         let zones = self.accept_zones(now, std::mem::take(&mut gossip.zones), None);
         let foreign = gossip.events.extract_if(.., |event| event.zone != 0).collect();
         let foreign = self.accept_crossing(foreign, None);
-        self.disown(now, &mut gossip.accusations);
         let before = |record: &HostRecord| {
             let id = HostId::new(record.host);
             let place = |heard: &Arc<HeardRecord>| (heard.record.position, heard.record.rack.clone());
@@ -635,11 +650,13 @@ impl Node {
         };
         let before: BTreeMap<HostId, (bool, Option<(u32, String)>)> = gossip.hosts.iter().map(before).collect();
         let down = |record: &HostRecord| [record.uplink_a, record.uplink_b].map(|state| state == DOWN);
-        let lost = |record: &HostRecord| {
-            let before = self.store.host(HostId::new(record.host)).map_or([false; 2], |heard| down(&heard.record));
-            (0..2).any(|place| down(record)[place] && !before[place])
+        let urgent = |record: &HostRecord| {
+            let before = self.store.host(HostId::new(record.host)).map(|heard| &heard.record);
+            let was_down = before.map_or([false; 2], down);
+            (0..2).any(|place| down(record)[place] && !was_down[place])
+                || before.is_some_and(|before| before.certificate != record.certificate)
         };
-        let lost = gossip.hosts.iter().any(lost);
+        let urgent = gossip.hosts.iter().any(urgent);
         let mut new = self.store.accept(now, gossip);
         let mut moved = false;
         for record in &new.hosts {
@@ -648,6 +665,9 @@ impl Node {
                 if down(record)[uplink.index()] {
                     self.overlay.handle_peer_uplink_down(now.instant, id, uplink);
                 }
+            }
+            if let Some(member) = life(record) {
+                self.membership.vouch(now.instant, member);
             }
             if self.unnamed.remove(&id) {
                 self.tell_host(now, "host-alive", id, v1::event::Severity::Info, "joined");
@@ -686,7 +706,7 @@ impl Node {
                 self.deputise(now, HostId::new(accused.accused));
             }
         }
-        self.outbox.relay(new, from, lost);
+        self.outbox.relay(new, from, urgent);
     }
 
     /// Handles what the machines concluded, until nothing is new.
@@ -737,7 +757,6 @@ impl Node {
                 came = true;
                 if self.store.host(member.id).is_none() {
                     self.unnamed.insert(member.id);
-                    self.hasten_sync(now);
                 } else {
                     let text = if before.is_some() { "answers again" } else { "joined" };
                     self.tell_host(now, "host-alive", member.id, v1::event::Severity::Info, text);
@@ -760,12 +779,16 @@ impl Node {
                 tracing::info!(generation, "this host was thought down and begins another life");
                 self.config.me.generation = generation;
                 self.own.renew();
+                self.store.end_accusations(self.me().id);
                 self.persist();
                 self.write_record(now);
             }
+            Change::Hearsay => self.hasten_sync(now),
             Change::ProbeFailed(host) => self.watch(now, host, now.instant),
             Change::Paused(span) => self.tell_pause(now, span),
             Change::Active => {
+                // Others believe that this host is there when they have its record.
+                self.write_record(now);
                 self.sync_with_any(now);
                 self.sync_soon(now);
             }

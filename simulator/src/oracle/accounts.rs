@@ -61,7 +61,11 @@ impl Oracles {
         for (host, node) in stage.world.hosts().filter_map(|host| Some((host, stage.world.node(host)?))) {
             if node.refused() > 0 {
                 self.violated("queues", stage.world.now(), || {
-                    format!("{} refused {} records of others: a table is full", name(host), node.refused())
+                    format!(
+                        "{} refused {} records of others: a table is full, or a seal bad",
+                        name(host),
+                        node.refused()
+                    )
                 });
             }
         }

@@ -9,6 +9,7 @@
 //! ```
 
 mod change;
+mod seals;
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +36,10 @@ use rustls::{
 };
 use tokio::sync::watch;
 
-pub use self::change::{ChangeError, Due};
+pub use self::{
+    change::{ChangeError, Due},
+    seals::HostSeals,
+};
 use super::{
     Identity, IdentityError, PeerIdentity, Role,
     cert::{self, Ca, Facts, fingerprint},

@@ -18,9 +18,9 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 const DAY: u64 = 86_400;
 
 /// A member of the first host's cluster, with files of its own.
-struct Member {
+pub(crate) struct Member {
     directory: TempDir,
-    keyring: Arc<Keyring>,
+    pub(crate) keyring: Arc<Keyring>,
 }
 
 impl Member {
@@ -35,13 +35,13 @@ impl Member {
 }
 
 impl FirstHost {
-    fn keyring(&self) -> Arc<Keyring> {
+    pub(crate) fn keyring(&self) -> Arc<Keyring> {
         Keyring::open(&self.identity, &self.state_dir(), YEAR).expect("our own files")
     }
 }
 
 /// Joins by files: a copy of the first host's directory with a certificate for a host of its own.
-fn member(first: &FirstHost, signer: &Keyring, id: u32) -> Member {
+pub(crate) fn member(first: &FirstHost, signer: &Keyring, id: u32) -> Member {
     let directory = tempfile::tempdir().expect("a directory for the test");
     let (from, to) = (first.state_dir().join("identity"), directory.path().join("state/identity"));
     fs::create_dir_all(&to).expect("a directory for the test");
@@ -67,13 +67,13 @@ fn pem(der: &[u8]) -> String {
 }
 
 /// Gets a certificate from `signer` as the keeper does.
-fn renew(keyring: &Keyring, signer: &Keyring) -> Result<(), ChangeError> {
+pub(crate) fn renew(keyring: &Keyring, signer: &Keyring) -> Result<(), ChangeError> {
     let (key, csr) = keyring.request().expect("randomness");
     let certificate = signer.sign(&csr, keyring.host, "h", now())?;
     keyring.install_certificate(certificate, &key, now())
 }
 
-fn accept(keyring: &Keyring, records: &[SignedRecord]) -> (usize, u64, u64) {
+pub(crate) fn accept(keyring: &Keyring, records: &[SignedRecord]) -> (usize, u64, u64) {
     let accepted = keyring.accept(records, now()).expect("the disk works");
     (accepted.new.len(), accepted.refused, accepted.stale)
 }

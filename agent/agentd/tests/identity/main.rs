@@ -5,5 +5,6 @@ mod api;
 mod join;
 mod keyring;
 mod peers;
+mod seals;
 mod state;
 mod support;

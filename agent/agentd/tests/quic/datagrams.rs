@@ -13,7 +13,7 @@ use ringmesh_agentd::{
     clock::Clock,
     config,
     host_loop::{COMMAND_BOUND, Command, HostLoop, Inputs, REPLY_BOUND},
-    identity::tls,
+    identity::{Keyring, keyring::HostSeals, tls},
     probe::Prober,
     reach::Reacher,
 };
@@ -90,14 +90,14 @@ async fn garbage_and_truncated_packets_leave_the_port_serving() {
 }
 
 /// An agent's host loop over real sockets, without containers and disk.
-struct Running {
-    member: Member,
-    view: watch::Receiver<Arc<View>>,
+pub(crate) struct Running {
+    pub(crate) member: Member,
+    pub(crate) view: watch::Receiver<Arc<View>>,
     _commands: mpsc::Sender<Command>,
     _disk: watch::Receiver<Option<Persistent>>,
 }
 
-fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
+pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
     let clock = Clock::default();
     let member = Member { generation: 0, ..host.member };
     let node = Node::new(
@@ -122,6 +122,7 @@ fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
             tick: Duration::ZERO,
             seed: u64::from(member.id.raw()),
         },
+        Box::new(HostSeals::new(&Keyring::of(&host.identity).expect("a good identity"))),
     );
     let (reply_sender, replies) = mpsc::channel(REPLY_BOUND);
     let (_commands, commands) = mpsc::channel(COMMAND_BOUND);
@@ -139,12 +140,12 @@ fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
 }
 
 impl Running {
-    async fn sees(&mut self, what: &str, condition: impl Fn(&View) -> bool) {
+    pub(crate) async fn sees(&mut self, what: &str, condition: impl Fn(&View) -> bool) {
         within(what, self.view.wait_for(|view| condition(view))).await.expect("the host loop runs");
     }
 }
 
-fn alive(view: &View) -> usize {
+pub(crate) fn alive(view: &View) -> usize {
     view.hosts.iter().filter(|host| host.state() == v1::host::State::Alive).count()
 }
 

@@ -3,6 +3,7 @@
 mod certificates;
 mod connections;
 mod datagrams;
+mod forged;
 mod keeper;
 mod members;
 mod relays;

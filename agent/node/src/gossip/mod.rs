@@ -14,13 +14,15 @@ pub use signed::{MAX_SIGNED, SignedStore};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
+use bytes::Bytes;
 use ringmesh_proto::{
     Generation, HostId, Now,
     digest::{self, Digest},
+    member::Member,
     peer::{AccusationRecord, EventRecord, Gossip, HostRecord, SyncRequest, SyncResponse, Version},
+    seal::{MAX_CERTIFICATE, MAX_MORE, MAX_SEAL},
 };
 
 /// The most hosts of a pool, and so of records kept: a zone.
@@ -48,9 +50,6 @@ const MAX_CHORDS: usize = 32;
 /// The most links in a host's record.
 const MAX_LINKS: usize = 64;
 
-/// An accusation that was taken back is kept for so long: six syncs, in which whoever missed it learns of it.
-const WITHDRAWN_FOR: Duration = Duration::from_secs(60);
-
 /// A host's newest record and when it came.
 #[derive(Clone, Debug)]
 pub struct HeardRecord {
@@ -76,12 +75,18 @@ pub struct Store {
     signed: SignedStore,
     refused: u64,
     duplicates: u64,
+    void: u64,
 }
 
 impl Store {
     /// The newest record of a host.
     pub fn host(&self, host: HostId) -> Option<&Arc<HeardRecord>> {
         self.hosts.get(&host)
+    }
+
+    /// Whether a host says itself that it lives this life, at these addresses.
+    pub fn vouches(&self, member: Member) -> bool {
+        self.hosts.get(&member.id).is_some_and(|heard| life(&heard.record) == Some(member))
     }
 
     /// All newest records.
@@ -115,10 +120,14 @@ impl Store {
         accused
     }
 
-    /// Drops accusations that were taken back long ago.
-    pub fn drop_withdrawn(&mut self, now: Now) {
-        let until = now.unix.0.saturating_sub(WITHDRAWN_FOR.as_millis() as u64);
-        self.accusations.retain(|_, record| !record.withdrawn || record.unix_ms > until);
+    /// What a host accuses others of.
+    pub fn standing(&self, accuser: HostId) -> impl Iterator<Item = &AccusationRecord> {
+        self.accusations.values().filter(move |record| record.accuser == accuser.raw() && !record.withdrawn)
+    }
+
+    /// Drops what a host accused others of: its life is over.
+    pub fn end_accusations(&mut self, accuser: HostId) {
+        self.accusations.retain(|(_, by), _| *by != accuser);
     }
 
     /// Drops all that is known of a host, and does not learn of this life of it again. What it told stays in the log.
@@ -162,11 +171,36 @@ impl Store {
         self.duplicates
     }
 
-    /// Keeps what is new in `gossip` and returns just that, to be passed on.
+    /// Accusations that came after their accuser had taken them back or had ended that life: replayed, or from a host that was
+    /// away.
+    pub fn void(&self) -> u64 {
+        self.void
+    }
+
+    /// Takes records and accusations out of `gossip` that are not news or break a bound: they are not worth a look at their
+    /// seals.
+    pub fn sift(&mut self, gossip: &mut Gossip) {
+        gossip.hosts.retain(|record| self.admits_host(record));
+        gossip.accusations.retain(|record| self.admits_accusation(record));
+    }
+
+    /// Whether just this record was taken before.
+    pub fn holds_host(&self, record: &HostRecord) -> bool {
+        self.hosts.get(&HostId::new(record.host)).is_some_and(|heard| heard.record == *record)
+    }
+
+    /// Whether just this accusation was taken before.
+    pub fn holds_accusation(&self, record: &AccusationRecord) -> bool {
+        self.accusation(HostId::new(record.accused), HostId::new(record.accuser)) == Some(record)
+    }
+
+    /// Keeps what is new in `gossip` and returns just that, to be passed on. Their seals are the caller's to check.
     pub fn accept(&mut self, now: Now, gossip: Gossip) -> Gossip {
         let mut new = Gossip::default();
         for record in gossip.hosts {
-            if self.accept_host(now, &record) {
+            if self.admits_host(&record) {
+                let record = self.detached(record);
+                self.put_own(now, record.clone());
                 new.hosts.push(record);
             }
         }
@@ -269,6 +303,10 @@ impl Store {
         } else {
             self.leaving.remove(&host);
         }
+        let before = self.hosts.get(&host).map(|heard| (heard.record.generation, heard.record.accuses_from));
+        if before != Some((record.generation, record.accuses_from)) {
+            self.accusations.retain(|(_, accuser), accusation| *accuser != host || !is_void(accusation, &record));
+        }
         self.hosts.insert(host, Arc::new(HeardRecord { record, digest, heard: now }));
     }
 
@@ -277,12 +315,24 @@ impl Store {
         self.accusations.insert((HostId::new(record.accused), HostId::new(record.accuser)), record);
     }
 
+    /// The record with bytes of its own: as they came they keep the whole frame in memory.
+    fn detached(&self, mut record: HostRecord) -> HostRecord {
+        let before = self.hosts.get(&HostId::new(record.host)).map(|heard| &heard.record.certificate);
+        match before.filter(|before| **before == record.certificate) {
+            Some(before) => record.certificate = before.clone(),
+            None => detach(&mut record.certificate),
+        }
+        [&mut record.digest, &mut record.more, &mut record.seal].into_iter().for_each(detach);
+        record
+    }
+
     /// What `accuser` says of `accused`.
     pub fn accusation(&self, accused: HostId, accuser: HostId) -> Option<&AccusationRecord> {
         self.accusations.get(&(accused, accuser))
     }
 
-    fn accept_host(&mut self, now: Now, record: &HostRecord) -> bool {
+    /// Whether a record is news and within its bounds.
+    fn admits_host(&mut self, record: &HostRecord) -> bool {
         let id = HostId::new(record.host);
         let newest = self.hosts.get(&id).map(|heard| (heard.record.generation, heard.record.seq));
         if self.is_forgotten(id, record.generation) {
@@ -291,7 +341,16 @@ impl Store {
         if newest.is_some_and(|newest| newest >= (record.generation, record.seq)) {
             return false;
         }
-        let fits = texts_fit(&[&record.name, &record.zone, &record.version, &record.rack])
+        let fits = texts_fit(&[
+            &record.name,
+            &record.zone,
+            &record.version,
+            &record.rack,
+            &record.address_a,
+            &record.address_b,
+        ]) && record.certificate.len() <= MAX_CERTIFICATE
+            && record.seal.len() <= MAX_SEAL
+            && record.more.len() <= MAX_MORE
             && record.chords.len() <= MAX_CHORDS
             && record.coordinate.as_ref().is_none_or(|at| at.position_us.len() <= MAX_DIMENSIONS)
             && record.digest.len() <= digest::MAX_LEN
@@ -300,10 +359,8 @@ impl Store {
             && (newest.is_some() || self.hosts.len() < MAX_HOSTS);
         if !fits {
             self.refused += 1;
-            return false;
         }
-        self.put_own(now, record.clone());
-        true
+        fits
     }
 
     /// Makes room for one more accuser of a host; what was withdrawn or is of an earlier life goes first.
@@ -317,26 +374,47 @@ impl Store {
         idle.is_some_and(|key| self.accusations.remove(&key).is_some())
     }
 
-    fn accept_accusation(&mut self, record: &AccusationRecord) -> bool {
-        let accused = HostId::new(record.accused);
-        let key = (accused, HostId::new(record.accuser));
+    /// Whether an accusation is news and within its bounds.
+    fn admits_accusation(&mut self, record: &AccusationRecord) -> bool {
+        let accuser = HostId::new(record.accuser);
+        let key = (HostId::new(record.accused), accuser);
+        if self.hosts.get(&accuser).is_some_and(|heard| is_void(record, &heard.record)) {
+            self.void += 1;
+            return false;
+        }
         if let Some(old) = self.accusations.get(&key)
             && (old.accuser_generation, old.seq) >= (record.accuser_generation, record.seq)
         {
             self.duplicates += 1;
             return false;
         }
+        let fits = texts_fit(&[&record.evidence]) && record.seal.len() <= MAX_SEAL && record.more.len() <= MAX_MORE;
+        self.refused += u64::from(!fits);
+        fits
+    }
+
+    fn accept_accusation(&mut self, record: &AccusationRecord) -> bool {
+        if !self.admits_accusation(record) {
+            return false;
+        }
+        let accused = HostId::new(record.accused);
+        let key = (accused, HostId::new(record.accuser));
         if !self.accusations.contains_key(&key) && !self.room_to_accuse(accused, record.accused_generation) {
             self.refused += 1;
             return false;
         }
-        if !texts_fit(&[&record.evidence]) {
-            self.refused += 1;
-            return false;
-        }
-        self.accusations.insert(key, record.clone());
+        let mut record = record.clone();
+        [&mut record.more, &mut record.seal].into_iter().for_each(detach);
+        self.accusations.insert(key, record);
         true
     }
+}
+
+/// The life that a host says it lives; none if its addresses are none.
+pub(crate) fn life(record: &HostRecord) -> Option<Member> {
+    let parse = |text: &str| if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) };
+    let addresses = [parse(&record.address_a)?, parse(&record.address_b)?];
+    Some(Member { id: HostId::new(record.host), generation: record.generation, addresses })
 }
 
 /// Whether an event, be it of another zone, keeps to the bounds of what it says.
@@ -351,6 +429,15 @@ pub(crate) fn event_fits(event: &EventRecord) -> bool {
 pub fn event_id(event: &EventRecord, local: bool) -> String {
     let mark = if local || event.seq & CONCLUDED != 0 { "l" } else { "" };
     format!("{}-{}-{mark}{}", HostId::new(event.origin), event.generation, event.seq & !CONCLUDED)
+}
+
+/// Whether an accusation is of an earlier life of its accuser than this record, or was taken back before it.
+fn is_void(accusation: &AccusationRecord, accuser: &HostRecord) -> bool {
+    (accusation.accuser_generation, accusation.seq) < (accuser.generation, accuser.accuses_from)
+}
+
+fn detach(bytes: &mut Bytes) {
+    *bytes = Bytes::copy_from_slice(bytes);
 }
 
 fn texts_fit(texts: &[&str]) -> bool {

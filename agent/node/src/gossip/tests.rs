@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use ringmesh_proto::{
     HostId, Now,
     peer::{AccusationRecord, EventRecord, Gossip, HostRecord, SyncRequest},
@@ -137,6 +138,55 @@ fn an_accusation_counts_until_it_is_withdrawn_or_the_accused_lives_anew() {
 }
 
 #[test]
+fn an_accusation_ends_with_its_accusers_life_or_word_and_does_not_come_again() {
+    let accuse = |generation, seq, accused| AccusationRecord {
+        accuser: 2,
+        accuser_generation: generation,
+        seq,
+        accused,
+        ..AccusationRecord::default()
+    };
+    let mut store = Store::default();
+    let mut accepted = |hosts: Vec<HostRecord>, accusations: Vec<AccusationRecord>| {
+        let new = store.accept(Now::default(), Gossip { hosts, accusations, ..Gossip::default() });
+        let standing: Vec<u32> = store.standing(HostId::new(2)).map(|record| record.seq).collect();
+        (new.accusations.len(), standing, store.void())
+    };
+    let says = |generation, seq, accuses_from| HostRecord { accuses_from, ..record(2, generation, seq) };
+    let all = || (1..=3).map(|seq| accuse(1, seq, 10 + seq)).collect::<Vec<_>>();
+    assert_eq!(accepted(vec![says(1, 1, 1)], all()), (3, vec![1, 2, 3], 0));
+    assert_eq!(accepted(vec![says(1, 2, 3)], all()), (0, vec![3], 2), "the first two were taken back");
+    assert_eq!(accepted(vec![says(2, 1, 1)], all()), (0, vec![], 5), "another life");
+    // That its record has not come yet does not matter.
+    assert_eq!(accepted(vec![], vec![accuse(3, 9, 11)]), (1, vec![9], 5));
+    assert_eq!(accepted(vec![says(3, 1, 9)], all()), (0, vec![9], 8));
+}
+
+/// As they are decoded, bytes are parts of the frame that they came in.
+#[test]
+fn what_is_kept_of_a_record_does_not_keep_its_frame() {
+    let frame = Bytes::from(vec![7; 1000]);
+    let mut store = Store::default();
+    let said = |seq| HostRecord {
+        certificate: frame.slice(..500),
+        seal: frame.slice(500..570),
+        more: frame.slice(570..),
+        digest: frame.slice(..64),
+        ..record(1, 1, seq)
+    };
+    let new = store.accept(Now::default(), hosts(vec![said(1)]));
+    let kept = store.host(HostId::new(1)).expect("it is new").record.clone();
+    assert_eq!((new.hosts.as_slice(), &kept), (&[said(1)][..], &said(1)));
+    let parts =
+        |record: &HostRecord| [&record.certificate, &record.seal, &record.more, &record.digest].map(|b| b.as_ptr());
+    let within = frame.as_ptr_range();
+    assert!(parts(&kept).iter().all(|part| !within.contains(part)));
+    store.accept(Now::default(), hosts(vec![said(2)]));
+    let next = store.host(HostId::new(1)).expect("it is there").record.clone();
+    assert_eq!(parts(&next)[0], parts(&kept)[0], "one certificate is kept once");
+}
+
+#[test]
 fn nothing_grows_without_bound() {
     let mut store = Store::default();
     let now = Now::default();
@@ -145,6 +195,14 @@ fn nothing_grows_without_bound() {
     store.accept(now, events((1..=10_000).map(|seq| event(1, 1, seq * 2)).collect()));
     assert_eq!(store.events().iter().count(), EVENT_CAPACITY);
     let long = HostRecord { name: "x".repeat(10_000), ..record(1, 9, 9) };
-    assert!(store.accept(now, hosts(vec![long])).hosts.is_empty());
-    assert!(store.refused() > 0);
+    let before = store.refused();
+    for long in [
+        long,
+        HostRecord { certificate: vec![0; 2000].into(), ..record(1, 9, 9) },
+        HostRecord { seal: vec![0; 200].into(), ..record(1, 9, 9) },
+        HostRecord { more: vec![0; 2000].into(), ..record(1, 9, 9) },
+    ] {
+        assert!(store.accept(now, hosts(vec![long])).hosts.is_empty());
+    }
+    assert_eq!(store.refused() - before, 4);
 }

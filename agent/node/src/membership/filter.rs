@@ -1,10 +1,10 @@
-//! What a SWIM message says, before foca is given it: who it is about, and without the downs that are not believed.
+//! What a SWIM message says, before foca is given it: who it is about, and without what is not believed.
 
 use bytes::{Buf, BufMut, BytesMut};
-use foca::{Codec, Header, Message, PostcardCodec, State};
+use foca::{Codec, Header, Message, PostcardCodec};
 use ringmesh_proto::{HostId, member::Member};
 
-use super::{Refused, swim::SwimMember};
+use super::{Refused, SwimState, swim::SwimMember};
 
 /// A message as far as its caller needs to know it.
 pub(super) struct News {
@@ -15,8 +15,8 @@ pub(super) struct News {
     pub(super) payload: Option<BytesMut>,
 }
 
-/// Reads a message. `believes` says whether this life of a host may be over.
-pub(super) fn read(payload: &[u8], believes: impl Fn(Member) -> bool) -> Result<News, Refused> {
+/// Reads a message. `believes` says whether this life of a host may be, or be over, as it is told.
+pub(super) fn read(payload: &[u8], mut believes: impl FnMut(Member, SwimState) -> bool) -> Result<News, Refused> {
     let mut rest = payload;
     let header: Header<SwimMember> = PostcardCodec.decode_header(&mut rest).map_err(|_| Refused::Malformed)?;
     let mut members = Vec::new();
@@ -26,7 +26,7 @@ pub(super) fn read(payload: &[u8], believes: impl Fn(Member) -> bool) -> Result<
         for _ in 0..rest.get_u16() {
             let member: foca::Member<SwimMember> =
                 PostcardCodec.decode_member(&mut rest).map_err(|_| Refused::Malformed)?;
-            if member.state() == State::Down && !believes(member.id().0) {
+            if !believes(member.id().0, member.state().into()) {
                 all = false;
             } else {
                 members.push(member);

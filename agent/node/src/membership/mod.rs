@@ -4,7 +4,8 @@
 //! Every datagram of it is sent over both uplinks by its caller, so that the loss of one is no loss to SWIM.
 //!
 //! It suspects, and does not judge: a host is down when its caller says so ([`Membership::confirm_down`]), who counts the
-//! votes of several observers. That foca's timer ran out, or that one member gossips it, is not enough.
+//! votes of several observers. That foca's timer ran out, or that one member gossips it, is not enough. Nor does one learn of
+//! a host, of another life of it or of other addresses, from one who speaks for it: the host itself must say so.
 
 mod filter;
 mod seen;
@@ -19,7 +20,7 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use foca::{Codec, Foca, NoCustomBroadcast, PostcardCodec, State};
+use foca::{Codec, Foca, Identity, NoCustomBroadcast, PostcardCodec, State};
 use rand::rngs::StdRng;
 use ringmesh_proto::{Generation, HostId, Instant, datagram, member::Member, peer::MemberRecord};
 use swim::{SwimMember, Wheel};
@@ -56,6 +57,8 @@ pub enum Change {
     Down(Member),
     /// It began another life before anybody thought it down.
     Renamed(Member),
+    /// Others say that a host is alive, or lives another life, of which it has said nothing itself yet.
+    Hearsay,
     /// This host itself was thought down and began another life; to be persisted.
     Renewed(Generation),
     /// This host got no answer from it, neither directly nor through others.
@@ -114,6 +117,8 @@ pub struct Membership {
     told: BTreeMap<HostId, (Member, SwimState)>,
     /// Hosts that were members once.
     known: BTreeMap<HostId, Known>,
+    /// Hosts that others say are alive in a life of which the host itself has said nothing yet.
+    unvouched: BTreeSet<HostId>,
     changes: VecDeque<Change>,
     next_rejoin: Instant,
     pool_size: usize,
@@ -149,6 +154,7 @@ impl Membership {
             undead: BTreeMap::new(),
             told: BTreeMap::new(),
             known,
+            unvouched: BTreeSet::new(),
             changes: VecDeque::new(),
             next_rejoin: now,
             pool_size: 1,
@@ -184,16 +190,23 @@ impl Membership {
     }
 
     /// Takes a SWIM message that came from the host with this certificate. Of its news that a host is down, only what is
-    /// `confirmed` counts.
+    /// `confirmed` counts; of that a host lives another life or elsewhere, only what the host itself has `vouched` for.
     pub fn handle_message(
         &mut self,
         now: Instant,
         from: HostId,
         payload: &[u8],
         confirmed: impl Fn(Member) -> bool,
+        vouched: impl Fn(Member) -> bool,
     ) -> Result<(), Refused> {
-        let me = self.me();
-        let news = filter::read(payload, |member| self.believes(me, member, &confirmed))?;
+        let mut unvouched = Vec::new();
+        let news = filter::read(payload, |member, state| {
+            let exists = member.id == from || self.exists(member, &vouched);
+            if !exists && state != SwimState::Down {
+                unvouched.push(member.id);
+            }
+            exists && (state != SwimState::Down || self.is_over(member, &confirmed))
+        })?;
         if news.header.src.0.id != from {
             return Err(Refused::Spoofed);
         }
@@ -206,6 +219,7 @@ impl Membership {
             self.wheel.touched.insert(from);
         }
         self.wheel.touched.extend(news.about.iter().copied());
+        unvouched.into_iter().for_each(|host| self.await_word_of(host));
         self.revive(sender, confirmed);
         match self.foca.handle_data(news.payload.as_deref().unwrap_or(payload), &mut self.wheel) {
             Ok(()) => {}
@@ -234,8 +248,34 @@ impl Membership {
         }
     }
 
+    /// Whether to believe that a host lives, or lived, this life: it is known, or the past, or the host has said so.
+    fn exists(&self, member: Member, vouched: impl Fn(Member) -> bool) -> bool {
+        let me = self.me();
+        let known = self.told.get(&member.id).map(|(known, _)| *known).or((member.id == me.id).then_some(me));
+        known.is_some_and(|known| !SwimMember(member).win_addr_conflict(&SwimMember(known))) || vouched(member)
+    }
+
+    fn await_word_of(&mut self, host: HostId) {
+        if self.unvouched.len() >= MAX_MEMBERS {
+            // Somebody invents hosts. Of those that are there the next sync tells again.
+            self.unvouched.clear();
+        }
+        if host != self.me().id && self.unvouched.insert(host) {
+            self.changes.push_back(Change::Hearsay);
+        }
+    }
+
+    /// A host says that it lives this life. If others have said before that it is alive, it is a member from now on.
+    pub fn vouch(&mut self, now: Instant, member: Member) {
+        let news = self.told.get(&member.id).is_none_or(|(known, _)| member.generation > known.generation);
+        if news && self.unvouched.remove(&member.id) {
+            self.learn_alive(now, vec![foca::Member::alive(SwimMember(member))]);
+        }
+    }
+
     /// Whether to believe that this life of a host is over.
-    fn believes(&self, me: Member, member: Member, confirmed: impl Fn(Member) -> bool) -> bool {
+    fn is_over(&self, member: Member, confirmed: impl Fn(Member) -> bool) -> bool {
+        let me = self.me();
         // Of ourselves we are told otherwise: `is_turned_undead`. What is over anyway may be said.
         let newer = self.told.get(&member.id).is_some_and(|(known, _)| known.generation > member.generation);
         if member.id == me.id { member.generation < me.generation } else { newer || confirmed(member) }
@@ -340,9 +380,10 @@ impl Membership {
     ///
     /// That a host is down counts only if nothing is known of it here: that the other side of a healed partition thought
     /// our hosts down does not make them so. It is shown and called then, and a word of its own makes it alive.
+    /// Of hosts and lives that are not known only those count for which the host itself has `vouched`.
     ///
     /// Returns whether a living one was unknown here.
-    pub fn handle_members(&mut self, now: Instant, records: &[MemberRecord]) -> bool {
+    pub fn handle_members(&mut self, now: Instant, records: &[MemberRecord], vouched: impl Fn(Member) -> bool) -> bool {
         let me = self.me();
         let mut news = Vec::new();
         for record in records.iter().take(MAX_MEMBERS) {
@@ -355,21 +396,29 @@ impl Membership {
                 if self.told.get(&member.id) == Some(&(member, SwimState::Alive)) {
                     continue;
                 }
+                if !self.exists(member, &vouched) {
+                    self.await_word_of(member.id);
+                    continue;
+                }
                 let incarnation = u16::try_from(record.incarnation).unwrap_or(0);
-                self.wheel.touched.insert(member.id);
                 news.push(foca::Member::new(SwimMember(member), incarnation, State::Alive));
-            } else if !self.told.contains_key(&member.id) && self.told.len() < MAX_MEMBERS {
+            } else if !self.told.contains_key(&member.id) && vouched(member) && self.told.len() < MAX_MEMBERS {
                 self.told.insert(member.id, (member, SwimState::Down));
                 self.remember(now, member);
             }
         }
         let new = news.iter().any(|member| !self.told.contains_key(&member.id().0.id));
+        self.learn_alive(now, news);
+        new
+    }
+
+    fn learn_alive(&mut self, now: Instant, news: Vec<foca::Member<SwimMember>>) {
+        self.wheel.touched.extend(news.iter().map(|member| member.id().0.id));
         self.wheel.now = self.wake(now);
         if let Err(error) = self.foca.apply_many(news.into_iter(), true, &mut self.wheel) {
             tracing::debug!(%error, "members from a snapshot");
         }
         self.settle(now);
-        new
     }
 
     /// All that SWIM knows, this host included: for another host's [`Self::handle_members`].

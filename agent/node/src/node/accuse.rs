@@ -3,7 +3,7 @@
 //! A host is down when a majority of its ring neighbours that are well, and of whoever else accuses it, says so, and two hosts
 //! at least, as long as there are two. Every host counts for itself, from the same accusations.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use ringmesh_proto::{HostId, Now, member::Member, peer::AccusationRecord};
 use ringmesh_topology::Ring;
@@ -16,6 +16,9 @@ const WANTED_OBSERVERS: usize = 3;
 
 /// That many others.
 const DEPUTIES: usize = 3;
+
+/// When nothing was taken back for so long, what still stands is said again, so that it comes after all that was taken back.
+const QUIET: Duration = Duration::from_secs(60);
 
 impl Node {
     /// Accuses a host, once a life of it.
@@ -35,27 +38,34 @@ impl Node {
     pub(super) fn withdraw(&mut self, now: Now, accused: HostId) {
         let standing = self.store.accusation(accused, self.me().id).filter(|old| !old.withdrawn);
         if let Some(generation) = standing.map(|old| old.accused_generation) {
+            self.withdrew = Some(now.instant);
             self.write_accusation(now, accused, generation, String::new(), true);
         }
     }
 
-    /// Takes this host's own accusations out of what others say. One that does not stand any more is taken back once more:
-    /// somebody has missed that.
-    pub(super) fn disown(&mut self, now: Now, accusations: &mut Vec<AccusationRecord>) {
+    /// The first of this host's accusations that stands, for its record: by it those before are void, and nobody need
+    /// remember that they were taken back.
+    pub(super) fn accuses_from(&mut self, now: Now) -> u32 {
         let me = self.me().id;
-        for record in accusations.extract_if(.., |record| record.accuser == me.raw()) {
-            let accused = HostId::new(record.accused);
-            let stands = self.store.accusation(accused, me).is_some_and(|own| !own.withdrawn);
-            if !record.withdrawn && !stands {
-                self.write_accusation(now, accused, record.accused_generation, String::new(), true);
-            }
+        if self.withdrew.is_some_and(|at| now.instant.since(at) >= QUIET) {
+            self.withdrew = None;
+            self.renew_accusations(now);
+        }
+        self.store.standing(me).map(|record| record.seq).min().unwrap_or(self.accusations + 1)
+    }
+
+    /// Says again what this host accuses others of.
+    pub(super) fn renew_accusations(&mut self, now: Now) {
+        let standing: Vec<_> = self.store.standing(self.me().id).cloned().collect();
+        for AccusationRecord { accused, accused_generation, evidence, .. } in standing {
+            self.write_accusation(now, HostId::new(accused), accused_generation, evidence, false);
         }
     }
 
     fn write_accusation(&mut self, now: Now, accused: HostId, generation: u32, evidence: String, withdrawn: bool) {
         let me = self.me();
         self.accusations += 1;
-        let record = AccusationRecord {
+        let mut record = AccusationRecord {
             accuser: me.id.raw(),
             accuser_generation: me.generation,
             seq: self.accusations,
@@ -64,7 +74,9 @@ impl Node {
             evidence,
             unix_ms: now.unix.0,
             withdrawn,
+            ..AccusationRecord::default()
         };
+        self.seal(&mut record);
         self.store.put_accusation(record.clone());
         self.outbox.add_accusation(record);
         self.shown.hosts_stale();

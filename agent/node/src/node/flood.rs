@@ -95,11 +95,11 @@ impl Outbox {
 
     /// What is new of what `from` sent.
     ///
-    /// `lost`: a record says that an uplink is down, and the one before did not.
-    pub(super) fn relay(&mut self, new: Gossip, from: HostId, lost: bool) {
+    /// `urgent`: a record says that an uplink is down, or shows another certificate, and the one before did not.
+    pub(super) fn relay(&mut self, new: Gossip, from: HostId, urgent: bool) {
         let source = Source::Peer(from);
         // Many records came with a sync.
-        let urgent = lost && new.hosts.len() <= URGENT_HOSTS;
+        let urgent = urgent && new.hosts.len() <= URGENT_HOSTS;
         let class = if urgent { Class::Event } else { Class::Digest };
         if !new.events.is_empty() || !new.accusations.is_empty() {
             let batch = self.add(Class::Event, source);

@@ -1,6 +1,6 @@
 //! What can be seen of a node without a snapshot: for the simulator, which looks at thousands of them at every event.
 
-use ringmesh_proto::{HostId, Uplink, member::Member};
+use ringmesh_proto::{HostId, Uplink, ZoneId, member::Member};
 use ringmesh_topology::DualRing;
 
 use super::Node;
@@ -42,6 +42,16 @@ impl Node {
         self.store.accusations(host, generation).iter().map(|record| HostId::new(record.accuser)).collect()
     }
 
+    /// The zone that it belongs to.
+    pub fn zone_id(&self) -> ZoneId {
+        self.zone.id
+    }
+
+    /// What was refused or dropped so far, by this name.
+    pub fn counted(&self, name: &str) -> u64 {
+        self.counters.get(name).copied().unwrap_or(0)
+    }
+
     /// Whether this host takes itself for cut off.
     pub fn is_isolated(&self) -> bool {
         self.isolated.is_some()
@@ -73,8 +83,8 @@ impl Node {
         shared.map(|event| (event.record.origin, event.record.generation, event.record.seq))
     }
 
-    /// Records that were refused because they broke a bound.
+    /// Records that were refused because they broke a bound or had no good seal: among honest hosts there are none.
     pub fn refused(&self) -> u64 {
-        self.store.refused()
+        self.store.refused() + self.counted("seals_refused") + self.counted("seals_too_many")
     }
 }

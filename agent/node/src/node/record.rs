@@ -64,27 +64,39 @@ impl Node {
 
     /// Writes and spreads the record now.
     pub(super) fn write_record(&mut self, now: Now) {
-        let record = self.put_record(now);
-        self.outbox.add_host(record);
+        match self.put_record(now) {
+            // Others need it for what else this host says.
+            (record, true) => self.outbox.add_urgent_host(record),
+            (record, false) => self.outbox.add_host(record),
+        }
     }
 
     /// The same, with the events that are on their way.
     pub(super) fn write_record_urgently(&mut self, now: Now) {
-        let record = self.put_record(now);
+        let (record, _) = self.put_record(now);
         self.outbox.add_urgent_host(record);
     }
 
-    fn put_record(&mut self, now: Now) -> HostRecord {
+    /// Also returns whether it shows another certificate than the one before.
+    fn put_record(&mut self, now: Now) -> (HostRecord, bool) {
         self.own.seq += 1;
         self.own.written = Some(now.instant);
         self.own.shows = (self.health.revision(), self.overlay.revision());
         self.own.stale = false;
         self.zone.stale = true;
         let place = self.place.tell(now.instant);
-        let record = HostRecord { coordinate: Some(coordinate::encode(&place)), ..self.make_record(now) };
+        let mut record = HostRecord { coordinate: Some(coordinate::encode(&place)), ..self.make_record(now) };
+        record.certificate = self.seals.certificate();
+        let renewed = self.store.host(self.me().id).is_some_and(|old| old.record.certificate != record.certificate);
+        if renewed {
+            // With the key of the certificate that others are shown from now on.
+            self.renew_accusations(now);
+        }
+        record.accuses_from = self.accuses_from(now);
+        self.seal(&mut record);
         self.store.put_own(now, record.clone());
         self.shown.hosts_stale();
-        record
+        (record, renewed)
     }
 
     /// Names the state of the details: of another life of this host it is another.
@@ -95,6 +107,7 @@ impl Node {
     fn make_record(&self, now: Now) -> HostRecord {
         let me = self.me();
         let uplink = |uplink: Uplink| show::uplink_state(self.overlay.uplinks()[uplink.index()]) as u32;
+        let address = |uplink: Uplink| me.address(uplink).map(|address| address.to_string()).unwrap_or_default();
         let [restoring_a_ms, restoring_b_ms] = self.restoring_ms(now);
         HostRecord {
             host: me.id.raw(),
@@ -115,13 +128,15 @@ impl Node {
             signs_with: self.own.certificate.signs_with,
             rack: self.config.rack.clone(),
             chords: chords::encode(self.config.chords),
-            coordinate: None,
             restoring_a_ms,
             restoring_b_ms,
             no_carrier_a: !self.overlay.has_carrier(Uplink::A),
             no_carrier_b: !self.overlay.has_carrier(Uplink::B),
             order: show::order_number(self.overlay.order()),
             broken_pairs: self.broken_pairs(now),
+            address_a: address(Uplink::A),
+            address_b: address(Uplink::B),
+            ..HostRecord::default()
         }
     }
 

@@ -72,7 +72,7 @@ impl Node {
     }
 
     /// Another host does not hear `to` and sends this for it.
-    pub fn handle_relay(&mut self, now: Now, from: HostId, to: HostId, gossip: Gossip) {
+    pub fn handle_relay(&mut self, now: Now, from: HostId, to: HostId, mut gossip: Gossip) {
         if to == self.me().id {
             return self.handle_gossip(now, from, gossip);
         }
@@ -80,6 +80,7 @@ impl Node {
         match alive.filter(|member| member.id != from && self.relayed.admit(now.instant)) {
             Some(member) => {
                 self.count("relayed");
+                self.refuse_unsealed(now, from, &mut gossip);
                 let frames = self.frames(&gossip);
                 self.send_frames(member, Class::Digest, &frames);
             }

@@ -158,6 +158,7 @@ impl Node {
         counters.insert("trunk_digest_frames_dropped", digests);
         counters.insert("trunk_sync_frames_dropped", syncs);
         counters.insert("gossip_duplicates", self.store.duplicates());
+        counters.insert("accusations_void", self.store.void());
         counters.insert("probes_postponed", self.health.postponed());
         view.counters = Arc::new(counters);
         self.shown.hosts = false;

@@ -73,7 +73,9 @@ impl Node {
         let host = match change {
             Change::Alive(member) | Change::Renamed(member) | Change::Suspect(member) => member.id,
             Change::ProbeFailed(host) => *host,
-            Change::Down(_) | Change::Renewed(_) | Change::Active | Change::Paused(_) => return false,
+            Change::Down(_) | Change::Renewed(_) | Change::Hearsay | Change::Active | Change::Paused(_) => {
+                return false;
+            }
         };
         if !self.is_revoked(host) {
             return false;

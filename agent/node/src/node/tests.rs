@@ -5,6 +5,27 @@ use ringmesh_proto::{UnixMillis, frame};
 use super::*;
 use crate::overlay::Order;
 
+/// Seals that only say whose they are.
+struct Trusting(HostId);
+
+impl Seals for Trusting {
+    fn certificate(&mut self) -> Bytes {
+        Bytes::new()
+    }
+
+    fn seal(&mut self, _: &[u8]) -> Bytes {
+        seal(self.0)
+    }
+
+    fn verify(&mut self, host: HostId, _: &Bytes, _: &[u8], given: &[u8]) -> bool {
+        given == seal(host)
+    }
+}
+
+pub(super) fn seal(host: HostId) -> Bytes {
+    Bytes::copy_from_slice(&host.raw().to_be_bytes())
+}
+
 const STEP: Duration = Duration::from_millis(50);
 
 /// Two hosts on two wires without delay; what a wire loses is decided for each datagram.
@@ -18,7 +39,10 @@ impl Pair {
     pub(super) fn new() -> Self {
         let now = Now { instant: Instant::ZERO + Duration::from_secs(1), unix: UnixMillis(1_700_000_000_000) };
         let members = [1, 2].map(member);
-        let node = |place: usize| Node::new(now, config(members[place], vec![members[1 - place]]));
+        let node = |place: usize| {
+            let me = members[place];
+            Node::new(now, config(me, vec![members[1 - place]]), Box::new(Trusting(me.id)))
+        };
         Self { now, nodes: [node(0), node(1)], views: [View::default(), View::default()] }
     }
 
@@ -151,7 +175,8 @@ fn an_uplink_that_fails_in_one_direction_is_up_again_at_both_ends() {
 fn a_configuration_that_asks_for_other_chords_than_the_clusters_is_told_of() {
     let now = Now { instant: Instant::ZERO, unix: UnixMillis(1_700_000_000_000) };
     let told = |configured: Option<Chords>| {
-        let mut node = Node::new(now, Config { configured_chords: configured, ..config(member(1), Vec::new()) });
+        let config = Config { configured_chords: configured, ..config(member(1), Vec::new()) };
+        let mut node = Node::new(now, config, Box::new(Trusting(HostId::new(1))));
         let view = node.poll_view(now).expect("a new node has something to show");
         let texts = view.events.iter().filter(|event| event.kind == "chords-differ").map(|event| event.text.clone());
         texts.collect::<Vec<_>>()
@@ -182,7 +207,7 @@ fn a_coordinate_that_cannot_be_is_counted_and_moves_nothing() {
     for (seq, position_us) in [(1000, vec![i32::MAX; 3]), (1001, vec![9_000_000; 3]), (1002, vec![0; 10_000])] {
         let coordinate = Some(v1::Coordinate { position_us, ..v1::Coordinate::default() });
         let named = HostRecord { name: "h1".into(), zone: node.config.zone.clone(), ..HostRecord::default() };
-        let record = HostRecord { host: 1, generation, seq, coordinate, ..named };
+        let record = HostRecord { host: 1, generation, seq, coordinate, seal: seal(liar), ..named };
         let zone = node.zone.id.raw();
         node.handle_gossip(now, liar, Gossip { hosts: vec![record], zone, ..Gossip::default() });
         probe(node);
@@ -324,4 +349,71 @@ fn what_is_for_another_host_is_passed_on_once_and_within_a_bound() {
         },
     );
     assert_eq!(node.store.duplicates() - before, 1);
+}
+
+/// Records of a third host that the second passes on, each newer than the one before.
+fn passed_on(pair: &mut Pair, seqs: std::ops::Range<u32>, seal: Bytes) -> u64 {
+    let (now, from) = (pair.now, HostId::new(2));
+    let node = &mut pair.nodes[0];
+    let before = node.counters.get("seals_refused").copied().unwrap_or(0);
+    let record = |seq| HostRecord {
+        host: 3,
+        seq,
+        name: "h3".into(),
+        zone: "default".into(),
+        seal: seal.clone(),
+        ..HostRecord::default()
+    };
+    let gossip = Gossip { hosts: seqs.map(record).collect(), zone: node.zone.id.raw(), ..Gossip::default() };
+    node.handle_gossip(now, from, gossip);
+    node.counters.get("seals_refused").copied().unwrap_or(0) - before
+}
+
+#[test]
+fn whoever_passes_on_many_bad_seals_is_not_listened_to_for_the_rest_of_a_second() {
+    let mut pair = converged();
+    let (good, bad) = (seal(HostId::new(3)), seal(HostId::new(2)));
+    assert_eq!(passed_on(&mut pair, 1..16, bad.clone()), 15);
+    assert_eq!(passed_on(&mut pair, 1..2, good.clone()), 0, "it may have been deceived itself");
+    assert_eq!(passed_on(&mut pair, 10..20, bad), 10);
+    assert_eq!(passed_on(&mut pair, 20..21, good.clone()), 1, "unread");
+    let heard = |pair: &Pair| pair.nodes[0].store.host(HostId::new(3)).map(|heard| heard.record.seq);
+    assert_eq!(heard(&pair), Some(1));
+    pair.run(Duration::from_secs(1), |_, _, _| false);
+    assert_eq!((passed_on(&mut pair, 21..22, good), heard(&pair)), (0, Some(21)));
+}
+
+#[test]
+fn whoever_writes_more_than_it_has_to_say_waits_for_the_next_second() {
+    let mut pair = converged();
+    let good = seal(HostId::new(3));
+    assert_eq!(passed_on(&mut pair, 1..301, good.clone()), 0);
+    let heard = |pair: &Pair| pair.nodes[0].store.host(HostId::new(3)).map(|heard| heard.record.seq);
+    assert_eq!((heard(&pair), pair.nodes[0].counters.get("seals_too_many")), (Some(256), Some(&44)));
+    pair.run(Duration::from_secs(1), |_, _, _| false);
+    passed_on(&mut pair, 301..302, good);
+    assert_eq!(heard(&pair), Some(301));
+    // Whom nobody knows costs no memory, though everybody may write that it said something.
+    let now = pair.now;
+    let forged = (100..110).map(|host| HostRecord { host, ..HostRecord::default() }).collect();
+    pair.nodes[0].refuse_unsealed(now, HostId::new(2), &mut Gossip { hosts: forged, ..Gossip::default() });
+    assert!(pair.nodes[0].costs.keys().all(|host| host.raw() <= 3));
+    pair.run(Duration::from_secs(80), |_, _, _| false);
+    assert!(!pair.nodes[0].costs.contains_key(&HostId::new(3)));
+}
+
+#[test]
+fn what_is_not_sealed_is_not_passed_on_for_others_either() {
+    let mut pair = converged();
+    sent(&mut pair);
+    let record = |host: u32| HostRecord { host, seal: seal(HostId::new(3)), ..HostRecord::default() };
+    let gossip = Gossip { hosts: vec![record(3), record(4)], ..Gossip::default() };
+    let (now, to) = (pair.now, HostId::new(2));
+    let node = &mut pair.nodes[0];
+    node.handle_relay(now, HostId::new(3), to, gossip);
+    let passed = std::iter::from_fn(|| node.poll_output()).find_map(|output| {
+        let Output::Gossip { frame, .. } = output else { return None };
+        frame.gossip().map(|gossip| gossip.hosts.clone())
+    });
+    assert_eq!(passed, Some(vec![record(3)]));
 }
