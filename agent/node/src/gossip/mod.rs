@@ -69,8 +69,9 @@ pub struct Store {
     leaving: BTreeSet<HostId>,
     /// By accused, then accuser.
     accusations: BTreeMap<(HostId, HostId), AccusationRecord>,
-    /// Lives of hosts that others may still tell of, and that are not to be learnt of again.
-    forgotten: BTreeMap<HostId, Generation>,
+    /// Lives of hosts that others may still tell of, and that are not to be learnt of again; and what such a host said of its
+    /// life, for it may be back in it.
+    forgotten: BTreeMap<HostId, (Generation, Option<Member>)>,
     events: EventLog,
     signed: SignedStore,
     refused: u64,
@@ -86,7 +87,8 @@ impl Store {
 
     /// Whether a host says itself that it lives this life, at these addresses.
     pub fn vouches(&self, member: Member) -> bool {
-        self.hosts.get(&member.id).is_some_and(|heard| life(&heard.record) == Some(member))
+        let said = self.hosts.get(&member.id).and_then(|heard| life(&heard.record));
+        said.or_else(|| self.forgotten.get(&member.id)?.1) == Some(member)
     }
 
     /// All newest records.
@@ -132,18 +134,18 @@ impl Store {
 
     /// Drops all that is known of a host, and does not learn of this life of it again. What it told stays in the log.
     pub fn forget(&mut self, host: HostId, generation: Generation) {
-        self.hosts.remove(&host);
+        let said = self.hosts.remove(&host).and_then(|heard| life(&heard.record));
         self.accusations.retain(|(accused, accuser), _| *accused != host && *accuser != host);
         self.events.forget(host);
         if self.forgotten.len() >= MAX_HOSTS {
             self.forgotten.pop_first();
         }
-        self.forgotten.insert(host, generation);
+        self.forgotten.insert(host, (generation, said));
     }
 
     /// Whether this life of a host was forgotten.
     pub fn is_forgotten(&self, host: HostId, generation: Generation) -> bool {
-        self.forgotten.get(&host).is_some_and(|forgotten| generation <= *forgotten)
+        self.forgotten.get(&host).is_some_and(|(forgotten, _)| generation <= *forgotten)
     }
 
     /// A host that was forgotten is alive.
