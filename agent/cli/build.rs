@@ -9,7 +9,9 @@ const GLIBC: (u32, u32) = (2, 36);
 /// then has resident, and 13 kB if packed.
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    if glibc().is_some_and(|version| version >= GLIBC) {
+    // Of another target's C library nothing is known here.
+    let native = std::env::var_os("HOST") == std::env::var_os("TARGET");
+    if native && glibc().is_some_and(|version| version >= GLIBC) {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
 }
