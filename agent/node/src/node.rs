@@ -757,6 +757,7 @@ impl Node {
                 came = true;
                 if self.store.host(member.id).is_none() {
                     self.unnamed.insert(member.id);
+                    self.hasten_sync(now);
                 } else {
                     let text = if before.is_some() { "answers again" } else { "joined" };
                     self.tell_host(now, "host-alive", member.id, v1::event::Severity::Info, text);
