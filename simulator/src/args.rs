@@ -52,6 +52,9 @@ pub(crate) struct What {
     /// Hosts from the start
     #[arg(long, value_name = "N")]
     pub(crate) hosts: Option<usize>,
+    /// Zones that they are divided into; of at most 512 hosts each
+    #[arg(long, value_name = "N", conflicts_with = "random")]
+    pub(crate) zones: Option<u16>,
     /// Virtual time, as in 60s
     #[arg(long = "for", value_name = "SPAN")]
     pub(crate) duration: Option<Span>,

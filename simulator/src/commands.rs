@@ -141,6 +141,7 @@ fn scenario(base: Option<&Scenario>, what: &What, seed: Option<u64>) -> Scenario
     };
     scenario.seed = seed.unwrap_or(scenario.seed);
     scenario.hosts = what.hosts.unwrap_or(scenario.hosts);
+    scenario.zones = what.zones.unwrap_or(scenario.zones);
     scenario.duration = what.duration.unwrap_or(scenario.duration);
     scenario.wire |= what.wire;
     scenario

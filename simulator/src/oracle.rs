@@ -40,8 +40,8 @@ pub(crate) struct Oracles {
     /// No fault is active that ends, and none was since then.
     quiet_since: Option<Instant>,
     agreed: Option<Instant>,
-    /// The rings at the last agreement.
-    rings: Option<agreement::Pointers>,
+    /// The rings of each zone at the last agreement.
+    rings: BTreeMap<usize, agreement::Pointers>,
     generations: BTreeMap<(HostIndex, HostIndex), (u32, u32)>,
     sent: Vec<crate::world::Sent>,
     seen: Seen,
@@ -85,7 +85,7 @@ impl Oracles {
             ledger: Ledger::new(hosts),
             quiet_since: None,
             agreed: None,
-            rings: None,
+            rings: BTreeMap::new(),
             generations: BTreeMap::new(),
             sent: vec![Default::default(); hosts],
             seen: Seen::default(),

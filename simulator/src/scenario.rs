@@ -2,9 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use ringmesh_node::{gossip::MAX_HOSTS as MAX_ZONE_HOSTS, zones::MAX_ZONES};
+
 use crate::{
+    HostIndex,
     expand::Generate,
-    fault::{Action, Fault, Kind, Side},
+    fault::{Action, Fault, Kind, Side, rack_of},
     link::LinkSpec,
     span::Span,
 };
@@ -23,6 +26,8 @@ pub struct Scenario {
     pub hosts: usize,
     /// Racks, each with a switch for uplink A and one for uplink B.
     pub racks: u16,
+    /// Pools of hosts that know each other, each of neighbouring numbers; they are joined by their delegates.
+    pub zones: u16,
     /// Containers of each host.
     pub containers: u16,
     /// Services of each container, probed every second.
@@ -94,6 +99,7 @@ impl Default for Scenario {
         Self {
             hosts: 5,
             racks: 1,
+            zones: 1,
             containers: 0,
             services: 1,
             duration: Span::from_secs(60),
@@ -165,6 +171,16 @@ impl Scenario {
         if self.racks == 0 || usize::from(self.racks) > self.hosts {
             return whole("racks", format!("racks = {} is not within 1 to the number of hosts", self.racks));
         }
+        if self.zones == 0 || usize::from(self.zones) > self.hosts.min(MAX_ZONES) {
+            let most = self.hosts.min(MAX_ZONES);
+            return whole("zones", format!("zones = {} is not within 1 to {most}", self.zones));
+        }
+        // Those who join later are in the last zone.
+        let largest = self.hosts.div_ceil(usize::from(self.zones)) + self.joining();
+        if largest > MAX_ZONE_HOSTS {
+            let what = format!("a zone would have {largest} hosts, and may have {MAX_ZONE_HOSTS}: set zones");
+            return whole("zones", what);
+        }
         if self.containers > 1000 || self.services > 16 {
             return whole("containers", "more than 1,000 containers a host or 16 services in each are too many".into());
         }
@@ -201,6 +217,11 @@ impl Scenario {
     /// Hosts that join later.
     pub fn joining(&self) -> usize {
         self.fault.iter().filter(|fault| fault.kind == Kind::Join).map(|fault| fault.hosts.len()).sum()
+    }
+
+    /// The zone of a host, counted from 0.
+    pub fn zone_of(&self, host: HostIndex) -> usize {
+        rack_of(host, self.hosts, self.zones).into()
     }
 
     /// What each fault does.

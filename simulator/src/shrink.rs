@@ -107,12 +107,13 @@ impl<'a> Shrinker<'a> {
     }
 
     fn simplify(&mut self) {
-        let changes: [fn(&mut Scenario); 6] = [
+        let changes: [fn(&mut Scenario); 7] = [
             |scenario| scenario.link = LinkSpec::default(),
             |scenario| scenario.link_in = LinkSpec::none(),
             |scenario| scenario.cable.clear(),
             |scenario| scenario.containers = 0,
             |scenario| scenario.racks = 1,
+            |scenario| scenario.zones = 1,
             |scenario| scenario.stagger = Span::ZERO,
         ];
         for change in changes {
@@ -145,6 +146,7 @@ fn with_hosts(scenario: &Scenario, hosts: usize) -> Scenario {
     let mut smaller = scenario.clone();
     smaller.hosts = hosts;
     smaller.racks = smaller.racks.min(hosts as u16);
+    smaller.zones = smaller.zones.min(hosts as u16);
     let gone = scenario.hosts - hosts;
     for fault in &mut smaller.fault {
         let joins = fault.kind == Kind::Join;

@@ -19,7 +19,14 @@ pub(crate) struct Stage {
     /// By number.
     active: BTreeMap<usize, Action>,
     started: Vec<bool>,
+    /// Of each host.
+    zone_of: Vec<usize>,
+    /// The hosts of each.
+    zones: Vec<Vec<HostIndex>>,
 }
+
+/// Hosts of its own zone that a new host is told of.
+const SEEDS: usize = 3;
 
 impl Stage {
     /// All hosts of a scenario, none of them running yet.
@@ -46,7 +53,29 @@ impl Stage {
             let rack = rack_of(host, scenario.hosts, scenario.racks);
             world.put_host(containers(scenario, host), rack, spec);
         }
-        Self { world, active: BTreeMap::new(), started: vec![false; hosts] }
+        let zone_of: Vec<usize> = (0..hosts).map(|host| scenario.zone_of(host)).collect();
+        let mut zones = vec![Vec::new(); scenario.zones.into()];
+        for host in 0..hosts {
+            // The first hosts of the own zone, and one of each other that is there by then.
+            let own = zones[zone_of[host]].iter().take(SEEDS);
+            let others = zones.iter().enumerate().filter(|(zone, _)| *zone != zone_of[host]);
+            let knows: Vec<HostIndex> = own.chain(others.filter_map(|(_, hosts)| hosts.first())).copied().collect();
+            if scenario.zones > 1 {
+                world.place_in(host, &format!("z{}", zone_of[host] + 1), &knows);
+            }
+            zones[zone_of[host]].push(host);
+        }
+        Self { world, active: BTreeMap::new(), started: vec![false; hosts], zone_of, zones }
+    }
+
+    /// The hosts of each zone.
+    pub(crate) fn zones(&self) -> &[Vec<HostIndex>] {
+        &self.zones
+    }
+
+    /// The hosts of a host's zone, itself among them.
+    pub(crate) fn zone_with(&self, host: HostIndex) -> &[HostIndex] {
+        &self.zones[self.zone_of[host]]
     }
 
     /// Starts a host for the first time, unless a fault keeps it down.

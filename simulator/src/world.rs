@@ -162,6 +162,13 @@ impl World {
     /// Adds a host in a zone and starts it. It knows these hosts, each as one of that host's own zone.
     pub fn add_host_in(&mut self, zone: &str, knows: &[HostIndex], containers: Vec<ContainerSpec>) -> HostIndex {
         let index = self.put_host(containers, 0, [[0, 1]; 2]);
+        self.place_in(index, zone, knows);
+        self.start(index);
+        index
+    }
+
+    /// Puts a host that does not run into a zone. It knows these hosts, each as one of that host's own zone.
+    pub fn place_in(&mut self, index: HostIndex, zone: &str, knows: &[HostIndex]) {
         let (mut known, mut zones) = (Vec::new(), BTreeMap::<String, Vec<Member>>::new());
         for config in knows.iter().map(|other| &self.hosts[*other].config) {
             if config.zone == zone {
@@ -174,8 +181,6 @@ impl World {
         config.zone = zone.into();
         config.known = known;
         config.zones = zones.into_iter().map(|(name, delegates)| KnownZone { name, delegates }).collect();
-        self.start(index);
-        index
     }
 
     /// The rule of chords of the hosts that are added from now on.

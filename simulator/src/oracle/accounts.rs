@@ -73,10 +73,14 @@ impl Oracles {
 
     /// After a long quiet time each host has every event of each other, or knows that it is gone for good; each once.
     pub(super) fn judge_events(&mut self, stage: &Stage) {
+        self.seen.events += 1;
+        stage.zones().iter().for_each(|hosts| self.judge_events_in(stage, hosts));
+    }
+
+    fn judge_events_in(&mut self, stage: &Stage, hosts: &[HostIndex]) {
         let world = &stage.world;
         let now = world.now();
-        self.seen.events += 1;
-        let running: Vec<HostIndex> = world.hosts().filter(|host| world.runs(*host)).collect();
+        let running: Vec<HostIndex> = hosts.iter().copied().filter(|host| world.runs(*host)).collect();
         for origin in running.iter().copied() {
             let Some(emitted) = world.node(origin).map(|node| node.events_of(id(origin))) else { continue };
             // One that said nothing has no number anywhere.

@@ -57,7 +57,8 @@ impl Oracles {
     fn judge_rings(&mut self, stage: &Stage) {
         let now = stage.world.now();
         self.seen.rings += 1;
-        for (host, node) in running(stage) {
+        let all: Vec<HostIndex> = stage.world.hosts().collect();
+        for (host, node) in running(stage, &all) {
             let mut of_rings = node.links().filter(|(_, link)| link.role != Role::Chord);
             let one_sided = of_rings.find(|(uplink, link)| {
                 let peer = crate::world::index(link.peer.id).and_then(|peer| stage.world.node(peer));
@@ -82,9 +83,17 @@ impl Oracles {
 
     /// Against the agreement before: one host more or less is four pointers a ring.
     fn judge_pointers(&mut self, stage: &Stage) {
-        let Some((_, node)) = running(stage).next() else { return };
+        for (zone, hosts) in stage.zones().iter().enumerate() {
+            if let Some((_, node)) = running(stage, hosts).next() {
+                self.judge_pointers_of(stage, zone, node);
+            }
+        }
+    }
+
+    /// `node`: any of the zone.
+    fn judge_pointers_of(&mut self, stage: &Stage, zone: usize, node: &Node) {
         let pointers = Ring::BOTH.map(|ring| successors(node.rings().order(ring)));
-        let Some(before) = self.rings.replace(pointers.clone()) else { return };
+        let Some(before) = self.rings.insert(zone, pointers.clone()) else { return };
         let differ =
             |one: &Pointers, other: &Pointers| one[0].keys().filter(|host| !other[0].contains_key(host)).count();
         let (came, went) = (differ(&pointers, &before), differ(&before, &pointers));
@@ -104,26 +113,35 @@ impl Oracles {
     }
 }
 
-fn running(stage: &Stage) -> impl Iterator<Item = (HostIndex, &Node)> {
-    stage.world.hosts().filter_map(|host| Some((host, stage.world.node(host)?)))
+fn running<'a>(stage: &'a Stage, hosts: &'a [HostIndex]) -> impl Iterator<Item = (HostIndex, &'a Node)> {
+    hosts.iter().filter_map(|host| Some((*host, stage.world.node(*host)?)))
 }
 
 /// The first thing on which the hosts do not agree with each other or with what is so.
 fn disagreement(stage: &Stage) -> Option<String> {
+    let zones = stage.zones().iter().filter(|hosts| running(stage, hosts).next().is_some()).count();
+    stage.zones().iter().find_map(|hosts| disagreement_in(stage, hosts, zones))
+}
+
+/// The same of the hosts of one zone, of so many that have hosts.
+fn disagreement_in(stage: &Stage, hosts: &[HostIndex], zones: usize) -> Option<String> {
     let world = &stage.world;
-    let first = running(stage).next()?.1;
+    let first = running(stage, hosts).next()?.1;
     let sick_cable = stage.active().any(|action| {
         matches!(action, Action::Cut(..) | Action::Pair(..) | Action::Part(_) | Action::Switch(..) | Action::Loss(..))
     });
-    let count = running(stage).count();
-    for (at, node) in running(stage) {
+    let count = running(stage, hosts).count();
+    for (at, node) in running(stage, hosts) {
+        if node.zones_heard() < zones {
+            return Some(format!("{} hears of {} zones of {zones}", name(at), node.zones_heard()));
+        }
         if node.is_isolated() {
             return Some(format!("{} takes itself for cut off", name(at)));
         }
         if !sick_cable && node.uplinks().contains(&UplinkState::Down) {
             return Some(format!("{} takes an uplink of its own for down", name(at)));
         }
-        for of in world.hosts().filter(|of| *of != at) {
+        for of in hosts.iter().copied().filter(|of| *of != at) {
             let state = node.state(id(of));
             let agreed = match (world.node(of), state) {
                 // That it has not left either, the rings show.

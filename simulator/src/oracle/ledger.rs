@@ -120,7 +120,8 @@ fn hears_most(stage: &Stage, host: HostIndex) -> bool {
     }
     let world = &stage.world;
     let hears = |other: &&HostIndex| world.hear_each_other(host, **other, MOST_LOSS);
-    let others: Vec<HostIndex> = world.hosts().filter(|other| *other != host && world.runs(*other)).collect();
+    let zone = stage.zone_with(host).iter().copied();
+    let others: Vec<HostIndex> = zone.filter(|other| *other != host && world.runs(*other)).collect();
     let mut judges: Vec<HostIndex> = world.node(host).map_or(Vec::new(), |node| {
         let neighbours = node.rings().neighbours(id(host)).into_iter();
         neighbours.filter_map(|link| index(link.peer)).collect()

@@ -83,7 +83,7 @@ impl Oracles {
         dead: HostIndex,
         since: Instant,
     ) -> impl Iterator<Item = HostIndex> + 'a {
-        stage.world.hosts().filter(move |at| {
+        stage.zone_with(dead).iter().copied().filter(move |at| {
             let well = self.ledger.well_since(*at).is_some_and(|well| well <= since);
             let state = stage.world.node(*at).and_then(|node| node.state(id(dead)));
             well && state.is_some_and(|(_, state)| state != SwimState::Down)

@@ -47,6 +47,11 @@ impl Node {
         self.zone.id
     }
 
+    /// Zones that this host hears of, its own among them.
+    pub fn zones_heard(&self) -> usize {
+        1 + self.zones.others().filter(|(id, _, heard)| heard.is_some() && !self.zone.lost.contains_key(id)).count()
+    }
+
     /// What was refused or dropped so far, by this name.
     pub fn counted(&self, name: &str) -> u64 {
         self.counters.get(name).copied().unwrap_or(0)
