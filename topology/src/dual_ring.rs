@@ -56,6 +56,9 @@ impl From<Uplink> for Ring {
     }
 }
 
+/// So many hosts come and go one by one; more make the orders anew.
+const MAX_STEPS: usize = 8;
+
 /// How the hosts are wired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -113,7 +116,7 @@ pub struct Link {
 /// itself and one at each of its neighbours. With two hosts each is the other's predecessor and successor; a host
 /// alone has neither, so the first join and the last leave change none.
 ///
-/// Building costs O(n log n), a query O(log n).
+/// Building costs O(n log n), a query O(log n), a change of few hosts by [`Self::turn_into`] O(n) moves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DualRing {
     mode: Mode,
@@ -170,6 +173,79 @@ impl DualRing {
             seats[seat].index[1] = index;
         }
         Self { mode, seed, orders, points, seats }
+    }
+
+    /// Makes this what [`Self::switched`] would make of these hosts with the same seed: at once if few came or went. In cabled
+    /// mode it becomes switched.
+    pub fn turn_into(&mut self, seed: u64, hosts: impl IntoIterator<Item = HostId>) {
+        let mut hosts: Vec<HostId> = hosts.into_iter().collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        let (came, went) = (self.lacking(&hosts), self.beyond(&hosts));
+        if self.mode == Mode::Cabled || self.seed != seed || came.len() + went.len() > MAX_STEPS {
+            *self = Self::switched(seed, hosts);
+            return;
+        }
+        came.into_iter().for_each(|host| self.insert(host));
+        went.into_iter().for_each(|host| self.remove(host));
+    }
+
+    /// Of these hosts, ascending, those that are not on the rings.
+    fn lacking(&self, hosts: &[HostId]) -> Vec<HostId> {
+        let mut seats = self.hosts().peekable();
+        let lacks = |host: &HostId| {
+            while seats.next_if(|seat| seat < host).is_some() {}
+            seats.peek() != Some(host)
+        };
+        hosts.iter().copied().filter(lacks).collect()
+    }
+
+    /// The hosts on the rings that are not among these, ascending.
+    fn beyond(&self, hosts: &[HostId]) -> Vec<HostId> {
+        let mut hosts = hosts.iter().copied().peekable();
+        let is_beyond = |seat: &HostId| {
+            while hosts.next_if(|host| host < seat).is_some() {}
+            hosts.peek() != Some(seat)
+        };
+        self.hosts().filter(is_beyond).collect()
+    }
+
+    fn insert(&mut self, host: HostId) {
+        let index = Ring::BOTH.map(|ring| {
+            let at = self.place_of(ring, host);
+            self.orders[ring.index()].insert(at, host);
+            at
+        });
+        self.points.insert(index[0], point(self.seed, Ring::A, host));
+        let index = index.map(|at| at as u32);
+        for seat in &mut self.seats {
+            for (place, new) in seat.index.iter_mut().zip(index) {
+                *place += u32::from(*place >= new);
+            }
+        }
+        let at = self.seats.partition_point(|seat| seat.host < host);
+        self.seats.insert(at, Seat { host, index });
+    }
+
+    fn remove(&mut self, host: HostId) {
+        let Ok(at) = self.seats.binary_search_by_key(&host, |seat| seat.host) else { return };
+        let Seat { index, .. } = self.seats.remove(at);
+        for (order, gone) in self.orders.iter_mut().zip(index) {
+            order.remove(gone as usize);
+        }
+        self.points.remove(index[0] as usize);
+        for seat in &mut self.seats {
+            for (place, gone) in seat.index.iter_mut().zip(index) {
+                *place -= u32::from(*place > gone);
+            }
+        }
+    }
+
+    /// The index that a host has, or would have, in a switched order.
+    fn place_of(&self, ring: Ring, host: HostId) -> usize {
+        let key = |host: HostId| (point(self.seed, ring, host), host);
+        let place = key(host);
+        self.orders[ring.index()].partition_point(|other| key(*other) < place)
     }
 
     /// How the hosts are wired.

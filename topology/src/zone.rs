@@ -28,14 +28,23 @@ const ZONE_TAG: u64 = 5;
 /// The delegates of a zone, the first one first: of its hosts those with the lowest hashes, [`DELEGATES`] or all if they are
 /// fewer. A join or a leave changes one of them at the most (rendezvous hashing: Thaler, Ravishankar, 1996).
 pub fn delegates(seed: u64, zone: ZoneId, hosts: impl IntoIterator<Item = HostId>) -> Vec<HostId> {
-    let place = |host: HostId| (hash(&[seed, DELEGATE_TAG, u64::from(zone.raw()), u64::from(host.raw())]), host);
     let mut lowest: Vec<_> = Vec::with_capacity(DELEGATES + 1);
-    for host in hosts.into_iter().map(place) {
+    for host in hosts.into_iter().map(|host| rank(seed, zone, host)) {
         let at = lowest.partition_point(|other| *other < host);
         lowest.insert(at, host);
         lowest.truncate(DELEGATES);
     }
     lowest.into_iter().map(|(_, host)| host).collect()
+}
+
+/// Whether it makes another choice of [`delegates`] that this host comes or goes.
+pub fn concerns_delegates(seed: u64, zone: ZoneId, delegates: &[HostId], host: HostId) -> bool {
+    let last = delegates.last().filter(|_| delegates.len() == DELEGATES);
+    last.is_none_or(|last| rank(seed, zone, host) <= rank(seed, zone, *last))
+}
+
+fn rank(seed: u64, zone: ZoneId, host: HostId) -> (u64, HostId) {
+    (hash(&[seed, DELEGATE_TAG, u64::from(zone.raw()), u64::from(host.raw())]), host)
 }
 
 /// The zones to which a zone has trunks, symmetric: all others up to [`FULL_MESH_ZONES`] zones; of more, on a seeded ring of
@@ -129,6 +138,14 @@ mod tests {
                 delegates(seed, zone, all.iter().copied().filter(|host| *host != gone)).into_iter().collect();
             prop_assert_eq!(with.difference(&without).count(), usize::from(with.contains(&gone)));
             prop_assert!(with.len() == 3 && without.len() == 3);
+            for few in [0, 1, 2, all.len()] {
+                let others = all.iter().copied().filter(|host| *host != gone).take(few);
+                let (with, without) =
+                    (delegates(seed, zone, others.clone().chain([gone])), delegates(seed, zone, others));
+                for known in [&with, &without] {
+                    prop_assert!(with == without || concerns_delegates(seed, zone, known, gone));
+                }
+            }
         }
     }
 }

@@ -116,6 +116,19 @@ fn ring_b_is_independent_of_ring_a() {
 
 proptest! {
     #[test]
+    fn rings_that_turn_are_rings_made_anew(seed: u64, first in hosts(0..40), steps in prop::collection::vec(hosts(0..40), 1..6)) {
+        let mut rings = DualRing::switched(seed, first.iter().copied());
+        let mut there = first;
+        for (number, step) in steps.into_iter().enumerate() {
+            // Few come and few go, or all are others.
+            let some: BTreeSet<HostId> = there.iter().copied().skip(number).step_by(7).chain(step.iter().copied().take(3)).collect();
+            there = if number % 3 == 2 { step } else { there.symmetric_difference(&some).copied().collect() };
+            rings.turn_into(seed, there.iter().copied());
+            prop_assert_eq!(&rings, &DualRing::switched(seed, there.iter().copied()));
+        }
+    }
+
+    #[test]
     fn a_join_or_leave_changes_exactly_four_pointers_a_ring(seed: u64, all in hosts(2..80), pick: prop::sample::Index) {
         let with = DualRing::switched(seed, all.iter().copied());
         let newcomer = *pick.get(&Vec::from_iter(&all));
