@@ -36,7 +36,7 @@ pub(super) const TRY_INTERVAL: Duration = Duration::from_millis(200);
 /// Between two questions to its kernel, in tries.
 const REACH_EVERY: u32 = 3;
 
-/// Silence in which its kernel must have had the time to answer.
+/// After which it, or its kernel, must have had the time to answer.
 const REACH_WITHIN: Duration = Duration::from_millis(400);
 
 /// A host that was heard of within this time is not silent, unless a later probe of ours went unanswered.
@@ -49,6 +49,8 @@ const PAIR_AFTER: Duration = Duration::from_millis(2500);
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     since: Instant,
+    /// When it was first asked.
+    asked: Instant,
     next_try: Instant,
     tries: u32,
     reach: [Option<Reach>; 2],
@@ -57,8 +59,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    fn new(since: Instant) -> Self {
-        Self { since, next_try: since, tries: 0, reach: [None; 2], told: false }
+    /// A host that has been silent since then and is asked from now on.
+    fn new(now: Instant, since: Instant) -> Self {
+        Self { since, asked: now, next_try: now, tries: 0, reach: [None; 2], told: false }
     }
 
     /// Whether it has been silent for so long.
@@ -74,7 +77,7 @@ impl Watch {
     /// Whether its kernel was asked and nothing came back.
     pub(super) fn is_lost(&self, now: Instant) -> bool {
         let answers = self.reach.iter().flatten().any(|reach| *reach != Reach::Silent);
-        !answers && now.since(self.since) >= REACH_WITHIN
+        !answers && now.since(self.asked) >= REACH_WITHIN
     }
 }
 
@@ -127,7 +130,7 @@ impl Node {
     pub(super) fn watch(&mut self, now: Now, host: HostId, since: Instant) {
         let live = matches!(self.membership.state(host), Some((_, SwimState::Alive | SwimState::Suspect)));
         if live && !self.has_left(host) && !self.watches.contains_key(&host) {
-            self.watches.insert(host, Watch { next_try: now.instant, ..Watch::new(since) });
+            self.watches.insert(host, Watch::new(now.instant, since));
             self.tend_watches(now);
         }
     }
@@ -142,7 +145,7 @@ impl Node {
     /// What was silent while this host could not hear is no evidence: the time counts from now.
     pub(super) fn restart_watches(&mut self, now: Now) {
         for watch in self.watches.values_mut() {
-            *watch = Watch::new(now.instant);
+            *watch = Watch::new(now.instant, now.instant);
         }
     }
 

@@ -238,13 +238,14 @@ impl Overlay {
         lost: &[HostId],
         position: impl Fn(HostId) -> u16,
     ) -> bool {
-        let rings = |ids: &mut dyn Iterator<Item = HostId>| match self.wiring {
-            Wiring::Switched { seed } => DualRing::switched(seed, ids),
-            Wiring::Cabled => DualRing::cabled(ids.map(|id| (position(id), id))),
+        let wiring = self.wiring;
+        let turn = |rings: &mut DualRing, ids: &mut dyn Iterator<Item = HostId>| match wiring {
+            Wiring::Switched { seed } => rings.turn_into(seed, ids),
+            Wiring::Cabled => *rings = DualRing::cabled(ids.map(|id| (position(id), id))),
         };
         let ids = || hosts.iter().map(|member| member.id);
-        self.rings = rings(&mut ids());
-        self.before = if lost.is_empty() { self.rings.clone() } else { rings(&mut ids().chain(lost.iter().copied())) };
+        turn(&mut self.rings, &mut ids());
+        turn(&mut self.before, &mut ids().chain(lost.iter().copied()));
         let mut wanted = self.rings.neighbours(self.me);
         wanted.extend(self.rings.chord_links(self.me, self.chords.0, &self.chords.1));
         self.relink(now, hosts, &wanted)
@@ -410,7 +411,7 @@ impl Overlay {
     /// A neighbour probed a link, says whether it hears us on it, and the round trip that it measured. Returns true if
     /// that brought the link up.
     ///
-    /// Of two ends the one with the lower id probes and the other is probed.
+    /// Of two ends that one probes which first has a reason to, and the other is probed.
     pub fn handle_probe(
         &mut self,
         now: Instant,
@@ -419,7 +420,7 @@ impl Overlay {
         hears: bool,
         rtt: Option<Duration>,
     ) -> bool {
-        let Some(link) = self.links.get_mut(&(from, uplink)).filter(|_| hears && from < self.me) else { return false };
+        let Some(link) = self.links.get_mut(&(from, uplink)).filter(|_| hears) else { return false };
         let before = link.monitor.state();
         link.monitor.heard(now, rtt);
         self.round_trip = rtt.map(|rtt| (from, uplink, rtt)).or(self.round_trip);
