@@ -13,10 +13,18 @@ const FILES: [&str; 9] = [
     "ringmesh/v1/certificate.proto",
     "ringmesh/v1/zone.proto",
 ];
-const PEER_FILES: [&str; 1] = ["ringmesh/peer/v1/peer.proto"];
+const RECORD_FILE: &str = "ringmesh/peer/v1/record.proto";
+const PEER_FILE: &str = "ringmesh/peer/v1/peer.proto";
+
+/// The messages of [`RECORD_FILE`], and how those of [`PEER_FILE`] hold them.
+const RECORDS: [(&str, &str); 3] = [
+    ("HostRecord", "crate::shared::Shared<crate::peer::HostRecord>"),
+    ("LinkRecord", "crate::peer::LinkRecord"),
+    ("BrokenPair", "crate::peer::BrokenPair"),
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    for file in FILES.iter().chain(&PEER_FILES) {
+    for file in FILES.iter().chain(&[RECORD_FILE, PEER_FILE]) {
         println!("cargo:rerun-if-changed={file}");
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -26,10 +34,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     compiler.include_imports(true).include_source_info(false).open_files(FILES)?;
     std::fs::write(out.join("ringmesh.v1.descriptor.bin"), compiler.encode_file_descriptor_set())?;
 
-    let files = protox::compile(FILES.iter().chain(&PEER_FILES), ["."])?;
-    let mut config = prost_build::Config::new();
-    config.btree_map(["."]).bytes(["."]).skip_protoc_run();
-    compile(config, files)?;
+    let config = || {
+        let mut config = prost_build::Config::new();
+        config.btree_map(["."]).bytes(["."]).skip_protoc_run();
+        config
+    };
+    // Apart, because what is held by a wrapper is not generated where it is.
+    let record_out = out.join("record");
+    std::fs::create_dir_all(&record_out)?;
+    config().out_dir(record_out).compile_fds(protox::compile([RECORD_FILE], ["."])?)?;
+
+    let mut peer = config();
+    for (message, held) in RECORDS {
+        peer.extern_path(format!(".ringmesh.peer.v1.{message}"), held);
+    }
+    compile(peer, protox::compile(FILES.iter().chain([&PEER_FILE]), ["."])?)?;
     Ok(())
 }
 

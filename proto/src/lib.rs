@@ -10,6 +10,7 @@ pub mod frame;
 pub mod ids;
 pub mod member;
 pub mod seal;
+pub mod shared;
 pub mod signed;
 pub mod time;
 pub mod token;
@@ -29,11 +30,17 @@ pub mod v1 {
 
 /// What hosts say to each other, package `ringmesh.peer.v1`.
 pub mod peer {
+    pub use record::*;
     pub use v1::*;
 
     // Nested as the package is: the generated code counts its way up to `crate::v1`.
     #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::wildcard_enum_match_arm, unreachable_pub)]
     mod v1 {
         include!(concat!(env!("OUT_DIR"), "/ringmesh.peer.v1.rs"));
+    }
+
+    #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::wildcard_enum_match_arm, unreachable_pub)]
+    mod record {
+        include!(concat!(env!("OUT_DIR"), "/record/ringmesh.peer.v1.rs"));
     }
 }

@@ -51,7 +51,7 @@ fn counted(world: &World, name: &str) -> Vec<u64> {
 }
 
 fn record(world: &mut World, of: usize) -> HostRecord {
-    world.known(LIAR).hosts.into_iter().find(|record| record.host == id(of).raw()).unwrap()
+    (**world.known(LIAR).hosts.iter().find(|record| record.host == id(of).raw()).unwrap()).clone()
 }
 
 fn generation(world: &World, of: usize) -> u32 {
@@ -75,7 +75,7 @@ fn accusations(world: &World, accusations: Vec<AccusationRecord>) -> Gossip {
 }
 
 fn records(world: &World, hosts: Vec<HostRecord>) -> Gossip {
-    Gossip { hosts, ..accusations(world, Vec::new()) }
+    Gossip { hosts: hosts.into_iter().map(Into::into).collect(), ..accusations(world, Vec::new()) }
 }
 
 fn say_to(world: &mut World, to: &[usize], gossip: &Gossip) {

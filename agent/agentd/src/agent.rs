@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    alarm::AlarmClock,
     api::{self, Api, ApiError},
     carrier::{self, CARRIER_BOUND},
     clock::{self, Clock},
@@ -139,8 +140,10 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
 
     let node_config = node_config(&config, &identity)?;
     let requests = Requests { view: view.clone(), authority: Arc::clone(&authority) };
+    let alarms = AlarmClock::start().map_err(|source| AgentError::Platform { what: "timers", source })?;
     let transport = Transport::open(
         Arc::clone(&keyring),
+        &alarms,
         config.addresses(),
         config.mesh.connection_cache,
         inbound_sender,
@@ -179,8 +182,16 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let writer = tokio::spawn(disk::write_latest(config.host.state_dir.clone(), disk_receiver));
     reach::listen(config.addresses()).await;
     let reacher = Reacher::new(config.addresses(), reached_sender);
-    let host_loop =
-        HostLoop { node, clock, transport: transport.clone(), prober, reacher, disk: disk_sender, view: view_sender };
+    let host_loop = HostLoop {
+        node,
+        alarms,
+        clock,
+        transport: transport.clone(),
+        prober,
+        reacher,
+        disk: disk_sender,
+        view: view_sender,
+    };
     let keeper = tokio::spawn(keeper.run());
     let host_loop = tokio::spawn(host_loop.run(Inputs { inbound, replies, reached, statuses, carriers, commands }));
     tracing::info!(host = %identity.host, name = identity.name, cluster = %identity.cluster, "the agent runs");

@@ -29,8 +29,8 @@ impl Clock {
     }
 
     /// The platform's form of a deadline.
-    pub fn deadline(&self, at: proto::Instant) -> tokio::time::Instant {
-        (self.origin + at.since(proto::Instant::ZERO)).into()
+    pub fn deadline(&self, at: proto::Instant) -> Instant {
+        self.origin + at.since(proto::Instant::ZERO)
     }
 }
 

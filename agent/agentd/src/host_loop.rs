@@ -20,6 +20,7 @@ use ringmesh_proto::Instant;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    alarm::AlarmClock,
     carrier::Carrier,
     clock::Clock,
     probe::Prober,
@@ -57,6 +58,8 @@ pub enum Command {
 pub struct HostLoop {
     /// The machine.
     pub node: Node,
+    /// Wakes it up.
+    pub alarms: AlarmClock,
     /// Of the whole daemon.
     pub clock: Clock,
     /// To other hosts.
@@ -90,16 +93,12 @@ pub struct Inputs {
 impl HostLoop {
     /// Runs until this host has left.
     pub async fn run(mut self, mut inputs: Inputs) {
-        // Kept over the turns: arming a timer anew would wake this thread once more.
-        let mut timer = std::pin::pin!(tokio::time::sleep_until(tokio::time::Instant::now()));
+        let mut alarm = self.alarms.alarm(std::time::Instant::now());
         loop {
             if self.carry_out() {
                 return;
             }
-            let deadline = self.clock.deadline(wake(self.node.timers()));
-            if timer.deadline() != deadline || timer.is_elapsed() {
-                timer.as_mut().reset(deadline);
-            }
+            alarm.set(self.clock.deadline(wake(self.node.timers())));
             // What waits in the sockets is read before timers run: after a pause of this process the answers are there,
             // and only timers that are still due then say that something is missing.
             tokio::select! {
@@ -110,7 +109,7 @@ impl HostLoop {
                 Some(reply) = inputs.replies.recv() => self.node.handle_probe_reply(self.clock.now(), reply),
                 Some(reached) = inputs.reached.recv() => self.note_reach(reached),
                 Some(statuses) = inputs.statuses.recv() => self.note(statuses),
-                () = &mut timer => {}
+                () = alarm.rings() => {}
             }
             // A turn takes some of each, so that a flood of one keeps none of the others waiting for long.
             for _ in 0..TURN {
@@ -127,7 +126,7 @@ impl HostLoop {
             if let Ok(command) = inputs.commands.try_recv() {
                 self.obey(&command);
             }
-            if self.node.poll_timeout().0 <= self.clock.instant() {
+            if self.node.poll_timeout() <= self.clock.instant() {
                 self.node.handle_timeout(self.clock.now());
             }
         }

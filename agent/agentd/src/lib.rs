@@ -3,6 +3,7 @@
 //! It owns sockets, files, processes, clocks and the host loop, and decides nothing: that is for `ringmesh-node`.
 
 pub mod agent;
+pub mod alarm;
 pub mod api;
 pub mod carrier;
 pub mod clock;
@@ -10,6 +11,7 @@ pub mod config;
 pub mod counters;
 pub mod disk;
 pub mod fanout;
+mod fd;
 pub mod host_loop;
 pub mod identity;
 pub mod keeper;

@@ -74,13 +74,13 @@ fuzz_target!(|bytes: &[u8]| {
         drain(&mut node, now);
         // One turn may find something that is due at once, and so on; it has an end.
         for _ in 0..MAX_TURNS {
-            if node.poll_timeout().0 <= now.instant {
+            if node.poll_timeout() <= now.instant {
                 node.handle_timeout(now);
                 drain(&mut node, now);
             }
         }
         assert!(
-            node.poll_timeout().0 > now.instant,
+            node.poll_timeout() > now.instant,
             "the timer moves on: {:?} at {:?}",
             node.poll_timeout(),
             now.instant
@@ -112,7 +112,7 @@ fn of(host: u32) -> Bytes {
 /// Three times in four all is sealed as it should be, so that the bytes get beyond the check.
 fn seal(gossip: &mut Gossip, len: u8) {
     if len % 4 != 0 {
-        gossip.hosts.iter_mut().for_each(|record| record.seal = of(record.host));
+        gossip.hosts.iter_mut().for_each(|record| record.make_mut().seal = of(record.host));
         gossip.accusations.iter_mut().for_each(|record| record.seal = of(record.accuser));
     }
 }

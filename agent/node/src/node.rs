@@ -26,7 +26,6 @@ mod watch;
 mod zone;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -36,6 +35,7 @@ use ringmesh_proto::{
     datagram::{Datagram, DatagramError, Kind},
     member::Member,
     peer::{EventRecord, Gossip, HostRecord, MemberRecord, SyncRequest, SyncResponse},
+    shared::Shared,
     v1,
 };
 use ringmesh_topology::Chords;
@@ -43,7 +43,7 @@ use ringmesh_topology::Chords;
 use crate::{
     Seals, View,
     coordinate::Place,
-    gossip::{HeardRecord, Store, life},
+    gossip::{Groups, Store, life},
     health::{
         self, Health, random_below,
         spec::{CheckId, ContainerSpec, ContainerStatus, ProbeReply, ProbeRequest},
@@ -285,6 +285,8 @@ pub struct Node {
     sync_interval: Duration,
     /// When another host was last asked.
     synced: Instant,
+    /// Hosts that were asked by digests and have not answered.
+    comparing: BTreeSet<HostId>,
     place: Place,
     /// Hosts that go by another rule of chords, and which: told once. As many as there are records.
     other_chords: BTreeMap<HostId, String>,
@@ -345,6 +347,7 @@ impl Node {
             next_sync: now.instant + SYNC_INTERVAL,
             sync_interval: SYNC_INTERVAL,
             synced: Instant::ZERO,
+            comparing: BTreeSet::new(),
             place: Place::new(u64::from(me.id.raw())),
             other_chords: BTreeMap::new(),
             leave: Leave::default(),
@@ -440,7 +443,10 @@ impl Node {
             missing.zones = lacking.zones;
             missing.events.extend(lacking.events);
         }
-        SyncResponse { zone, has: Some(self.zone_vector()), members: self.membership.records(), ..response }
+        // By what they are vouched for comes with them, or is here already.
+        let complete = response.differ == 0 && request.members_digest != self.membership.digest();
+        let members = if complete { self.membership.records() } else { Vec::new() };
+        SyncResponse { zone, has: request.has.is_some().then(|| self.zone_vector()), members, ..response }
     }
 
     /// A host answered an [`Output::Sync`].
@@ -475,7 +481,12 @@ impl Node {
             self.send_gossip(to, &Gossip { signed: beyond, ..Gossip::default() });
         }
         self.settle(now);
-        self.begin_to_speak();
+        let compared = self.comparing.remove(&from);
+        if response.differ == 0 {
+            self.begin_to_speak();
+        } else if let Some((to, _)) = self.membership.state(from).filter(|_| compared) {
+            self.sync_groups(now, to, Groups::from_mask(response.differ));
+        }
         self.settle(now);
     }
 
@@ -514,7 +525,7 @@ impl Node {
 
     /// Runs what is due.
     pub fn handle_timeout(&mut self, now: Now) {
-        if self.membership.poll_timeout() <= now.instant {
+        if self.membership.poll_timeout().is_some_and(|due| due <= now.instant) {
             let confirmed = self.confirmed();
             self.membership.handle_timeout(now.instant, confirmed);
         }
@@ -541,15 +552,15 @@ impl Node {
         self.settle(now);
     }
 
-    /// When [`Self::handle_timeout`] is next wanted, and what for.
-    pub fn poll_timeout(&self) -> (Instant, TimerKind) {
-        self.timers().min_by_key(|(at, _)| *at).expect("two of the timers are always there")
+    /// When [`Self::handle_timeout`] is next wanted.
+    pub fn poll_timeout(&self) -> Instant {
+        self.timers().map(|(at, _)| at).min().expect("a sync is always due some time")
     }
 
     /// All that [`Self::handle_timeout`] is wanted for.
     pub fn timers(&self) -> impl Iterator<Item = (Instant, TimerKind)> {
         let timers = [
-            (Some(self.membership.poll_timeout()), TimerKind::Membership),
+            (self.membership.poll_timeout(), TimerKind::Membership),
             (self.overlay.poll_timeout(), TimerKind::Overlay),
             (self.overlay.poll_silence(), TimerKind::Silence),
             (self.overlay.poll_protection(), TimerKind::Silence),
@@ -643,14 +654,13 @@ impl Node {
         let zones = self.accept_zones(now, std::mem::take(&mut gossip.zones), None);
         let foreign = gossip.events.extract_if(.., |event| event.zone != 0).collect();
         let foreign = self.accept_crossing(foreign, None);
-        let before = |record: &HostRecord| {
+        let before = |record: &Shared<HostRecord>| {
             let id = HostId::new(record.host);
-            let place = |heard: &Arc<HeardRecord>| (heard.record.position, heard.record.rack.clone());
-            (id, (self.has_left(id), self.store.host(id).map(place)))
+            (id, (self.has_left(id), self.store.host(id).map(|heard| heard.record.clone())))
         };
-        let before: BTreeMap<HostId, (bool, Option<(u32, String)>)> = gossip.hosts.iter().map(before).collect();
-        let down = |record: &HostRecord| [record.uplink_a, record.uplink_b].map(|state| state == DOWN);
-        let urgent = |record: &HostRecord| {
+        let before: BTreeMap<HostId, (bool, Option<Shared<HostRecord>>)> = gossip.hosts.iter().map(before).collect();
+        let down = |record: &Shared<HostRecord>| [record.uplink_a, record.uplink_b].map(|state| state == DOWN);
+        let urgent = |record: &Shared<HostRecord>| {
             let before = self.store.host(HostId::new(record.host)).map(|heard| &heard.record);
             let was_down = before.map_or([false; 2], down);
             (0..2).any(|place| down(record)[place] && !was_down[place])
@@ -672,8 +682,8 @@ impl Node {
             if self.unnamed.remove(&id) {
                 self.tell_host(now, "host-alive", id, v1::event::Severity::Info, "joined");
             }
-            let (had_left, place) = before.get(&id).cloned().unwrap_or_default();
-            moved |= place != Some((record.position, record.rack.clone()));
+            let (had_left, place) = before.get(&id).map_or((false, None), |(left, before)| (*left, before.as_ref()));
+            moved |= place.is_none_or(|before| (before.position, &before.rack) != (record.position, &record.rack));
             self.compare_chords(now, record);
             if record.leaving && !had_left {
                 self.host_leaves(now, id);
@@ -941,11 +951,25 @@ impl Node {
 
     fn sync_with(&mut self, now: Now, to: Member) {
         self.synced = now.instant;
+        self.comparing.insert(to.id);
+        let request =
+            SyncRequest { digests: self.store.digests(), has: Some(self.zone_vector()), ..SyncRequest::default() };
+        self.ask_for_sync(now, to, request);
+    }
+
+    /// What differs by its digests is compared one by one.
+    fn sync_groups(&mut self, now: Now, to: Member, groups: Groups) {
+        let request =
+            SyncRequest { have: self.store.versions(groups), groups: groups.mask(), ..SyncRequest::default() };
+        self.ask_for_sync(now, to, request);
+    }
+
+    fn ask_for_sync(&mut self, now: Now, to: Member, request: SyncRequest) {
         let request = SyncRequest {
-            have: self.store.versions(),
-            signed_digest: self.store.signed().digest(),
             zone: self.zone.id.raw(),
-            has: Some(self.zone_vector()),
+            signed_digest: self.store.signed().digest(),
+            members_digest: self.membership.digest(),
+            ..request
         };
         let way = self.way(now, to);
         if way.via.is_some() {

@@ -190,6 +190,12 @@ impl World {
                     return;
                 }
                 host.wake = None;
+                let due = node.poll_timeout();
+                if due > self.now {
+                    // What it was for has been done since.
+                    host.wake = Some(due);
+                    return self.push(due, Event::Wake(target));
+                }
                 self.trace.note(self.now, "wake", target.into(), 0, 0);
                 node.handle_timeout(now);
             }
@@ -241,14 +247,14 @@ impl World {
         let host = &mut self.hosts[place];
         let Some(node) = &mut host.node else { return };
         let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
-        let wake = node.poll_timeout().0.max(now.instant);
+        let wake = node.poll_timeout().max(now.instant);
         if !views {
             self.changes.extend(node.take_changes().into_iter().map(|change| (place, change)));
         } else if let Some(view) = node.poll_view(now) {
             host.view = view;
         }
         // After the view: to be shown is a timer, too.
-        let wake = if views { node.poll_timeout().0.max(now.instant) } else { wake };
+        let wake = if views { node.poll_timeout().max(now.instant) } else { wake };
         if host.wake.is_none_or(|earlier| wake < earlier) {
             host.wake = Some(wake);
             self.push(wake, Event::Wake(place as u32));
@@ -454,7 +460,7 @@ impl World {
         };
         let Some((to, uplink)) = Uplink::BOTH.iter().find_map(open) else { return };
         let request = if self.settings.wire { recode_request(request) } else { request };
-        let len = 12 + request.have.len() * 20;
+        let len = 12 + request.have.len() * 20 + request.digests.len() * 8;
         self.count_sent(from, len, false);
         let delay = self.network.carry(from, to, uplink, self.now.as_nanos(), len).0;
         let life = self.hosts[from as usize].life;

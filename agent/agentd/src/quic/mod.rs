@@ -11,6 +11,7 @@
 mod connection;
 mod dial;
 mod request;
+mod runtime;
 mod signed;
 mod socket;
 mod table;
@@ -39,6 +40,7 @@ pub use request::{RequestError, Requests};
 use table::Table;
 
 use crate::{
+    alarm::AlarmClock,
     counters::{Counters, count},
     identity::{IdentityError, Keyring, tls},
 };
@@ -162,6 +164,7 @@ impl Transport {
     /// `cache`: connections kept to hosts that are not pinned.
     pub fn open(
         keyring: Arc<Keyring>,
+        alarms: &AlarmClock,
         addresses: [Option<SocketAddr>; 2],
         cache: usize,
         inbound: mpsc::Sender<Inbound>,
@@ -173,7 +176,8 @@ impl Transport {
         let mut endpoints = [None, None];
         for uplink in Uplink::BOTH {
             if let Some(address) = addresses[uplink.index()] {
-                endpoints[uplink.index()] = Some(endpoint(uplink, address, server.clone(), &counters)?);
+                let runtime = Arc::new(runtime::AlarmRuntime(alarms.clone()));
+                endpoints[uplink.index()] = Some(endpoint(uplink, address, server.clone(), runtime, &counters)?);
             }
         }
         let table = Mutex::new(Table::new(keyring.host));
@@ -260,6 +264,7 @@ fn endpoint(
     uplink: Uplink,
     address: SocketAddr,
     server: ServerConfig,
+    runtime: Arc<runtime::AlarmRuntime>,
     counters: &Arc<Counters>,
 ) -> Result<Endpoint, TransportError> {
     let socket = UdpSocket::bind(address).map_err(|source| {
@@ -275,7 +280,6 @@ fn endpoint(
     let refused = |source| TransportError::Endpoint { uplink, source };
     socket.set_nonblocking(true).map_err(refused)?;
     let socket = Arc::new(socket::Socket::new(socket, Arc::clone(counters)).map_err(refused)?);
-    let runtime = Arc::new(quinn::TokioRuntime);
     Endpoint::new_with_abstract_socket(EndpointConfig::default(), Some(server), socket, runtime).map_err(refused)
 }
 

@@ -9,7 +9,10 @@ use std::{
     io::{self, ErrorKind, IoSliceMut},
     net::{SocketAddr, UdpSocket},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -21,9 +24,12 @@ use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit, UdpSocketState},
 };
-use tokio::io::Interest;
+use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::counters::{Counters, count};
+use crate::{
+    counters::{Counters, count},
+    fd,
+};
 
 /// Bytes of packets that the kernel has not sent yet. It keeps some 212 kB for each neighbour whose address it does not know
 /// (net.ipv4.neigh.default.unres_qlen_bytes): this is room for a rack of 32 that is gone.
@@ -33,10 +39,15 @@ const SEND_BUFFER: usize = 8 * 1024 * 1024;
 const MAX_SEGMENTS: usize = 2;
 
 /// A socket that counts what it could not send.
+///
+/// It is registered for reading only: else each packet that the kernel has sent wakes this thread, to say that there is room
+/// for another. Only who finds the buffer full asks for that.
 #[derive(Debug)]
 pub(super) struct Socket {
-    io: tokio::net::UdpSocket,
+    io: AsyncFd<UdpSocket>,
     state: UdpSocketState,
+    /// The last packet found no room.
+    full: AtomicBool,
     counters: Arc<Counters>,
 }
 
@@ -53,7 +64,8 @@ impl Socket {
                 "the send buffer is small: hosts that are gone may delay others for seconds; run as root, or raise net.core.wmem_max to {SEND_BUFFER}"
             );
         }
-        Ok(Self { state, io: tokio::net::UdpSocket::from_std(socket)?, counters })
+        let io = fd::watch(socket, Interest::READABLE)?;
+        Ok(Self { state, io, full: AtomicBool::new(false), counters })
     }
 }
 
@@ -63,9 +75,9 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.io.try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), transmit));
-        let Err(error) = sent else { return Ok(()) };
+        let Err(error) = self.state.try_send(self.io.get_ref().into(), transmit) else { return Ok(()) };
         if error.kind() == ErrorKind::WouldBlock {
+            self.full.store(true, Relaxed);
             count(&self.counters.sends_delayed);
             return Err(error);
         }
@@ -84,12 +96,17 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.io.poll_recv_ready(cx))?;
-            let received = self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), bufs, meta));
-            match received {
-                Ok(count) => return Poll::Ready(Ok(count)),
+            let mut ready = ready!(self.io.poll_read_ready(cx))?;
+            match self.state.recv(self.io.get_ref().into(), bufs, meta) {
+                Ok(count) => {
+                    // Fewer than there is room for: these were all, and what comes now is told anew.
+                    if count < bufs.len() {
+                        ready.clear_ready();
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
                 // An error of one packet (an ICMP message, an interface that went down) must not end the endpoint.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
                     count(&self.counters.receives_failed);
                     tracing::debug!(%error, "not received");
@@ -99,7 +116,7 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
+        self.io.get_ref().local_addr()
     }
 
     fn may_fragment(&self) -> bool {
@@ -115,30 +132,29 @@ impl AsyncUdpSocket for Socket {
     }
 }
 
-type Waiting = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
-
 /// Waits for room in the send buffer, for one connection.
+#[derive(Debug)]
 struct Writable {
     socket: Arc<Socket>,
-    waiting: Option<Waiting>,
-}
-
-impl std::fmt::Debug for Writable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writable").finish_non_exhaustive()
-    }
+    /// The same socket, registered for writing.
+    waiting: Option<AsyncFd<UdpSocket>>,
 }
 
 impl UdpPoller for Writable {
     fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let socket = &this.socket;
-        let waiting = this.waiting.get_or_insert_with(|| {
-            let socket = Arc::clone(socket);
-            Box::pin(async move { socket.io.writable().await })
-        });
-        let done = ready!(waiting.as_mut().poll(cx));
-        this.waiting = None;
-        Poll::Ready(done)
+        let Self { socket, waiting } = self.get_mut();
+        if !socket.full.load(Relaxed) {
+            *waiting = None;
+            return Poll::Ready(Ok(()));
+        }
+        if waiting.is_none() {
+            *waiting = Some(fd::watch(socket.io.get_ref().try_clone()?, Interest::WRITABLE)?);
+        }
+        if let Some(io) = waiting {
+            ready!(io.poll_write_ready(cx))?.retain_ready();
+            *waiting = None;
+        }
+        socket.full.store(false, Relaxed);
+        Poll::Ready(Ok(()))
     }
 }

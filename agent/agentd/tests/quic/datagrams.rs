@@ -10,6 +10,7 @@ use bytes::Bytes;
 use quinn::TransportConfig;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use ringmesh_agentd::{
+    alarm::AlarmClock,
     clock::Clock,
     config,
     host_loop::{COMMAND_BOUND, Command, HostLoop, Inputs, REPLY_BOUND},
@@ -134,7 +135,16 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
     let prober = Prober::spawn(&config::Probe::default(), "/bin/false".into(), reply_sender).expect("a thread");
     let (reached_sender, reached) = mpsc::channel(1);
     let reacher = Reacher::new([None; 2], reached_sender);
-    let host_loop = HostLoop { node, clock, transport: host.transport, prober, reacher, disk, view: host.view };
+    let host_loop = HostLoop {
+        node,
+        alarms: AlarmClock::start().expect("timers"),
+        clock,
+        transport: host.transport,
+        prober,
+        reacher,
+        disk,
+        view: host.view,
+    };
     tokio::spawn(host_loop.run(Inputs { inbound: host.inbound, replies, reached, statuses, carriers, commands }));
     Running { member, view, _commands, _disk }
 }

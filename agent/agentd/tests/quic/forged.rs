@@ -19,7 +19,7 @@ use crate::{
 
 fn sealed<R: Sealed>(identity: &Arc<Identity>, mut record: R) -> R {
     let mut seals = HostSeals::new(&Keyring::of(identity).expect("a good identity"));
-    *record.seal_mut() = seals.seal(&sealed_bytes(&mut record, identity.cluster));
+    *record.seal_mut() = seals.seal(&sealed_bytes(&record, identity.cluster));
     record
 }
 
@@ -51,9 +51,11 @@ async fn forged_records_and_accusations_are_counted_and_change_nothing() {
         accused_generation: two.generation,
         ..AccusationRecord::default()
     };
-    let left = HostRecord { seq: two.seq + 1000, leaving: true, ..two.clone() };
+    let left = HostRecord { seq: two.seq + 1000, leaving: true, ..(*two).clone() };
     let gossip = Gossip {
-        hosts: vec![left.clone(), sealed(&liar, left.clone()), HostRecord { seal: Bytes::new(), ..left }],
+        hosts: [left.clone(), sealed(&liar, left.clone()), HostRecord { seal: Bytes::new(), ..left }]
+            .map(Into::into)
+            .to_vec(),
         accusations: vec![
             sealed(&liar, accusation(&three)),
             AccusationRecord { seal: three.seal.clone(), ..accusation(&three) },

@@ -13,6 +13,7 @@ use quinn::{
 };
 use rcgen::{CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use ringmesh_agentd::{
+    alarm::AlarmClock,
     counters::Counters,
     identity::{
         Identity, Keyring, PeerIdentity, Role,
@@ -227,8 +228,16 @@ impl Host {
         let (sender, inbound) = mpsc::channel(4096);
         let counters = Arc::new(Counters::default());
         let requests = Requests { view: shown, authority };
-        let transport =
-            Transport::open(Arc::clone(&keyring), addresses, cache, sender, requests, Arc::clone(&counters)).ok()?;
+        let transport = Transport::open(
+            Arc::clone(&keyring),
+            &AlarmClock::start().ok()?,
+            addresses,
+            cache,
+            sender,
+            requests,
+            Arc::clone(&counters),
+        )
+        .ok()?;
         let member = Member { id: identity.host, generation: 1, addresses };
         Some(Self { identity: Arc::clone(identity), keyring, transport, member, counters, view, inbound })
     }

@@ -74,6 +74,19 @@ impl EventLog {
         self.origins.get(&origin).map_or((0, 0), |arrived| (arrived.generation, arrived.contiguous))
     }
 
+    /// What arrived of this host's events, in numbers that tell two states apart.
+    pub(super) fn arrived_of(&self, origin: HostId) -> [u32; 4] {
+        let of = |arrived: &Arrived| {
+            [
+                arrived.generation,
+                arrived.contiguous,
+                arrived.top(),
+                u32::try_from(arrived.ahead.len()).unwrap_or(u32::MAX),
+            ]
+        };
+        self.origins.get(&origin).map_or([0; 4], of)
+    }
+
     /// Appends to `out` the events of `origin` after this one, as far as a sync has room. Returns the generation and the
     /// number up to which the receiver then has all that this host knows of.
     pub fn after(&self, origin: HostId, generation: u32, seq: u32, out: &mut Vec<EventRecord>) -> (u32, u32) {

@@ -23,6 +23,7 @@ use ringmesh_proto::{
     member::Member,
     peer::{AccusationRecord, EventRecord, Gossip, HostRecord, SyncRequest, SyncResponse, Version},
     seal::{MAX_CERTIFICATE, MAX_MORE, MAX_SEAL},
+    shared::Shared,
 };
 
 /// The most hosts of a pool, and so of records kept: a zone.
@@ -50,11 +51,41 @@ const MAX_CHORDS: usize = 32;
 /// The most links in a host's record.
 const MAX_LINKS: usize = 64;
 
+/// Into so many groups hosts are divided when two compare what they have.
+const GROUPS: usize = 16;
+
+/// Some of the groups of hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Groups(u32);
+
+impl Groups {
+    /// All of them.
+    pub const ALL: Self = Self((1 << GROUPS) - 1);
+
+    /// As a message says it, where 0 is all.
+    pub fn from_mask(mask: u32) -> Self {
+        if mask == 0 { Self::ALL } else { Self(mask & Self::ALL.0) }
+    }
+
+    /// A bit for each.
+    pub fn mask(self) -> u32 {
+        self.0
+    }
+
+    fn of(host: HostId) -> usize {
+        host.raw() as usize % GROUPS
+    }
+
+    fn hold(self, host: HostId) -> bool {
+        self.0 & 1 << Self::of(host) != 0
+    }
+}
+
 /// A host's newest record and when it came.
 #[derive(Clone, Debug)]
 pub struct HeardRecord {
     /// As the host wrote it.
-    pub record: HostRecord,
+    pub record: Shared<HostRecord>,
     /// Decoded from it.
     pub digest: Digest,
     /// When this host received it.
@@ -187,7 +218,7 @@ impl Store {
     }
 
     /// Whether just this record was taken before.
-    pub fn holds_host(&self, record: &HostRecord) -> bool {
+    pub fn holds_host(&self, record: &Shared<HostRecord>) -> bool {
         self.hosts.get(&HostId::new(record.host)).is_some_and(|heard| heard.record == *record)
     }
 
@@ -223,10 +254,10 @@ impl Store {
         new
     }
 
-    /// What this host has, for another to compare.
-    pub fn versions(&self) -> Vec<Version> {
-        self.hosts
-            .iter()
+    /// What this host has of the hosts of these groups, for another to compare.
+    pub fn versions(&self, groups: Groups) -> Vec<Version> {
+        let hosts = self.hosts.iter().filter(|(id, _)| groups.hold(**id));
+        hosts
             .map(|(id, heard)| {
                 let (event_generation, event_seq) = self.events.contiguous(*id);
                 Version {
@@ -240,12 +271,50 @@ impl Store {
             .collect()
     }
 
-    /// Answers a host that has `request.have`: what it lacks, what this host lacks of it, and which events it has then.
+    /// Of what this host has of each group: two hosts that have the same have the same digests.
+    pub fn digests(&self) -> Vec<u64> {
+        let mut sums = vec![0_u64; GROUPS];
+        let mut add = |host: HostId, numbers: &[u32]| {
+            let sum = &mut sums[Groups::of(host)];
+            *sum = sum.wrapping_add(mix(host, numbers));
+        };
+        for (id, heard) in &self.hosts {
+            let [generation, contiguous, top, ahead] = self.events.arrived_of(*id);
+            add(*id, &[heard.record.generation, heard.record.seq, generation, contiguous, top, ahead]);
+        }
+        for ((accused, accuser), record) in &self.accusations {
+            let withdrawn = u32::from(record.withdrawn);
+            let key = [accuser.raw(), record.accuser_generation, record.seq, record.accused_generation, withdrawn];
+            add(*accused, &key);
+        }
+        sums
+    }
+
+    /// The groups of which another host with these digests has something else.
+    pub fn differing(&self, digests: &[u64]) -> Groups {
+        if digests.len() != GROUPS {
+            return if digests.is_empty() { Groups::default() } else { Groups::ALL };
+        }
+        let ours = self.digests();
+        Groups((0..GROUPS).filter(|group| ours[*group] != digests[*group]).fold(0, |mask, group| mask | 1 << group))
+    }
+
+    /// Answers a host that has `request.have`: what it lacks, what this host lacks of it, and which events it has then. One
+    /// that sends digests is only told which groups differ.
     pub fn compare(&self, request: &SyncRequest) -> SyncResponse {
-        let theirs: BTreeMap<u32, Version> = request.have.iter().take(MAX_HOSTS).map(|v| (v.host, *v)).collect();
         let mut missing = Gossip::default();
+        let signed_differ = self.signed_differ(request);
+        if signed_differ {
+            missing.signed = self.signed.all();
+        }
+        if !request.digests.is_empty() {
+            let differ = self.differing(&request.digests).mask();
+            return SyncResponse { missing: Some(missing), differ, signed_differ, ..SyncResponse::default() };
+        }
+        let groups = Groups::from_mask(request.groups);
+        let theirs: BTreeMap<u32, Version> = request.have.iter().take(MAX_HOSTS).map(|v| (v.host, *v)).collect();
         let (mut lack, mut covers) = (Vec::new(), Vec::new());
-        for mine in self.versions() {
+        for mine in self.versions(groups) {
             let their = theirs.get(&mine.host).copied().unwrap_or(Version { host: mine.host, ..Version::default() });
             covers.push(self.add_missing(their, &mut missing));
             if (their.generation, their.seq) > (mine.generation, mine.seq)
@@ -256,11 +325,8 @@ impl Store {
         }
         let unknown = theirs.values().filter(|v| !self.hosts.contains_key(&HostId::new(v.host)));
         lack.extend(unknown.map(|v| Version { host: v.host, ..Version::default() }));
-        missing.accusations = self.accusations.values().cloned().collect();
-        let signed_differ = self.signed_differ(request);
-        if signed_differ {
-            missing.signed = self.signed.all();
-        }
+        let accusations = self.accusations.iter().filter(|((accused, _), _)| groups.hold(*accused));
+        missing.accusations = accusations.map(|(_, record)| record.clone()).collect();
         SyncResponse { missing: Some(missing), lack, covers, signed_differ, ..SyncResponse::default() }
     }
 
@@ -297,7 +363,7 @@ impl Store {
     }
 
     /// Writes this host's own record.
-    pub fn put_own(&mut self, now: Now, record: HostRecord) {
+    pub fn put_own(&mut self, now: Now, record: Shared<HostRecord>) {
         let digest = Digest::decode(&record.digest).unwrap_or_default();
         let host = HostId::new(record.host);
         if record.leaving {
@@ -318,13 +384,16 @@ impl Store {
     }
 
     /// The record with bytes of its own: as they came they keep the whole frame in memory.
-    fn detached(&self, mut record: HostRecord) -> HostRecord {
-        let before = self.hosts.get(&HostId::new(record.host)).map(|heard| &heard.record.certificate);
-        match before.filter(|before| **before == record.certificate) {
-            Some(before) => record.certificate = before.clone(),
-            None => detach(&mut record.certificate),
+    fn detached(&self, mut record: Shared<HostRecord>) -> Shared<HostRecord> {
+        // Of what others hold, too, they have seen to it.
+        if let Some(own) = record.get_mut() {
+            let before = self.hosts.get(&HostId::new(own.host)).map(|heard| &heard.record.certificate);
+            match before.filter(|before| **before == own.certificate) {
+                Some(before) => own.certificate = before.clone(),
+                None => detach(&mut own.certificate),
+            }
+            [&mut own.digest, &mut own.more, &mut own.seal].into_iter().for_each(detach);
         }
-        [&mut record.digest, &mut record.more, &mut record.seal].into_iter().for_each(detach);
         record
     }
 
@@ -436,6 +505,16 @@ pub fn event_id(event: &EventRecord, local: bool) -> String {
 /// Whether an accusation is of an earlier life of its accuser than this record, or was taken back before it.
 fn is_void(accusation: &AccusationRecord, accuser: &HostRecord) -> bool {
     (accusation.accuser_generation, accusation.seq) < (accuser.generation, accuser.accuses_from)
+}
+
+/// A number that differs with any of these: FNV-1a over words, and the finalizer of splitmix64.
+pub(crate) fn mix(host: HostId, numbers: &[u32]) -> u64 {
+    let words = std::iter::once(host.raw()).chain(numbers.iter().copied());
+    let mut sum =
+        words.fold(0xcbf2_9ce4_8422_2325, |sum: u64, word| (sum ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3));
+    sum = (sum ^ sum >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    sum = (sum ^ sum >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    sum ^ sum >> 31
 }
 
 fn detach(bytes: &mut Bytes) {

@@ -189,7 +189,7 @@ mod tests {
     fn a_revoked_host_is_not_heard() {
         let mut store = Store::default();
         store.accept_signed(Now::default(), vec![revocation(2, 1)]);
-        let record = |host| HostRecord { host, ..HostRecord::default() };
+        let record = |host| HostRecord { host, ..HostRecord::default() }.into();
         let mut gossip =
             Gossip { hosts: vec![record(2), record(3)], signed: vec![revocation(9, 1)], ..Gossip::default() };
         store.refuse_revoked(&mut gossip);

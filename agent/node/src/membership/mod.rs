@@ -22,8 +22,10 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use foca::{Codec, Foca, Identity, NoCustomBroadcast, PostcardCodec, State};
 use rand::rngs::StdRng;
-use ringmesh_proto::{Generation, HostId, Instant, datagram, member::Member, peer::MemberRecord};
+use ringmesh_proto::{Generation, HostId, Instant, Uplink, datagram, member::Member, peer::MemberRecord};
 use swim::{SwimMember, Wheel};
+
+use crate::gossip::mix;
 
 /// SWIM's view of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +122,8 @@ pub struct Membership {
     /// Hosts that others say are alive in a life of which the host itself has said nothing yet.
     unvouched: BTreeSet<HostId>,
     changes: VecDeque<Change>,
-    next_rejoin: Instant,
+    /// If any of them is not a member now.
+    next_rejoin: Option<Instant>,
     pool_size: usize,
     left: bool,
 }
@@ -156,7 +159,7 @@ impl Membership {
             known,
             unvouched: BTreeSet::new(),
             changes: VecDeque::new(),
-            next_rejoin: now,
+            next_rejoin: Some(now),
             pool_size: 1,
             left: false,
         }
@@ -293,7 +296,7 @@ impl Membership {
     pub fn handle_timeout(&mut self, now: Instant, confirmed: impl Fn(Member) -> bool) {
         if self.frozen.is_none() {
             self.wheel.now = self.wake(now);
-            while let Some(timer) = self.wheel.pop_due(self.wheel.now) {
+            while let Some(timer) = self.wheel.pop_due(self.wheel.now, self.foca.updates_backlog() > 0) {
                 if let foca::Timer::ChangeSuspectToDown { member_id, .. } = &timer {
                     self.wheel.touched.insert(member_id.0.id);
                     let suspect = self.told.get(&member_id.0.id) == Some(&(member_id.0, SwimState::Suspect));
@@ -312,8 +315,7 @@ impl Membership {
                 }
             }
         }
-        if now >= self.next_rejoin {
-            self.next_rejoin = now + REJOIN_TICK;
+        if self.next_rejoin.is_some_and(|at| now >= at) {
             self.call_absent(now);
         }
         self.settle(now);
@@ -334,11 +336,14 @@ impl Membership {
     /// Stops SWIM's clock, or lets it run on: a host that is cut off probes and suspects nobody. It goes on to call.
     pub fn freeze(&mut self, now: Instant, frozen: bool) {
         match (self.frozen, frozen) {
-            (None, true) => self.frozen = Some(now),
+            (None, true) => {
+                self.frozen = Some(now);
+                self.next_rejoin = Some(now);
+            }
             (Some(since), false) => {
                 self.frozen = None;
                 self.paused += now.since(since);
-                self.next_rejoin = now;
+                self.next_rejoin = Some(now);
             }
             (None, false) | (Some(_), true) => {}
         }
@@ -352,6 +357,7 @@ impl Membership {
         } else if let Some(known) = self.known.get_mut(&host) {
             known.forgotten = true;
         }
+        self.next_rejoin.get_or_insert(now + REJOIN_TICK);
         let Some((member, SwimState::Down)) = self.told.remove(&host) else { return };
         self.wheel.now = self.wake(now);
         if let Err(error) = self.foca.handle_timer(foca::Timer::RemoveDown(SwimMember(member)), &mut self.wheel) {
@@ -360,10 +366,10 @@ impl Membership {
     }
 
     /// When [`Self::handle_timeout`] is next wanted.
-    pub fn poll_timeout(&self) -> Instant {
-        let rejoin = self.next_rejoin;
-        let swim = self.wheel.next().filter(|_| self.frozen.is_none());
-        swim.map_or(rejoin, |swim| rejoin.min(swim + self.paused))
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let gossip = self.wheel.next_gossip().filter(|_| self.foca.updates_backlog() > 0);
+        let swim = self.wheel.next().into_iter().chain(gossip).min().filter(|_| self.frozen.is_none());
+        swim.map(|swim| swim + self.paused).into_iter().chain(self.next_rejoin).min()
     }
 
     /// A SWIM message to send, at most [`datagram::MAX_PAYLOAD`] bytes.
@@ -421,6 +427,27 @@ impl Membership {
         self.settle(now);
     }
 
+    /// Of all members that are known, this host included: the same at two hosts that know the same lives of all and say the same
+    /// of them.
+    pub fn digest(&self) -> u64 {
+        let of = |(member, state): (Member, SwimState)| {
+            let address = |uplink| match member.address(uplink) {
+                Some(std::net::SocketAddr::V4(at)) => [u32::from(*at.ip()), at.port().into(), 4, 0, 0, 0],
+                Some(std::net::SocketAddr::V6(at)) => {
+                    let bits = at.ip().to_bits();
+                    let [a, b, c, d] = [96, 64, 32, 0].map(|shift| (bits >> shift) as u32);
+                    [a, b, c, d, at.port().into(), 6]
+                }
+                None => [0; 6],
+            };
+            let [a, b] = [Uplink::A, Uplink::B].map(address);
+            let numbers: Vec<u32> = [member.generation, state as u32].into_iter().chain(a).chain(b).collect();
+            mix(member.id, &numbers)
+        };
+        let me = (self.me(), SwimState::Alive);
+        self.states().chain([me]).map(of).fold(0, u64::wrapping_add)
+    }
+
     /// All that SWIM knows, this host included: for another host's [`Self::handle_members`].
     pub fn records(&self) -> Vec<MemberRecord> {
         let me = self.me().to_record(0, 0);
@@ -466,7 +493,7 @@ impl Membership {
         if let Some(known) = self.known.get_mut(&host).filter(|known| !known.gone) {
             known.next_call = now;
             known.wait = REJOIN_TICK;
-            self.next_rejoin = now;
+            self.next_rejoin = Some(now);
         }
     }
 
@@ -517,17 +544,20 @@ impl Membership {
     }
 
     fn call_absent(&mut self, now: Instant) {
+        self.next_rejoin = None;
         if self.left {
             return;
         }
         // One that is cut off calls all: who answers first ends that.
         let frozen = self.frozen.is_some();
         let absent = self.known.iter_mut().filter(|(id, known)| {
-            !known.gone
-                && known.next_call <= now
-                && (frozen || !matches!(self.told.get(id), Some((_, state)) if *state != SwimState::Down))
+            !known.gone && (frozen || !matches!(self.told.get(id), Some((_, state)) if *state != SwimState::Down))
         });
         let mut absent: Vec<&mut Known> = absent.map(|(_, known)| known).collect();
+        if !absent.is_empty() {
+            self.next_rejoin = Some(now + REJOIN_TICK);
+        }
+        absent.retain(|known| known.next_call <= now);
         absent.sort_by_key(|known| known.next_call);
         for known in absent.into_iter().take(REJOIN_FANOUT) {
             known.next_call = now + known.wait;
@@ -572,6 +602,9 @@ impl Membership {
             }
         }
         let touched = std::mem::take(&mut self.wheel.touched);
+        if touched.is_empty() {
+            return;
+        }
         let mut suspects = Vec::new();
         let entries: Vec<_> = self
             .foca
@@ -607,6 +640,7 @@ impl Membership {
                 known.wait = REJOIN_TICK;
             } else {
                 known.next_call = now + REJOIN_TICK;
+                self.next_rejoin.get_or_insert(now + REJOIN_TICK);
             }
         }
         suspects.into_iter().for_each(|host| self.warn(host));
@@ -614,6 +648,7 @@ impl Membership {
     }
 
     fn remember(&mut self, now: Instant, member: Member) -> &mut Known {
+        self.next_rejoin.get_or_insert(now + REJOIN_TICK);
         let new = Known { member, next_call: now, wait: REJOIN_TICK, gone: false, forgotten: false };
         self.known.entry(member.id).or_insert(new)
     }

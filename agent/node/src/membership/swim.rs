@@ -39,13 +39,15 @@ pub(super) enum Note {
     ProbeFailed(HostId),
 }
 
-/// foca's timers in order, and what it wants sent. None is ever dropped: foca stops if a timer is lost.
+/// foca's timers in order, and what it wants sent. None that counts is ever dropped: foca stops if a timer is lost.
 #[derive(Default)]
 pub(super) struct Wheel {
     pub(super) now: Instant,
     /// By deadline, then in foca's own order of simultaneous timers, then as submitted.
     timers: BTreeMap<(Instant, u8, u64), Timer<SwimMember>>,
     submitted: u64,
+    /// The timer of gossip, which waits while there is nothing to gossip. Only the newest counts.
+    gossip: Option<(Instant, Timer<SwimMember>)>,
     pub(super) transmits: VecDeque<(Member, Bytes)>,
     pub(super) notes: VecDeque<Note>,
     /// Members whose state may have changed.
@@ -63,9 +65,17 @@ impl Wheel {
         self.timers.first_key_value().map(|((at, ..), _)| *at)
     }
 
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Timer<SwimMember>> {
-        let entry = self.timers.first_entry()?;
-        (entry.key().0 <= now).then(|| entry.remove())
+    /// When gossip is next sent, if there is any.
+    pub(super) fn next_gossip(&self) -> Option<Instant> {
+        self.gossip.as_ref().map(|(at, _)| *at)
+    }
+
+    /// `gossips`: there is something to gossip.
+    pub(super) fn pop_due(&mut self, now: Instant, gossips: bool) -> Option<Timer<SwimMember>> {
+        if let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
+            return Some(entry.remove());
+        }
+        self.gossip.take_if(|(at, _)| gossips && *at <= now).map(|(_, timer)| timer)
     }
 
     pub(super) fn put_off(&mut self, timer: Timer<SwimMember>, by: Duration) {
@@ -118,6 +128,10 @@ impl Runtime<SwimMember> for Wheel {
             | Timer::RemoveDown(_)
             | Timer::PeriodicAnnounceDown(_) => after,
         };
+        if matches!(event, Timer::PeriodicGossip(_)) {
+            self.gossip = Some((self.now + after, event));
+            return;
+        }
         self.submitted += 1;
         self.timers.insert((self.now + after, rank, self.submitted), event);
     }

@@ -10,6 +10,7 @@ use ringmesh_proto::{
     HostId, Instant, Now,
     member::Member,
     peer::{AccusationRecord, EventRecord, Gossip, HostRecord, SignedRecord, ZoneRecord},
+    shared::Shared,
 };
 
 use super::{Class, Frame, Node, Output};
@@ -79,12 +80,12 @@ impl Outbox {
     }
 
     /// A newer record of a host takes the place of the one before.
-    pub(super) fn add_host(&mut self, record: HostRecord) {
+    pub(super) fn add_host(&mut self, record: Shared<HostRecord>) {
         self.put_host(Class::Digest, record, Source::Several);
     }
 
     /// The same, of a record that cannot wait: it goes with the events.
-    pub(super) fn add_urgent_host(&mut self, record: HostRecord) {
+    pub(super) fn add_urgent_host(&mut self, record: Shared<HostRecord>) {
         self.put_host(Class::Event, record, Source::Several);
     }
 
@@ -123,7 +124,7 @@ impl Outbox {
         }
     }
 
-    fn put_host(&mut self, class: Class, record: HostRecord, source: Source) {
+    fn put_host(&mut self, class: Class, record: Shared<HostRecord>, source: Source) {
         let hosts = &mut self.add(class, source).hosts;
         hosts.retain(|old| old.host != record.host);
         hosts.push(record);

@@ -6,6 +6,7 @@ use ringmesh_proto::{
     Instant, Now, Uplink,
     digest::Digest,
     peer::{HostRecord, LinkRecord},
+    shared::Shared,
 };
 
 use super::{Certificate, Node, chords, show};
@@ -78,7 +79,7 @@ impl Node {
     }
 
     /// Also returns whether it shows another certificate than the one before.
-    fn put_record(&mut self, now: Now) -> (HostRecord, bool) {
+    fn put_record(&mut self, now: Now) -> (Shared<HostRecord>, bool) {
         self.own.seq += 1;
         self.own.written = Some(now.instant);
         self.own.shows = (self.health.revision(), self.overlay.revision());
@@ -94,6 +95,7 @@ impl Node {
         }
         record.accuses_from = self.accuses_from(now);
         self.seal(&mut record);
+        let record = Shared::from(record);
         self.store.put_own(now, record.clone());
         self.shown.hosts_stale();
         (record, renewed)

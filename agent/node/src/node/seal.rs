@@ -58,12 +58,11 @@ impl Node {
 
     /// Leaves of the records and accusations that `from` passes on those that are sealed.
     pub(super) fn refuse_unsealed(&mut self, now: Now, from: HostId, gossip: &mut Gossip) {
-        gossip.hosts.retain_mut(|record| {
-            let certificate = record.certificate.clone();
-            self.store.holds_host(record) || self.is_sealed(now, from, record, &certificate)
+        gossip.hosts.retain(|record| {
+            self.store.holds_host(record) || self.is_sealed(now, from, &**record, &record.certificate)
         });
         let hosts = &gossip.hosts;
-        gossip.accusations.retain_mut(|record| {
+        gossip.accusations.retain(|record| {
             if self.store.holds_accusation(record) {
                 return true;
             }
@@ -84,7 +83,7 @@ impl Node {
         self.costs.retain(|_, cost| now.instant.since(cost.second) < LOGGED);
     }
 
-    fn is_sealed<R: Sealed>(&mut self, now: Now, from: HostId, record: &mut R, certificate: &Bytes) -> bool {
+    fn is_sealed<R: Sealed>(&mut self, now: Now, from: HostId, record: &R, certificate: &Bytes) -> bool {
         let writer = record.writer();
         // Only who has sealed something is in the list: the name of the writer alone anybody can write.
         if self.costs.get_mut(&writer).is_some_and(|cost| cost.begin(now.instant).written >= MAX_WRITTEN) {
@@ -94,7 +93,7 @@ impl Node {
         let unread = self.costs.entry(from).or_default().begin(now.instant).bad >= MAX_BAD;
         let good = !unread && {
             let bytes = sealed_bytes(record, self.config.cluster);
-            self.seals.verify(writer, certificate, &bytes, record.seal_mut())
+            self.seals.verify(writer, certificate, &bytes, record.seal())
         };
         if good {
             self.costs.entry(writer).or_default().begin(now.instant).written += 1;

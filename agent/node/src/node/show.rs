@@ -301,7 +301,7 @@ impl Node {
         let [restoring_a_ms, restoring_b_ms] = self.restoring_ms(now);
         let own =
             HostRecord { host: me.raw(), links, broken_pairs, restoring_a_ms, restoring_b_ms, ..HostRecord::default() };
-        let own = Arc::new(HeardRecord { record: own, digest: Digest::default(), heard: now });
+        let own = Arc::new(HeardRecord { record: own.into(), digest: Digest::default(), heard: now });
         let others = self.store.hosts().filter(|(id, _)| live(*id)).map(|(_, heard)| Arc::clone(heard));
         let mut names: BTreeMap<HostId, String> = peers.iter().map(|(id, peer)| (*id, peer.name.clone())).collect();
         names.insert(me, self.config.name.clone());

@@ -53,7 +53,7 @@ impl Pair {
             self.now.instant += STEP;
             self.now.unix.0 += STEP.as_millis() as u64;
             for place in 0..2 {
-                if self.nodes[place].poll_timeout().0 <= self.now.instant {
+                if self.nodes[place].poll_timeout() <= self.now.instant {
                     self.nodes[place].handle_timeout(self.now);
                 }
             }
@@ -209,7 +209,7 @@ fn a_coordinate_that_cannot_be_is_counted_and_moves_nothing() {
         let named = HostRecord { name: "h1".into(), zone: node.config.zone.clone(), ..HostRecord::default() };
         let record = HostRecord { host: 1, generation, seq, coordinate, seal: seal(liar), ..named };
         let zone = node.zone.id.raw();
-        node.handle_gossip(now, liar, Gossip { hosts: vec![record], zone, ..Gossip::default() });
+        node.handle_gossip(now, liar, Gossip { hosts: vec![record.into()], zone, ..Gossip::default() });
         probe(node);
     }
     assert_eq!(node.store.host(liar).map(|heard| heard.record.seq), Some(1001), "the long one is not kept");
@@ -364,7 +364,8 @@ fn passed_on(pair: &mut Pair, seqs: std::ops::Range<u32>, seal: Bytes) -> u64 {
         seal: seal.clone(),
         ..HostRecord::default()
     };
-    let gossip = Gossip { hosts: seqs.map(record).collect(), zone: node.zone.id.raw(), ..Gossip::default() };
+    let gossip =
+        Gossip { hosts: seqs.map(record).map(Into::into).collect(), zone: node.zone.id.raw(), ..Gossip::default() };
     node.handle_gossip(now, from, gossip);
     node.counters.get("seals_refused").copied().unwrap_or(0) - before
 }
@@ -395,7 +396,7 @@ fn whoever_writes_more_than_it_has_to_say_waits_for_the_next_second() {
     assert_eq!(heard(&pair), Some(301));
     // Whom nobody knows costs no memory, though everybody may write that it said something.
     let now = pair.now;
-    let forged = (100..110).map(|host| HostRecord { host, ..HostRecord::default() }).collect();
+    let forged = (100..110).map(|host| HostRecord { host, ..HostRecord::default() }.into()).collect();
     pair.nodes[0].refuse_unsealed(now, HostId::new(2), &mut Gossip { hosts: forged, ..Gossip::default() });
     assert!(pair.nodes[0].costs.keys().all(|host| host.raw() <= 3));
     pair.run(Duration::from_secs(80), |_, _, _| false);
@@ -406,7 +407,8 @@ fn whoever_writes_more_than_it_has_to_say_waits_for_the_next_second() {
 fn what_is_not_sealed_is_not_passed_on_for_others_either() {
     let mut pair = converged();
     sent(&mut pair);
-    let record = |host: u32| HostRecord { host, seal: seal(HostId::new(3)), ..HostRecord::default() };
+    let seal = || seal(HostId::new(3));
+    let record = |host: u32| Shared::from(HostRecord { host, seal: seal(), ..HostRecord::default() });
     let gossip = Gossip { hosts: vec![record(3), record(4)], ..Gossip::default() };
     let (now, to) = (pair.now, HostId::new(2));
     let node = &mut pair.nodes[0];

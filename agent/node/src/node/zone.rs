@@ -8,10 +8,11 @@ use ringmesh_proto::{
     digest::Digest,
     member::Member,
     peer::{Delegate, EventRecord, Gossip, HostRecord, ZoneRecord, ZoneVector},
+    shared::Shared,
     v1::event::Severity,
     zone_digest::ZoneDigest,
 };
-use ringmesh_topology::zone::delegates;
+use ringmesh_topology::zone::{concerns_delegates, delegates};
 
 use super::Node;
 use crate::{
@@ -296,7 +297,7 @@ impl Node {
     }
 
     /// Of a gossip within the zone, takes out hosts that are of another zone: its name hashes alike.
-    pub(super) fn refuse_other_zones(&mut self, now: Now, hosts: &mut Vec<HostRecord>) {
+    pub(super) fn refuse_other_zones(&mut self, now: Now, hosts: &mut Vec<Shared<HostRecord>>) {
         let own = self.config.zone.clone();
         for record in hosts.extract_if(.., |record| record.zone != own).collect::<Vec<_>>() {
             if record.zone.is_empty() || ZoneId::of(&record.zone) != self.zone.id {
@@ -333,7 +334,10 @@ impl Node {
         }
         if local {
             // It may be about the one who would have told it until now.
-            self.find_delegates();
+            let (seed, host) = (self.zone_seed(), HostId::new(event.host));
+            if concerns_delegates(seed, self.zone.id, &self.zone.delegates, host) {
+                self.find_delegates();
+            }
             if !self.is_writer() {
                 if event.kind == "host-down" && self.zone.concluded.len() < MAX_CONCLUDED {
                     self.zone.concluded.push((now.instant, event.clone()));

@@ -157,7 +157,7 @@ mod tests {
             role: *uplink,
         };
         let record = HostRecord { host, links: links.iter().map(link).collect(), ..HostRecord::default() };
-        Arc::new(HeardRecord { record, digest: Digest::default(), heard: Now::default() })
+        Arc::new(HeardRecord { record: record.into(), digest: Digest::default(), heard: Now::default() })
     }
 
     fn view(mode: &str, records: Vec<Arc<HeardRecord>>) -> View {

@@ -65,7 +65,7 @@ fn a_revoked_host_has_left_without_a_suspicion_and_is_not_heard_again() {
     let now = pair.now();
     let record = HostRecord { host: 2, generation: 99, seq: 1, name: "h2".into(), ..HostRecord::default() };
     let event = EventRecord { origin: 2, generation: 99, seq: 1, kind: "smuggled".into(), ..EventRecord::default() };
-    let gossip = Gossip { hosts: vec![record], events: vec![event], ..Gossip::default() };
+    let gossip = Gossip { hosts: vec![record.into()], events: vec![event], ..Gossip::default() };
     pair.node(0).handle_gossip(now, HostId::new(3), gossip);
     pair.run(Duration::from_secs(1), |_, _, _| false);
     assert_eq!(pair.state(0, "h2"), Some(State::Left));
