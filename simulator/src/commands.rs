@@ -149,9 +149,11 @@ fn scenario(base: Option<&Scenario>, what: &What, seed: Option<u64>) -> Scenario
 
 fn timed(scenario: &Scenario, stop_early: bool) -> Result<Report, Usage> {
     let run = Run::new(scenario)?;
+    let progress = Progress::of_run(scenario.duration.0);
     let started = Instant::now();
-    let mut report = run.finish(stop_early);
+    let mut report = run.finish_telling(stop_early, |passed| progress.reach(passed));
     report.wall_seconds = started.elapsed().as_secs_f64();
+    progress.end();
     Ok(report)
 }
 

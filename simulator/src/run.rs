@@ -104,8 +104,15 @@ impl Run {
     }
 
     /// Runs to the end, or to the first violation.
-    pub fn finish(mut self, stop_early: bool) -> Report {
-        while self.advance() && !(stop_early && self.oracles.first_violation().is_some()) {}
+    pub fn finish(self, stop_early: bool) -> Report {
+        self.finish_telling(stop_early, |_| {})
+    }
+
+    /// The same; says how much virtual time has passed, now and then.
+    pub fn finish_telling(mut self, stop_early: bool, mut told: impl FnMut(Duration)) -> Report {
+        while self.advance() && !(stop_early && self.oracles.first_violation().is_some()) {
+            told(self.stage.world.now().since(Instant::ZERO));
+        }
         let hosts = self.stage.world.hosts().len();
         let ended = self.stage.world.now() >= self.end;
         if ended {
@@ -137,11 +144,6 @@ impl Run {
             self.take(step);
         }
         true
-    }
-
-    /// Virtual time, and what happened so far.
-    pub fn progress(&self) -> (Instant, Tally) {
-        (self.stage.world.now(), self.stage.world.tally())
     }
 
     fn plan(&mut self, at: Duration, step: Step) {

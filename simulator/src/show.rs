@@ -1,7 +1,7 @@
 //! What is printed: results on standard output, progress on standard error.
 
 use std::{
-    io::{IsTerminal, stderr},
+    io::{IsTerminal, Write, stderr, stdout},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,24 +12,30 @@ use ringmesh_simulator::{failure::Failure, run::Report, sweep::Sweep};
 use crate::args::Format;
 
 pub(crate) fn report(report: &Report, format: Format) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
     if format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(report)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(report)?)?;
         return Ok(());
     }
-    println!("trace hash    {}", report.trace_hash);
-    println!("seed          {}", report.seed);
-    println!("hosts         {}, {} faults", report.hosts, report.faults);
+    writeln!(out, "trace hash    {}", report.trace_hash)?;
+    writeln!(out, "seed          {}", report.seed)?;
+    writeln!(out, "hosts         {}, {} faults", report.hosts, report.faults)?;
     let (virtual_s, wall_s) = (report.virtual_seconds, report.wall_seconds);
-    println!("time          {virtual_s:.3} s in {wall_s:.3} s, {:.1} times real time", virtual_s / wall_s.max(1e-9));
-    println!("events        {}, {:.0} a second", report.events, report.events as f64 / wall_s.max(1e-9));
-    println!();
+    writeln!(
+        out,
+        "time          {virtual_s:.3} s in {wall_s:.3} s, {:.1} times real time",
+        virtual_s / wall_s.max(1e-9)
+    )?;
+    writeln!(out, "events        {}, {:.0} a second", report.events, report.events as f64 / wall_s.max(1e-9))?;
+    writeln!(out)?;
     for outcome in &report.oracles {
-        println!("{:<12}  {}  {}", outcome.name, if outcome.ok { "ok    " } else { "FAILED" }, outcome.detail);
+        writeln!(out, "{:<12}  {}  {}", outcome.name, if outcome.ok { "ok    " } else { "FAILED" }, outcome.detail)?;
     }
     Ok(())
 }
 
 pub(crate) fn sweep(sweep: &Sweep, files: &[PathBuf], took: Duration, format: Format) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
     if format == Format::Json {
         let failures = sweep.failures.iter().zip(files).map(|(failure, file)| {
             serde_json::json!({ "seed": failure.scenario.seed, "oracle": failure.oracle, "detail": failure.detail, "file": file })
@@ -38,35 +44,37 @@ pub(crate) fn sweep(sweep: &Sweep, files: &[PathBuf], took: Duration, format: Fo
             "runs": sweep.runs, "events": sweep.events, "virtual_seconds": sweep.virtual_seconds,
             "wall_seconds": took.as_secs_f64(), "failures": failures.collect::<Vec<_>>(),
         });
-        println!("{}", serde_json::to_string_pretty(&document)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&document)?)?;
         return Ok(());
     }
     let times = sweep.virtual_seconds / took.as_secs_f64().max(1e-9);
-    println!(
+    writeln!(
+        out,
         "{} runs of {:.0} virtual seconds in {:.1} s ({times:.0} times real time), {} failed",
         sweep.runs,
         sweep.virtual_seconds,
         took.as_secs_f64(),
         files.len()
-    );
+    )?;
     for file in files {
-        println!("  ringmesh-sim shrink {}", file.display());
+        writeln!(out, "  ringmesh-sim shrink {}", file.display())?;
     }
     Ok(())
 }
 
 pub(crate) fn failure(failure: &Failure, file: &Path, format: Format) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
     if format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(failure)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(failure)?)?;
         return Ok(());
     }
     let scenario = &failure.scenario;
-    println!("{}: {}", failure.oracle, failure.detail);
-    println!("{} hosts, {}, seed {}; faults:", scenario.hosts, scenario.duration, scenario.seed);
+    writeln!(out, "{}: {}", failure.oracle, failure.detail)?;
+    writeln!(out, "{} hosts, {}, seed {}; faults:", scenario.hosts, scenario.duration, scenario.seed)?;
     for fault in &scenario.fault {
-        println!("  {}", serde_json::to_string(fault)?);
+        writeln!(out, "  {}", serde_json::to_string(fault)?)?;
     }
-    println!("replay it: ringmesh-sim replay {}", file.display());
+    writeln!(out, "replay it: ringmesh-sim replay {}", file.display())?;
     Ok(())
 }
 
@@ -79,6 +87,9 @@ pub(crate) struct Progress {
 /// Between two lines where there is no terminal, in parts of the whole.
 const LINES: u64 = 10;
 
+/// A run that ends sooner needs no such lines.
+const TALKS_AFTER: Duration = Duration::from_secs(5);
+
 impl Progress {
     pub(crate) fn new(count: u64, what: &str) -> Self {
         let plain = !stderr().is_terminal();
@@ -88,6 +99,26 @@ impl Progress {
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message(what.to_owned());
         Self { bar, plain }
+    }
+
+    /// Of one run that takes so much virtual time.
+    pub(crate) fn of_run(span: Duration) -> Self {
+        let progress = Self::new(millis(span), "");
+        let style = ProgressStyle::with_template("{bar:40} {msg} in {elapsed}, {eta} to go");
+        progress.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        progress
+    }
+
+    /// The run has come so far.
+    pub(crate) fn reach(&self, span: Duration) {
+        let (before, now, all) = (self.bar.position(), millis(span), self.bar.length().unwrap_or(1).max(1));
+        self.bar.set_position(now);
+        self.bar.set_message(format!("{:.1} s", span.as_secs_f64()));
+        let elapsed = self.bar.elapsed();
+        if self.plain && elapsed >= TALKS_AFTER && now * LINES / all != before * LINES / all {
+            let left = elapsed.as_secs_f64() / now.max(1) as f64 * all.saturating_sub(now) as f64;
+            eprintln!("{:.1} s of {:.1} s of virtual time, {left:.0} s to go", span.as_secs_f64(), all as f64 / 1e3);
+        }
     }
 
     pub(crate) fn unbounded(what: &str) -> Self {
@@ -123,4 +154,8 @@ impl Progress {
     pub(crate) fn end(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -114,11 +114,16 @@ impl Shared {
         }
         let mut queue = self.queue();
         let now = Instant::now();
+        let mut woken = false;
         while let Some(entry) = queue.waiting.first_entry().filter(|entry| entry.key().0 <= now) {
             entry.remove().wake();
+            woken = true;
         }
         let first = queue.first();
-        if first != queue.set {
+        if woken {
+            // They will set alarms themselves: after them is time enough.
+            cx.waker().wake_by_ref();
+        } else if first != queue.set {
             queue.set = first;
             set(&self.fd, first.map(|at| at.saturating_duration_since(now)));
         }
