@@ -118,7 +118,8 @@ impl Oracles {
             Change::Alive(member) | Change::Renamed(member) | Change::Suspect(member) => {
                 self.judge_generation(stage, at, member);
             }
-            Change::Renewed(_) | Change::Hearsay | Change::ProbeFailed(_) | Change::Active | Change::Paused(_) => {}
+            Change::Renewed(generation) => self.judge_renewal(stage, at, generation),
+            Change::Hearsay | Change::ProbeFailed(_) | Change::Active | Change::Paused(_) => {}
         }
     }
 

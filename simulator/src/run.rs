@@ -11,7 +11,6 @@ use crate::{
     oracle::{Oracles, Outcome, agree_within, down_within},
     scenario::{Problem, Scenario},
     stage::Stage,
-    world::Tally,
 };
 
 /// What came of a run.

@@ -1,7 +1,7 @@
 //! Nobody who is well is called down, whoever is dead is, and generations only grow.
 
 use ringmesh_node::membership::SwimState;
-use ringmesh_proto::{HostId, Instant, member::Member};
+use ringmesh_proto::{Generation, HostId, Instant, member::Member};
 
 use super::{Oracles, down_within};
 use crate::{
@@ -30,6 +30,16 @@ impl Oracles {
                 let neighbours = names(&mut node.rings().neighbours(member.id).into_iter().map(|link| link.peer));
                 let (at, of) = (name(at), name(of));
                 format!("{at} calls {of} down, which is well; accused by {accusers}; its neighbours: {neighbours}")
+            });
+        }
+    }
+
+    /// A host learned that it was thought down, and began another life.
+    pub(super) fn judge_renewal(&mut self, stage: &Stage, at: HostIndex, generation: Generation) {
+        let now = stage.world.now();
+        if self.ledger.is_well(at, now) {
+            self.violated("false-down", now, || {
+                format!("{} is well, and was made to begin another life, generation {generation}", name(at))
             });
         }
     }
