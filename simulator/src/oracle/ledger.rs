@@ -32,6 +32,8 @@ pub(super) struct Ledger {
     lives: Vec<u32>,
     /// From when to when it was stopped the last time, pauses that follow each other closely being one.
     stalls: Vec<(Instant, Instant)>,
+    /// The last moment at which the hosts were in parts that may each have thought the others dead, and whether they are.
+    parted: (Instant, bool),
 }
 
 /// A pause that begins so soon after another one goes on with it.
@@ -41,12 +43,22 @@ impl Ledger {
     pub(super) fn new(hosts: usize) -> Self {
         let stalls = vec![(Instant::ZERO, Instant::ZERO); hosts];
         let none = vec![None; hosts];
-        Self { well_since: none.clone(), dead_since: none, lives: vec![0; hosts], stalls }
+        Self {
+            well_since: none.clone(),
+            dead_since: none,
+            lives: vec![0; hosts],
+            stalls,
+            parted: (Instant::ZERO, false),
+        }
     }
 
     /// To be called whenever a fault begins or ends.
     pub(super) fn update(&mut self, stage: &Stage) {
         let now = stage.world.now();
+        let parts = stage.active().any(|action| matches!(action, Action::Part(_) | Action::Switch(..)));
+        if parts || self.parted.1 {
+            self.parted = (now, parts);
+        }
         for host in stage.world.hosts() {
             let well = !self.stalls_too_long(stage, host) && is_well(stage, host);
             let same_life = std::mem::replace(&mut self.lives[host], stage.world.life(host)) == self.lives[host];
@@ -74,6 +86,12 @@ impl Ledger {
     /// Whether a host has been well for long enough not to be called down for what was before.
     pub(super) fn is_well(&self, host: HostIndex, now: Instant) -> bool {
         self.well_since[host].is_some_and(|since| now.since(since) >= GRACE)
+    }
+
+    /// Whether several hosts were cut off from the others, together, at this time or not long before: then each side may have
+    /// thought the other dead, and whoever was thought dead begins another life.
+    pub(super) fn was_parted(&self, now: Instant) -> bool {
+        self.parted.1 || (self.parted.0 > Instant::ZERO && now.since(self.parted.0) < GRACE)
     }
 
     /// Since when a host has been well.

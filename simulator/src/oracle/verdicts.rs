@@ -37,7 +37,7 @@ impl Oracles {
     /// A host learned that it was thought down, and began another life.
     pub(super) fn judge_renewal(&mut self, stage: &Stage, at: HostIndex, generation: Generation) {
         let now = stage.world.now();
-        if self.ledger.is_well(at, now) {
+        if self.ledger.is_well(at, now) && !self.ledger.was_parted(now) {
             self.violated("false-down", now, || {
                 format!("{} is well, and was made to begin another life, generation {generation}", name(at))
             });
