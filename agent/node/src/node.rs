@@ -222,6 +222,9 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(10);
 /// over. It doubles with each sync that brings none.
 const SYNC_INTERVAL_NEW: Duration = Duration::from_millis(500);
 
+/// A process that is woken so much later than it asked for was paused.
+const PAUSE_MIN: Duration = Duration::from_millis(750);
+
 /// Neighbours that are greeted after a pause: enough that two of them answer.
 const MAX_GREETED: usize = 4;
 
@@ -259,6 +262,8 @@ pub struct Node {
     /// The generation that this process began with. Its events are numbered through, whatever it is renewed to.
     born: Generation,
     started: Instant,
+    /// When it last had a turn.
+    turn: Instant,
     /// What is on its way to all neighbours.
     outbox: Outbox,
     seen: BTreeMap<HostId, SeenWindow>,
@@ -324,6 +329,7 @@ impl Node {
             sequence: rng.random(),
             born: me.generation,
             started: now.instant,
+            turn: now.instant,
             membership,
             overlay,
             store: Store::default(),
@@ -377,6 +383,7 @@ impl Node {
 
     /// A datagram came over this uplink from the host whose certificate this is.
     pub fn handle_datagram(&mut self, now: Now, from: HostId, uplink: Uplink, bytes: Bytes) {
+        self.begin_turn(now);
         if self.is_revoked(from) {
             return self.count("datagram_revoked");
         }
@@ -421,6 +428,7 @@ impl Node {
 
     /// Gossip came from this host.
     pub fn handle_gossip(&mut self, now: Now, from: HostId, gossip: Gossip) {
+        self.begin_turn(now);
         if gossip.zone == self.zone.id.raw() {
             self.learn(now, from, gossip);
         } else {
@@ -431,6 +439,7 @@ impl Node {
 
     /// Another host asks for what it lacks.
     pub fn handle_sync_request(&mut self, now: Now, request: &SyncRequest) -> SyncResponse {
+        self.begin_turn(now);
         let zone = self.zone.id.raw();
         if request.zone != zone {
             self.count("sync_zone");
@@ -451,6 +460,7 @@ impl Node {
 
     /// A host answered an [`Output::Sync`].
     pub fn handle_sync_response(&mut self, now: Now, from: HostId, response: SyncResponse) {
+        self.begin_turn(now);
         if response.zone != self.zone.id.raw() {
             return self.count("sync_zone");
         }
@@ -492,12 +502,14 @@ impl Node {
 
     /// What a runtime says of a container.
     pub fn handle_status(&mut self, now: Now, status: ContainerStatus) {
+        self.begin_turn(now);
         self.health.handle_status(now, status);
         self.settle(now);
     }
 
     /// The outcome of an [`Output::Probe`].
     pub fn handle_probe_reply(&mut self, now: Now, reply: ProbeReply) {
+        self.begin_turn(now);
         self.health.handle_reply(now, reply);
         self.shown.details_stale();
         self.settle(now);
@@ -510,8 +522,20 @@ impl Node {
 
     /// Leaves the cluster on purpose. [`Output::Left`] follows when the others were told.
     pub fn handle_leave(&mut self, now: Now) {
+        self.begin_turn(now);
         self.begin_leave(now);
         self.settle(now);
+    }
+
+    /// To be called before anything else, so that what waits since a pause is not taken for late.
+    fn begin_turn(&mut self, now: Now) {
+        if now.instant.since(self.turn) >= PAUSE_MIN {
+            let late = now.instant.since(self.poll_timeout().max(self.turn));
+            if late >= PAUSE_MIN {
+                self.membership.pause(late);
+            }
+        }
+        self.turn = self.turn.max(now.instant);
     }
 
     /// Something was dropped or refused outside; counted under this name.
@@ -525,6 +549,7 @@ impl Node {
 
     /// Runs what is due.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.begin_turn(now);
         if self.membership.poll_timeout().is_some_and(|due| due <= now.instant) {
             let confirmed = self.confirmed();
             self.membership.handle_timeout(now.instant, confirmed);

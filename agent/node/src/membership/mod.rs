@@ -80,10 +80,6 @@ pub enum Refused {
     Spoofed,
 }
 
-/// A pause of the process longer than this is no passage of time for SWIM: a host that was stopped or starved
-/// accuses nobody on what it did not hear meanwhile.
-const PAUSE_MIN: Duration = Duration::from_millis(750);
-
 /// foca's timer that a suspicion ends with is put off by so much while the votes do not say the same.
 const HOLD: Duration = Duration::from_millis(500);
 
@@ -529,18 +525,19 @@ impl Membership {
         self.settle(now);
     }
 
+    /// This process did not run for so long: for SWIM no time has passed, and a host that was stopped or starved accuses nobody
+    /// on what it did not hear meanwhile.
+    pub fn pause(&mut self, span: Duration) {
+        if self.frozen.is_none() {
+            tracing::warn!(late_ms = span.as_millis() as u64, "this process was paused; nobody is accused for it");
+            self.paused += span;
+            self.changes.push_back(Change::Paused(span));
+        }
+    }
+
     /// SWIM's time, which stands still while this process does not run.
-    fn wake(&mut self, now: Instant) -> Instant {
-        let late = self.wheel.next().map_or(Duration::ZERO, |due| (now - self.paused).since(due));
-        if let Some(since) = self.frozen {
-            return since - self.paused;
-        }
-        if late >= PAUSE_MIN {
-            tracing::warn!(late_ms = late.as_millis() as u64, "this process was paused; nobody is accused for it");
-            self.paused += late;
-            self.changes.push_back(Change::Paused(late));
-        }
-        now - self.paused
+    fn wake(&self, now: Instant) -> Instant {
+        self.frozen.unwrap_or(now) - self.paused
     }
 
     fn call_absent(&mut self, now: Instant) {

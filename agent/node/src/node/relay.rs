@@ -73,6 +73,7 @@ impl Node {
 
     /// Another host does not hear `to` and sends this for it.
     pub fn handle_relay(&mut self, now: Now, from: HostId, to: HostId, mut gossip: Gossip) {
+        self.begin_turn(now);
         if to == self.me().id {
             return self.handle_gossip(now, from, gossip);
         }

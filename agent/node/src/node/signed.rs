@@ -24,6 +24,7 @@ pub struct Certificate {
 impl Node {
     /// Verified records that came from a host, or (`None`) from this host's disk or operator.
     pub fn handle_signed(&mut self, now: Now, from: Option<HostId>, records: Vec<SignedRecord>) {
+        self.begin_turn(now);
         let (new, revoked) = self.store.accept_signed(now, records);
         for host in revoked {
             self.host_revoked(now, host);
@@ -37,6 +38,7 @@ impl Node {
 
     /// This host has another certificate, or another key of the CA.
     pub fn handle_certificate(&mut self, now: Now, certificate: Certificate) {
+        self.begin_turn(now);
         if self.own.certificate != certificate {
             self.own.certificate = certificate;
             self.write_record(now);

@@ -27,6 +27,7 @@ impl Way {
 impl Node {
     /// The interface of an uplink lost its carrier or its address, or has both again.
     pub fn handle_carrier(&mut self, now: Now, uplink: Uplink, up: bool) {
+        self.begin_turn(now);
         if self.overlay.handle_carrier(now.instant, uplink, up) {
             self.judge_uplinks(now);
             self.shown.links_stale(true);
@@ -36,6 +37,7 @@ impl Node {
 
     /// An operator says over which uplink to send. It holds until the next order or the end of this life.
     pub fn handle_order(&mut self, now: Now, order: Order) {
+        self.begin_turn(now);
         if self.overlay.order() != order {
             self.overlay.set_order(order);
             let name = &self.config.name;

@@ -84,6 +84,7 @@ impl Watch {
 impl Node {
     /// What the kernel of a host answered to an [`Output::Reach`].
     pub fn handle_reach(&mut self, now: Now, host: HostId, uplink: Uplink, reach: Reach) {
+        self.begin_turn(now);
         if let Some(watch) = self.watches.get_mut(&host) {
             // The port stays closed until we hear the next agent; a later answer is only one that went amiss.
             let told = &mut watch.reach[uplink.index()];
