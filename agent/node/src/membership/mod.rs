@@ -603,10 +603,12 @@ impl Membership {
             return;
         }
         let mut suspects = Vec::new();
+        // foca keeps this host's own lives that are over as members that are down.
+        let me = self.me().id;
         let entries: Vec<_> = self
             .foca
             .iter_membership_state()
-            .filter(|entry| touched.contains(&entry.id().0.id))
+            .filter(|entry| touched.contains(&entry.id().0.id) && entry.id().0.id != me)
             .map(|entry| (entry.id().0, SwimState::from(entry.state())))
             .collect();
         for (member, state) in entries {
