@@ -107,7 +107,7 @@ impl Api {
             let signed = present.filter(|host| host.certificate.as_ref().is_some_and(|held| held.issuer == short));
             signed.map(|host| host.name.clone()).collect()
         };
-        let authorities = keyring.authorities();
+        let (authorities, trust_version) = keyring.trust();
         let authority = |certificate| {
             let print = fingerprint(certificate);
             Authority {
@@ -133,7 +133,7 @@ impl Api {
             issuer: keyring.issuer().map(|issuer| hex(&issuer)).unwrap_or_default(),
             renews_at: Some(second(self.keeper.renews_at())),
             authorities: authorities.iter().map(authority).collect(),
-            trust_version: keyring.trust_version(),
+            trust_version,
             overlap_until: keyring.overlap_until().map(second),
             signers: self.keeper.signers(),
             revocations: keyring.revocations().into_iter().map(revoked).collect(),

@@ -248,6 +248,12 @@ impl Keyring {
         self.held().trust.authorities.clone()
     }
 
+    /// [`Self::authorities`] and [`Self::trust_version`], of one moment.
+    pub fn trust(&self) -> (Vec<CertificateDer<'static>>, u64) {
+        let held = self.held();
+        (held.trust.authorities.clone(), held.trust.version)
+    }
+
     /// The CA that signs.
     pub fn head(&self) -> [u8; 32] {
         fingerprint(self.held().trust.head())
