@@ -11,6 +11,7 @@ mod forget;
 mod frame;
 mod isolation;
 mod leave;
+mod links;
 mod observe;
 mod record;
 mod relay;
@@ -18,6 +19,7 @@ mod seal;
 mod show;
 mod show_zones;
 mod signed;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod trunk;
@@ -28,13 +30,13 @@ mod zone;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use ringmesh_proto::{
     ClusterId, Generation, HostId, Instant, Now, Uplink,
     datagram::{Datagram, DatagramError, Kind},
     member::Member,
-    peer::{EventRecord, Gossip, HostRecord, MemberRecord, SyncRequest, SyncResponse},
+    peer::{EventRecord, Gossip, HostRecord, SyncRequest},
     shared::Shared,
     v1,
 };
@@ -43,13 +45,13 @@ use ringmesh_topology::Chords;
 use crate::{
     Seals, View,
     coordinate::Place,
-    gossip::{Groups, Store, life},
+    gossip::{Store, life},
     health::{
-        self, Health, random_below,
+        self, Health,
         spec::{CheckId, ContainerSpec, ContainerStatus, ProbeReply, ProbeRequest},
     },
     membership::{self, Membership, Refused, SeenWindow, SwimState},
-    overlay::{LinkProbe, Overlay, Timers, Wiring},
+    overlay::{Overlay, Timers, Wiring},
     zones::{Budgets, Crossing, KnownZone, Trunks, Zones},
 };
 pub use detection::{Detection, Path};
@@ -61,6 +63,7 @@ use relay::Relayed;
 use seal::Cost;
 use show::Shown;
 pub use signed::Certificate;
+use sync::Syncs;
 use trunk::TrunkOutbox;
 pub use uplinks::Way;
 pub use watch::Reach;
@@ -215,30 +218,14 @@ impl TimerKind {
     }
 }
 
-/// Between two syncs with a neighbour, less up to a fifth.
-const SYNC_INTERVAL: Duration = Duration::from_secs(10);
-
-/// The same while syncs still bring members: a cluster that starts is known to all before its first round of probes is
-/// over. It doubles with each sync that brings none.
-const SYNC_INTERVAL_NEW: Duration = Duration::from_millis(500);
-
 /// A process that is woken so much later than it asked for was paused.
 const PAUSE_MIN: Duration = Duration::from_millis(750);
 
 /// Neighbours that are greeted after a pause: enough that two of them answer.
 const MAX_GREETED: usize = 4;
 
-/// The least time between two syncs that links ask for by coming up.
-const MIN_SYNC_INTERVAL: Duration = Duration::from_secs(1);
-
 /// A host that went down within this time still has its place when observers are sought.
 const LATELY: Duration = Duration::from_secs(30);
-
-/// Bytes of a link probe's payload: its number, and the sender's round trip in microseconds. The answer is the number.
-const PROBE_LEN: usize = 12;
-
-/// Instead of a round trip: the sender does not hear us on this link.
-const DEAF: u32 = u32::MAX;
 
 /// The most probes that one turn starts; the rest follows in the next.
 const MAX_PROBES: usize = 64;
@@ -285,13 +272,7 @@ pub struct Node {
     accusations: u32,
     /// When one was last taken back, if others must still remember that.
     withdrew: Option<Instant>,
-    next_sync: Instant,
-    /// Between that sync and the one after it.
-    sync_interval: Duration,
-    /// When another host was last asked.
-    synced: Instant,
-    /// Hosts that were asked by digests and have not answered.
-    comparing: BTreeSet<HostId>,
+    syncs: Syncs,
     place: Place,
     /// Hosts that go by another rule of chords, and which: told once. As many as there are records.
     other_chords: BTreeMap<HostId, String>,
@@ -350,10 +331,7 @@ impl Node {
             own: OwnRecord::default(),
             accusations: 0,
             withdrew: None,
-            next_sync: now.instant + SYNC_INTERVAL,
-            sync_interval: SYNC_INTERVAL,
-            synced: Instant::ZERO,
-            comparing: BTreeSet::new(),
+            syncs: Syncs::new(now.instant),
             place: Place::new(u64::from(me.id.raw())),
             other_chords: BTreeMap::new(),
             leave: Leave::default(),
@@ -412,14 +390,7 @@ impl Node {
                 }
             }
             Kind::LinkProbe => self.answer_link_probe(now, from, uplink, datagram.payload),
-            Kind::LinkAck => {
-                let mut payload = datagram.payload;
-                let Ok(number) = payload.try_get_u64() else { return self.count("datagram_malformed") };
-                if self.overlay.handle_ack(now.instant, from, uplink, number) {
-                    self.link_came_up(now, from, uplink);
-                }
-                self.shown.links_stale(false);
-            }
+            Kind::LinkAck => self.handle_link_ack(now, from, uplink, datagram.payload),
             Kind::TrunkProbe => self.handle_trunk_probe(now, from, uplink, datagram.payload),
             Kind::TrunkAck => self.handle_trunk_ack(now, from, uplink, datagram.payload),
         }
@@ -433,69 +404,6 @@ impl Node {
             self.learn(now, from, gossip);
         } else {
             self.learn_from_zone(now, from, gossip);
-        }
-        self.settle(now);
-    }
-
-    /// Another host asks for what it lacks.
-    pub fn handle_sync_request(&mut self, now: Now, request: &SyncRequest) -> SyncResponse {
-        self.begin_turn(now);
-        let zone = self.zone.id.raw();
-        if request.zone != zone {
-            self.count("sync_zone");
-            return SyncResponse { zone, ..SyncResponse::default() };
-        }
-        let mut response = self.store.compare(request);
-        if let Some(has) = &request.has {
-            let lacking = self.zone_lacking(now, has, self.zone.id);
-            let missing = response.missing.get_or_insert_default();
-            missing.zones = lacking.zones;
-            missing.events.extend(lacking.events);
-        }
-        // By what they are vouched for comes with them, or is here already.
-        let complete = response.differ == 0 && request.members_digest != self.membership.digest();
-        let members = if complete { self.membership.records() } else { Vec::new() };
-        SyncResponse { zone, has: request.has.is_some().then(|| self.zone_vector()), members, ..response }
-    }
-
-    /// A host answered an [`Output::Sync`].
-    pub fn handle_sync_response(&mut self, now: Now, from: HostId, response: SyncResponse) {
-        self.begin_turn(now);
-        if response.zone != self.zone.id.raw() {
-            return self.count("sync_zone");
-        }
-        let mut missing = response.missing.unwrap_or_default();
-        missing.events.sort_by_key(|event| event.unix_ms);
-        let beyond = if response.signed_differ { self.store.signed().beyond(&missing.signed) } else { Vec::new() };
-        // First the records: they vouch for the members.
-        self.learn(now, from, missing);
-        let known = |record: &MemberRecord| !self.store.is_forgotten(HostId::new(record.host), record.generation);
-        let members: Vec<_> = response.members.into_iter().filter(known).collect();
-        if self.membership.handle_members(now.instant, &members, |member| self.store.vouches(member)) {
-            self.sync_soon(now);
-        }
-        self.store.cover(&response.covers);
-        let mut gossip = self.store.select(&response.lack);
-        if let Some(has) = response.has {
-            let lacking = self.zone_lacking(now, &has, self.zone.id);
-            gossip.zones = lacking.zones;
-            gossip.events.extend(lacking.events);
-        }
-        if let Some((to, _)) = self.membership.state(from).filter(|_| gossip != Gossip::default()) {
-            match self.relay_to(now, to.id) {
-                Some(relay) => self.send_by(relay, to.id, gossip),
-                None => self.send_gossip(to, &gossip),
-            }
-        }
-        if let Some((to, _)) = self.membership.state(from).filter(|_| !beyond.is_empty()) {
-            self.send_gossip(to, &Gossip { signed: beyond, ..Gossip::default() });
-        }
-        self.settle(now);
-        let compared = self.comparing.remove(&from);
-        if response.differ == 0 {
-            self.begin_to_speak();
-        } else if let Some((to, _)) = self.membership.state(from).filter(|_| compared) {
-            self.sync_groups(now, to, Groups::from_mask(response.differ));
         }
         self.settle(now);
     }
@@ -565,9 +473,7 @@ impl Node {
         for request in self.health.handle_timeout(now.instant, MAX_PROBES) {
             self.outputs.push_back(Output::Probe(request));
         }
-        if self.next_sync <= now.instant {
-            self.next_sync = now.instant + self.sync_interval - random_below(&mut self.rng, self.sync_interval / 5);
-            self.sync_interval = (self.sync_interval * 2).min(SYNC_INTERVAL);
+        if self.syncs.take_due(now.instant, &mut self.rng) {
             self.forget_lost(now);
             self.forget_costs(now);
             self.sync_with_any(now);
@@ -593,7 +499,7 @@ impl Node {
             (self.health.poll_timeout(), TimerKind::Health),
             (self.own.poll_timeout(self.overlay.rings().len()), TimerKind::Record),
             (self.outbox.poll_timeout(), TimerKind::Flood),
-            (Some(self.next_sync), TimerKind::Sync),
+            (Some(self.syncs.poll_timeout()), TimerKind::Sync),
             (self.shown.deferred(), TimerKind::View),
             (self.shown.quiet(), TimerKind::Latencies),
             (self.leave.poll_timeout(), TimerKind::Leave),
@@ -611,44 +517,6 @@ impl Node {
     /// A new snapshot, if there is something new to see.
     pub fn poll_view(&mut self, now: Now) -> Option<View> {
         self.show(now)
-    }
-
-    fn probe_links(&mut self, now: Now) {
-        let probes = self.overlay.handle_timeout(now.instant);
-        if probes.is_empty() {
-            return;
-        }
-        for LinkProbe { to, uplink, number, hears, rtt } in probes {
-            self.send_datagram(to, uplink, Kind::LinkProbe, link_probe(number, hears, rtt), 0);
-        }
-        self.judge_uplinks(now);
-    }
-
-    fn answer_link_probe(&mut self, now: Now, from: HostId, uplink: Uplink, mut payload: Bytes) {
-        if payload.len() != PROBE_LEN {
-            return self.count("datagram_malformed");
-        }
-        let number = payload.split_to(8);
-        let rtt_us = payload.get_u32();
-        // Otherwise a host that we do not know yet; it will be introduced.
-        let Some((to, _)) = self.membership.state(from) else { return };
-        self.send_datagram(to, uplink, Kind::LinkAck, number, 0);
-        let rtt = (rtt_us != 0 && rtt_us != DEAF).then(|| Duration::from_micros(u64::from(rtt_us)));
-        if self.overlay.handle_probe(now.instant, from, uplink, rtt_us != DEAF, rtt) {
-            self.link_came_up(now, from, uplink);
-        }
-        self.judge_uplinks(now);
-    }
-
-    fn link_came_up(&mut self, now: Now, peer: HostId, uplink: Uplink) {
-        self.shown.links_stale(true);
-        if let Some((to, _)) = self.membership.state(peer) {
-            self.learn_reach(to, uplink);
-            // Links of a starved host come up often: what was missed is asked for once in a while all the same.
-            if now.instant.since(self.synced) >= MIN_SYNC_INTERVAL {
-                self.sync_with(now, to);
-            }
-        }
     }
 
     /// Whether the votes, or the host itself, say that this life of it is over.
@@ -949,60 +817,6 @@ impl Node {
         self.shown.links_stale(true);
     }
 
-    fn sync_with_any(&mut self, now: Now) {
-        let alive: Vec<Member> = self
-            .membership
-            .states()
-            .filter(|(member, state)| *state == SwimState::Alive && !self.has_left(member.id))
-            .map(|(member, _)| member)
-            .collect();
-        let neighbours: Vec<Member> = self.overlay.links().map(|(_, link)| link.peer).collect();
-        let pool = if neighbours.is_empty() { alive } else { neighbours };
-        if !pool.is_empty() {
-            let to = pool[self.rng.random_range(0..pool.len())];
-            self.sync_with(now, to);
-        }
-    }
-
-    /// There is more to learn than usual, and one sync may not bring it all.
-    fn sync_soon(&mut self, now: Now) {
-        self.sync_interval = SYNC_INTERVAL_NEW;
-        self.hasten_sync(now);
-    }
-
-    fn hasten_sync(&mut self, now: Now) {
-        self.next_sync = self.next_sync.min(now.instant + SYNC_INTERVAL_NEW);
-    }
-
-    fn sync_with(&mut self, now: Now, to: Member) {
-        self.synced = now.instant;
-        self.comparing.insert(to.id);
-        let request =
-            SyncRequest { digests: self.store.digests(), has: Some(self.zone_vector()), ..SyncRequest::default() };
-        self.ask_for_sync(now, to, request);
-    }
-
-    /// What differs by its digests is compared one by one.
-    fn sync_groups(&mut self, now: Now, to: Member, groups: Groups) {
-        let request =
-            SyncRequest { have: self.store.versions(groups), groups: groups.mask(), ..SyncRequest::default() };
-        self.ask_for_sync(now, to, request);
-    }
-
-    fn ask_for_sync(&mut self, now: Now, to: Member, request: SyncRequest) {
-        let request = SyncRequest {
-            zone: self.zone.id.raw(),
-            signed_digest: self.store.signed().digest(),
-            members_digest: self.membership.digest(),
-            ..request
-        };
-        let way = self.way(now, to);
-        if way.via.is_some() {
-            self.count("sent_by_relay");
-        }
-        self.outputs.push_back(Output::Sync { to, way, request });
-    }
-
     fn send_datagram(&mut self, to: Member, uplink: Uplink, kind: Kind, payload: Bytes, sequence: u32) {
         if to.address(uplink).is_none() || self.config.me.address(uplink).is_none() {
             return;
@@ -1022,15 +836,6 @@ impl Node {
         }
         self.store.host(host).map_or_else(|| host.to_string(), |heard| heard.record.name.clone())
     }
-}
-
-/// The payload of a probe of a link.
-fn link_probe(number: u64, hears: bool, rtt: Option<Duration>) -> Bytes {
-    let mut payload = BytesMut::with_capacity(PROBE_LEN);
-    payload.put_u64(number);
-    let rtt_us = rtt.map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(DEAF).min(DEAF - 1));
-    payload.put_u32(if hears { rtt_us } else { DEAF });
-    payload.freeze()
 }
 
 fn fork(rng: &mut StdRng) -> StdRng {

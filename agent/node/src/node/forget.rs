@@ -23,6 +23,7 @@ impl Node {
             self.membership.remove(now.instant, host, self.has_left(host));
             self.store.forget(host, member.generation);
             self.seen.remove(&host);
+            self.syncs.forget(host);
             self.heard.remove(&host);
             self.since.remove(&host);
             self.unnamed.remove(&host);

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use ringmesh_proto::{UnixMillis, frame};
 
-use super::*;
+use super::{links::link_probe, *};
 use crate::overlay::Order;
 
 /// Seals that only say whose they are.

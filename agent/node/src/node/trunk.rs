@@ -15,7 +15,10 @@ use ringmesh_proto::{
 };
 use ringmesh_topology::zone::{FULL_MESH_ZONES, trunk_places, zone_neighbours};
 
-use super::{Class, Node, Output, PROBE_LEN, link_probe};
+use super::{
+    Class, Node, Output,
+    links::{PROBE_LEN, link_probe},
+};
 use crate::{
     overlay::UplinkState,
     zones::{Bucket, Budgets, Slot},

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ringmesh_proto::{HostId, Instant, Now, Uplink, datagram::Kind, member::Member};
 
-use super::{Node, Output, link_probe};
+use super::{Node, Output, links::link_probe};
 use crate::membership::SwimState;
 
 /// What the kernel of a silent host answers.
