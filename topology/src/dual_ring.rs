@@ -56,9 +56,6 @@ impl From<Uplink> for Ring {
     }
 }
 
-/// So many hosts come and go one by one; more make the orders anew.
-const MAX_STEPS: usize = 8;
-
 /// How the hosts are wired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -109,6 +106,9 @@ pub struct Link {
     /// What it is for.
     pub role: Role,
 }
+
+/// So many hosts come and go one by one; more make the orders anew.
+const MAX_STEPS: usize = 8;
 
 /// Two cyclic orders of one set of hosts.
 ///
@@ -175,39 +175,20 @@ impl DualRing {
         Self { mode, seed, orders, points, seats }
     }
 
-    /// Makes this what [`Self::switched`] would make of these hosts with the same seed: at once if few came or went. In cabled
-    /// mode it becomes switched.
+    /// Makes this what [`Self::switched`] would make of these hosts with this seed, at once if few came or went. In cabled mode
+    /// it becomes switched.
     pub fn turn_into(&mut self, seed: u64, hosts: impl IntoIterator<Item = HostId>) {
         let mut hosts: Vec<HostId> = hosts.into_iter().collect();
         hosts.sort_unstable();
         hosts.dedup();
-        let (came, went) = (self.lacking(&hosts), self.beyond(&hosts));
+        let came = without(hosts.iter().copied(), self.hosts());
+        let went = without(self.hosts(), hosts.iter().copied());
         if self.mode == Mode::Cabled || self.seed != seed || came.len() + went.len() > MAX_STEPS {
             *self = Self::switched(seed, hosts);
             return;
         }
         came.into_iter().for_each(|host| self.insert(host));
         went.into_iter().for_each(|host| self.remove(host));
-    }
-
-    /// Of these hosts, ascending, those that are not on the rings.
-    fn lacking(&self, hosts: &[HostId]) -> Vec<HostId> {
-        let mut seats = self.hosts().peekable();
-        let lacks = |host: &HostId| {
-            while seats.next_if(|seat| seat < host).is_some() {}
-            seats.peek() != Some(host)
-        };
-        hosts.iter().copied().filter(lacks).collect()
-    }
-
-    /// The hosts on the rings that are not among these, ascending.
-    fn beyond(&self, hosts: &[HostId]) -> Vec<HostId> {
-        let mut hosts = hosts.iter().copied().peekable();
-        let is_beyond = |seat: &HostId| {
-            while hosts.next_if(|host| host < seat).is_some() {}
-            hosts.peek() != Some(seat)
-        };
-        self.hosts().filter(is_beyond).collect()
     }
 
     fn insert(&mut self, host: HostId) {
@@ -332,6 +313,16 @@ impl DualRing {
             .into_iter()
             .any(|ring| self.successor(ring, one) == Some(other) || self.predecessor(ring, one) == Some(other))
     }
+}
+
+/// The hosts of one list that are not in the other; both ascend.
+fn without(of: impl Iterator<Item = HostId>, others: impl Iterator<Item = HostId>) -> Vec<HostId> {
+    let mut others = others.peekable();
+    let lacks = |host: &HostId| {
+        while others.next_if(|other| other < host).is_some() {}
+        others.peek() != Some(host)
+    };
+    of.filter(lacks).collect()
 }
 
 /// Where a host stands on the circle of 64-bit numbers.

@@ -1,4 +1,5 @@
-//! The hash that puts hosts on a ring. It is part of the protocol: hosts that differ in it draw different rings.
+//! The hash that puts hosts on a ring, and that hosts compare what they know by. It is part of the protocol: hosts that differ in
+//! it draw different rings.
 
 /// The finalizer of splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014): a
 /// bijection of 64 bits in which each input bit moves about half of the output bits.
@@ -10,7 +11,7 @@ const fn mix(value: u64) -> u64 {
 }
 
 /// A hash of `words` in their order. Two lists that differ in the last word alone never collide.
-pub(crate) fn hash(words: &[u64]) -> u64 {
+pub fn hash(words: &[u64]) -> u64 {
     words.iter().fold(0, |state, word| mix(state ^ mix(*word)))
 }
 

@@ -25,6 +25,7 @@ use ringmesh_proto::{
     seal::{MAX_CERTIFICATE, MAX_MORE, MAX_SEAL},
     shared::Shared,
 };
+use ringmesh_topology::hash;
 
 /// The most hosts of a pool, and so of records kept: a zone.
 pub const MAX_HOSTS: usize = 512;
@@ -274,18 +275,18 @@ impl Store {
     /// Of what this host has of each group: two hosts that have the same have the same digests.
     pub fn digests(&self) -> Vec<u64> {
         let mut sums = vec![0_u64; GROUPS];
-        let mut add = |host: HostId, numbers: &[u32]| {
+        let mut add = |host: HostId, numbers: [u32; 6]| {
             let sum = &mut sums[Groups::of(host)];
-            *sum = sum.wrapping_add(mix(host, numbers));
+            let [a, b, c, d, e, f] = numbers;
+            *sum = sum.wrapping_add(hash(&[host.raw(), a, b, c, d, e, f].map(u64::from)));
         };
         for (id, heard) in &self.hosts {
             let [generation, contiguous, top, ahead] = self.events.arrived_of(*id);
-            add(*id, &[heard.record.generation, heard.record.seq, generation, contiguous, top, ahead]);
+            add(*id, [heard.record.generation, heard.record.seq, generation, contiguous, top, ahead]);
         }
         for ((accused, accuser), record) in &self.accusations {
-            let withdrawn = u32::from(record.withdrawn);
-            let key = [accuser.raw(), record.accuser_generation, record.seq, record.accused_generation, withdrawn];
-            add(*accused, &key);
+            let AccusationRecord { accuser_generation, seq, accused_generation, withdrawn, .. } = *record;
+            add(*accused, [accuser.raw(), accuser_generation, seq, accused_generation, u32::from(withdrawn), 0]);
         }
         sums
     }
@@ -505,16 +506,6 @@ pub fn event_id(event: &EventRecord, local: bool) -> String {
 /// Whether an accusation is of an earlier life of its accuser than this record, or was taken back before it.
 fn is_void(accusation: &AccusationRecord, accuser: &HostRecord) -> bool {
     (accusation.accuser_generation, accusation.seq) < (accuser.generation, accuser.accuses_from)
-}
-
-/// A number that differs with any of these: FNV-1a over words, and the finalizer of splitmix64.
-pub(crate) fn mix(host: HostId, numbers: &[u32]) -> u64 {
-    let words = std::iter::once(host.raw()).chain(numbers.iter().copied());
-    let mut sum =
-        words.fold(0xcbf2_9ce4_8422_2325, |sum: u64, word| (sum ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3));
-    sum = (sum ^ sum >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    sum = (sum ^ sum >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    sum ^ sum >> 31
 }
 
 fn detach(bytes: &mut Bytes) {

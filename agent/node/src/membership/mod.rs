@@ -15,6 +15,7 @@ pub use seen::SeenWindow;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     num::NonZeroU32,
     time::Duration,
 };
@@ -23,9 +24,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use foca::{Codec, Foca, Identity, NoCustomBroadcast, PostcardCodec, State};
 use rand::rngs::StdRng;
 use ringmesh_proto::{Generation, HostId, Instant, Uplink, datagram, member::Member, peer::MemberRecord};
+use ringmesh_topology::hash;
 use swim::{SwimMember, Wheel};
-
-use crate::gossip::mix;
 
 /// SWIM's view of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -428,17 +428,18 @@ impl Membership {
     pub fn digest(&self) -> u64 {
         let of = |(member, state): (Member, SwimState)| {
             let address = |uplink| match member.address(uplink) {
-                Some(std::net::SocketAddr::V4(at)) => [u32::from(*at.ip()), at.port().into(), 4, 0, 0, 0],
-                Some(std::net::SocketAddr::V6(at)) => {
-                    let bits = at.ip().to_bits();
-                    let [a, b, c, d] = [96, 64, 32, 0].map(|shift| (bits >> shift) as u32);
-                    [a, b, c, d, at.port().into(), 6]
+                Some(at) => {
+                    let bits = match at.ip() {
+                        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                        IpAddr::V6(ip) => ip,
+                    }
+                    .to_bits();
+                    [(bits >> 64) as u64, bits as u64, at.port().into()]
                 }
-                None => [0; 6],
+                None => [0; 3],
             };
-            let [a, b] = [Uplink::A, Uplink::B].map(address);
-            let numbers: Vec<u32> = [member.generation, state as u32].into_iter().chain(a).chain(b).collect();
-            mix(member.id, &numbers)
+            let [[a, b, c], [d, e, f]] = Uplink::BOTH.map(address);
+            hash(&[member.id.raw().into(), member.generation.into(), state as u64, a, b, c, d, e, f])
         };
         let me = (self.me(), SwimState::Alive);
         self.states().chain([me]).map(of).fold(0, u64::wrapping_add)
