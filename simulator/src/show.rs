@@ -1,7 +1,8 @@
 //! What is printed: results on standard output, progress on standard error.
 
 use std::{
-    io::{IsTerminal, Write, stderr, stdout},
+    fmt::Arguments,
+    io::{self, ErrorKind, IsTerminal, StdoutLock, Write, stderr, stdout},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,8 +12,17 @@ use ringmesh_simulator::{failure::Failure, run::Report, sweep::Sweep};
 
 use crate::args::Format;
 
+/// Standard output. That nobody reads on is no failure: whoever reads has seen enough, and the exit status tells the rest.
+struct Output(StdoutLock<'static>);
+
+impl Output {
+    fn write_fmt(&mut self, text: Arguments<'_>) -> io::Result<()> {
+        self.0.write_fmt(text).or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
+    }
+}
+
 pub(crate) fn report(report: &Report, format: Format) -> anyhow::Result<()> {
-    let mut out = stdout().lock();
+    let mut out = Output(stdout().lock());
     if format == Format::Json {
         writeln!(out, "{}", serde_json::to_string_pretty(report)?)?;
         return Ok(());
@@ -35,7 +45,7 @@ pub(crate) fn report(report: &Report, format: Format) -> anyhow::Result<()> {
 }
 
 pub(crate) fn sweep(sweep: &Sweep, files: &[PathBuf], took: Duration, format: Format) -> anyhow::Result<()> {
-    let mut out = stdout().lock();
+    let mut out = Output(stdout().lock());
     if format == Format::Json {
         let failures = sweep.failures.iter().zip(files).map(|(failure, file)| {
             serde_json::json!({ "seed": failure.scenario.seed, "oracle": failure.oracle, "detail": failure.detail, "file": file })
@@ -63,7 +73,7 @@ pub(crate) fn sweep(sweep: &Sweep, files: &[PathBuf], took: Duration, format: Fo
 }
 
 pub(crate) fn failure(failure: &Failure, file: &Path, format: Format) -> anyhow::Result<()> {
-    let mut out = stdout().lock();
+    let mut out = Output(stdout().lock());
     if format == Format::Json {
         writeln!(out, "{}", serde_json::to_string_pretty(failure)?)?;
         return Ok(());

@@ -10,7 +10,7 @@ use crate::{
     HostIndex, Way, World,
     fault::{Action, rack_of},
     scenario::Scenario,
-    world::{Settings, name},
+    world::{SEEDS, Settings, name},
 };
 
 /// The world of a scenario.
@@ -24,9 +24,6 @@ pub(crate) struct Stage {
     /// The hosts of each.
     zones: Vec<Vec<HostIndex>>,
 }
-
-/// Hosts of its own zone that a new host is told of.
-const SEEDS: usize = 3;
 
 impl Stage {
     /// All hosts of a scenario, none of them running yet.
@@ -60,9 +57,8 @@ impl Stage {
             let own = zones[zone_of[host]].iter().take(SEEDS);
             let others = zones.iter().enumerate().filter(|(zone, _)| *zone != zone_of[host]);
             let knows: Vec<HostIndex> = own.chain(others.filter_map(|(_, hosts)| hosts.first())).copied().collect();
-            if scenario.zones > 1 {
-                world.place_in(host, &format!("z{}", zone_of[host] + 1), &knows);
-            }
+            let name = if scenario.zones > 1 { format!("z{}", zone_of[host] + 1) } else { "default".into() };
+            world.place_in(host, &name, &knows);
             zones[zone_of[host]].push(host);
         }
         Self { world, active: BTreeMap::new(), started: vec![false; hosts], zone_of, zones }

@@ -43,8 +43,8 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 /// A host that is down for so long is forgotten: soon, so that tests see it.
 pub const FORGET_AFTER: Duration = Duration::from_secs(150);
 
-/// Hosts that a new host is told of, as its token would name them.
-const SEEDS: usize = 3;
+/// Hosts of its own zone that a new host is told of, as its token would name them.
+pub(crate) const SEEDS: usize = 3;
 
 /// How a world works.
 #[derive(Clone, Debug)]
@@ -193,7 +193,7 @@ impl World {
         self.rack = rack.to_owned();
     }
 
-    /// Adds a host that does not run yet. `links` names the behaviour of each uplink's ways out and in.
+    /// Adds a host that does not run yet and knows nobody. `links` names the behaviour of each uplink's ways out and in.
     pub fn put_host(&mut self, containers: Vec<ContainerSpec>, rack: u16, links: [[u16; 2]; 2]) -> HostIndex {
         let index = self.hosts.len();
         let config = Config {
@@ -207,7 +207,7 @@ impl World {
             version: "sim".into(),
             wiring: Wiring::Switched { seed: 42 },
             position: 0,
-            known: (0..index.min(SEEDS)).map(|other| self.hosts[other].config.me).collect(),
+            known: Vec::new(),
             forget_after: FORGET_AFTER,
             zones: Vec::new(),
             budgets: Budgets::default(),
