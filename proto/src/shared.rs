@@ -75,7 +75,7 @@ impl<T: Message + Clone + Default> Message for Shared<T> {
     }
 
     fn clear(&mut self) {
-        self.make_mut().clear();
+        *self = Self::default();
     }
 }
 

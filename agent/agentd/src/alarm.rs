@@ -154,11 +154,6 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// When it rings.
-    pub fn at(&self) -> Instant {
-        self.at
-    }
-
     /// From now on it rings then. Whoever waits for it need not ask again.
     pub fn set(&mut self, at: Instant) {
         if at == self.at {

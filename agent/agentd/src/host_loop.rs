@@ -93,7 +93,7 @@ pub struct Inputs {
 impl HostLoop {
     /// Runs until this host has left.
     pub async fn run(mut self, mut inputs: Inputs) {
-        let mut alarm = self.alarms.alarm(std::time::Instant::now());
+        let mut alarm = self.alarms.alarm(self.clock.deadline(Instant::ZERO));
         loop {
             if self.carry_out() {
                 return;

@@ -101,19 +101,19 @@ impl Api {
     fn certificate(&self) -> Certificate {
         let (keyring, view) = (&self.keyring, self.view());
         let facts = keyring.facts();
-        let head = keyring.head();
         let hosts_of = |short: &str| {
             let present = view.hosts.iter().filter(|host| host.state() != State::Left);
             let signed = present.filter(|host| host.certificate.as_ref().is_some_and(|held| held.issuer == short));
             signed.map(|host| host.name.clone()).collect()
         };
         let (authorities, trust_version) = keyring.trust();
+        let head = authorities.last().map(fingerprint);
         let authority = |certificate| {
             let print = fingerprint(certificate);
             Authority {
                 fingerprint: hex(&print),
                 not_after: Facts::of(certificate).map(|facts| second(facts.not_after)),
-                signs: print == head,
+                signs: Some(print) == head,
                 hosts: hosts_of(&format!("{:016x}", signed::short(&print))),
             }
         };

@@ -158,3 +158,30 @@ impl UdpPoller for Writable {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_finds_the_buffer_full_is_told_when_there_is_room_and_others_need_not_ask() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
+        socket.set_nonblocking(true).expect("a socket");
+        let socket = Arc::new(Socket::new(socket, Arc::default()).expect("it can be watched"));
+        let mut first = Arc::clone(&socket).create_io_poller();
+        let mut second = Arc::clone(&socket).create_io_poller();
+        poll_fn(|cx| first.as_mut().poll_writable(cx)).await.expect("nobody has found it full");
+        socket.full.store(true, Relaxed);
+        // Both wait for what the kernel says; it has room.
+        poll_fn(|cx| {
+            assert!(first.as_mut().poll_writable(cx).is_pending() && second.as_mut().poll_writable(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        poll_fn(|cx| first.as_mut().poll_writable(cx)).await.expect("there is room");
+        assert!(!socket.full.load(Relaxed));
+        poll_fn(|cx| second.as_mut().poll_writable(cx)).await.expect("there is room for all");
+    }
+}
