@@ -73,6 +73,46 @@ impl Bench {
     }
 }
 
+/// Runs `containers` of one service each for so long, all probes answered at once; the sizes of the groups in which they came
+/// and the least and the longest time between two probes of one.
+fn groups(containers: usize, span: Duration) -> (Vec<usize>, Duration, Duration) {
+    let names: Vec<String> = (0..containers).map(|number| format!("c{number}")).collect();
+    let mut bench = Bench::new(names.iter().map(|name| spec(name, &[("web", 1)])).collect());
+    for name in &names {
+        bench.status(name, ContainerState::Running);
+    }
+    let (mut groups, mut last) = (Vec::new(), BTreeMap::new());
+    let (mut least, mut most) = (Duration::MAX, Duration::ZERO);
+    while let Some(due) = bench.health.poll_timeout().filter(|due| due.since(Instant::ZERO) < span) {
+        bench.now = due;
+        let requests = bench.health.handle_timeout(due, 64);
+        groups.push(requests.len());
+        for request in requests {
+            if let Some(before) = last.insert(request.id, due) {
+                (least, most) = (least.min(due.since(before)), most.max(due.since(before)));
+            }
+            let (answer, latency) = (String::new(), Duration::ZERO);
+            let reply = ProbeReply { id: request.id, success: true, answer, latency };
+            bench.health.handle_reply(at(bench.now), reply);
+        }
+    }
+    (groups, least, most)
+}
+
+#[test]
+fn few_checks_come_together_and_none_much_too_early_or_late() {
+    let (sizes, least, most) = groups(4, INTERVAL * 60);
+    assert!(sizes.iter().rev().take(50).all(|size| *size == 4), "{sizes:?}");
+    assert!(least >= INTERVAL * 7 / 10 && most <= INTERVAL, "{least:?} to {most:?}");
+}
+
+#[test]
+fn many_checks_stay_spread_out() {
+    let (sizes, least, most) = groups(400, INTERVAL * 60);
+    assert!(sizes.iter().all(|size| *size <= super::TOGETHER), "{sizes:?}");
+    assert!(least >= INTERVAL * 7 / 10 && most <= INTERVAL, "{least:?} to {most:?}");
+}
+
 #[test]
 fn thresholds_decide_and_only_changes_are_told() {
     let mut bench = Bench::new(vec![spec("c1", &[("web", 1)])]);
