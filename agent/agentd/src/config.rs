@@ -3,24 +3,21 @@
 //! Text becomes these structs in [`Config::load`], which also checks ranges across keys; nothing is checked again inside.
 
 mod chords;
+mod service;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
-use ringmesh_node::{
-    health::spec::{Check, ContainerSpec, ServiceSpec},
-    overlay::Timers,
-    zones::Budgets,
-};
+use ringmesh_node::{health::spec::ContainerSpec, overlay::Timers, zones::Budgets};
 use ringmesh_proto::Uplink;
 use serde::{Deserialize, Serialize};
 
 pub use chords::ChordRule;
+pub use service::{Grpc, Http, Service};
 
 /// The file that is read when none is named.
 pub const DEFAULT_PATH: &str = "/etc/ringmesh/agent.toml";
@@ -372,66 +369,6 @@ pub struct Network {
     pub gateway: Option<IpAddr>,
 }
 
-/// `[[container.service]]`: exactly one of `exec`, `tcp`, `http` and `grpc` is there.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Service {
-    /// Unique in its container; as a host's name.
-    pub name: String,
-    /// Its share in the container's score. 1 to 1000, default 1.
-    #[serde(default = "one")]
-    pub weight: u32,
-    /// Between the starts of two probes. 100 ms to 1 h, default 10 s.
-    #[serde(default = "default_interval", with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub interval: Duration,
-    /// Without an answer for so long a probe has failed. 10 ms to `interval`, default 1 s.
-    #[serde(default = "default_timeout", with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub timeout: Duration,
-    /// Successes in a row that make it passing. 1 to 100, default 1.
-    #[serde(default = "one")]
-    pub threshold_up: u32,
-    /// Failures in a row that make it critical. 1 to 100, default 3.
-    #[serde(default = "three")]
-    pub threshold_down: u32,
-    /// Program and arguments, run in the container.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exec: Option<Vec<String>>,
-    /// "ADDRESS:PORT" as the container sees it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tcp: Option<SocketAddr>,
-    /// A GET request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http: Option<Http>,
-    /// grpc.health.v1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grpc: Option<Grpc>,
-}
-
-/// `http = { address = "127.0.0.1:8080", path = "/", status = [200, 399] }`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Http {
-    /// As the container sees it.
-    pub address: SocketAddr,
-    /// Default "/".
-    #[serde(default = "root_path")]
-    pub path: String,
-    /// First and last status that passes. Default 200 to 399.
-    #[serde(default = "default_status")]
-    pub status: (u16, u16),
-}
-
-/// `grpc = { address = "127.0.0.1:9000", service = "" }`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Grpc {
-    /// As the container sees it.
-    pub address: SocketAddr,
-    /// Default empty: the server as a whole.
-    #[serde(default)]
-    pub service: String,
-}
-
 /// Why a configuration was refused: a fault of the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -655,61 +592,6 @@ impl Network {
     }
 }
 
-impl Service {
-    fn spec(&self) -> ServiceSpec {
-        let check = match (&self.exec, self.tcp, &self.http, &self.grpc) {
-            (Some(argv), ..) => Check::Exec { argv: argv.clone() },
-            (_, Some(address), ..) => Check::Tcp { address },
-            (_, _, Some(http), _) => {
-                Check::Http { address: http.address, path: http.path.clone(), status: http.status }
-            }
-            (_, _, _, Some(grpc)) => Check::Grpc { address: grpc.address, service: grpc.service.clone() },
-            (None, None, None, None) => unreachable!("check() wants exactly one"),
-        };
-        ServiceSpec {
-            name: self.name.clone(),
-            weight: self.weight,
-            check: Arc::new(check),
-            interval: self.interval,
-            timeout: self.timeout,
-            threshold_up: self.threshold_up,
-            threshold_down: self.threshold_down,
-        }
-    }
-
-    fn check(&self, key: &str) -> Result<(), (String, String)> {
-        name(&format!("{key}.name"), &self.name)?;
-        let given = [self.exec.is_some(), self.tcp.is_some(), self.http.is_some(), self.grpc.is_some()];
-        if given.into_iter().filter(|given| *given).count() != 1 {
-            return Err((key.into(), "needs exactly one of exec, tcp, http and grpc".into()));
-        }
-        range(&format!("{key}.weight"), self.weight, 1, 1000)?;
-        range(&format!("{key}.threshold_up"), self.threshold_up, 1, 100)?;
-        range(&format!("{key}.threshold_down"), self.threshold_down, 1, 100)?;
-        if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&self.interval) {
-            return Err((format!("{key}.interval"), format!("{:?} is not within 100 ms to 1 h", self.interval)));
-        }
-        if !(Duration::from_millis(10)..=self.interval).contains(&self.timeout) {
-            let message = format!("{:?} is not within 10 ms to the interval, {:?}", self.timeout, self.interval);
-            return Err((format!("{key}.timeout"), message));
-        }
-        if self.exec.as_ref().is_some_and(Vec::is_empty) {
-            return Err((format!("{key}.exec"), "is empty; name a program".into()));
-        }
-        if let Some(http) = &self.http {
-            if !http.path.starts_with('/') || http.path.contains(|c: char| c.is_whitespace() || c.is_control()) {
-                return Err((format!("{key}.http.path"), "must start with '/' and hold no white space".into()));
-            }
-            let (first, last) = http.status;
-            if first < 100 || last > 599 || first > last {
-                let message = "must be two statuses within 100 to 599, the lower one first";
-                return Err((format!("{key}.http.status"), message.into()));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Whether `name` can be a host, container or service: a label as in RFC 1123 §2.1, in lower case.
 pub fn is_name(name: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -759,30 +641,6 @@ fn default_zone() -> String {
 
 fn default_port() -> u16 {
     DEFAULT_PORT
-}
-
-fn default_interval() -> Duration {
-    Duration::from_secs(10)
-}
-
-fn default_timeout() -> Duration {
-    Duration::from_secs(1)
-}
-
-fn default_status() -> (u16, u16) {
-    (200, 399)
-}
-
-fn root_path() -> String {
-    "/".into()
-}
-
-fn one() -> u32 {
-    1
-}
-
-fn three() -> u32 {
-    3
 }
 
 #[cfg(test)]
