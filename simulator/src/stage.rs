@@ -2,7 +2,7 @@
 //!
 //! What holds is always worked out from the faults that are active, so that the end of one is not the end of another.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use ringmesh_node::health::spec::{Check, ContainerSpec, ServiceSpec};
 
@@ -193,13 +193,10 @@ impl Stage {
 fn containers(scenario: &Scenario, host: HostIndex) -> Vec<ContainerSpec> {
     let second = Duration::from_secs(1);
     let service = |number: u16| ServiceSpec {
-        name: format!("s{}", number + 1),
-        weight: 1,
-        check: Arc::new(Check::Tcp { address: ([127, 0, 0, 1], 80).into() }),
         interval: second,
         timeout: second / 2,
-        threshold_up: 1,
         threshold_down: 2,
+        ..ServiceSpec::new(&format!("s{}", number + 1), Check::Tcp { address: ([127, 0, 0, 1], 80).into() })
     };
     let container = |number: u16| ContainerSpec {
         name: format!("{}-c{}", name(host), number + 1),

@@ -19,13 +19,10 @@ fn container(name: &str) -> ContainerSpec {
         tenant: String::new(),
         labels: BTreeMap::new(),
         services: vec![ServiceSpec {
-            name: "web".into(),
-            weight: 1,
-            check: Arc::new(Check::Tcp { address: ([127, 0, 0, 1], 80).into() }),
             interval: SECOND,
             timeout: SECOND / 2,
-            threshold_up: 1,
             threshold_down: 2,
+            ..ServiceSpec::new("web", Check::Tcp { address: ([127, 0, 0, 1], 80).into() })
         }],
     }
 }

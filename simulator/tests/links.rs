@@ -4,7 +4,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -30,13 +29,10 @@ fn container(host: usize, nth: usize) -> ContainerSpec {
         tenant: String::new(),
         labels: BTreeMap::new(),
         services: vec![ServiceSpec {
-            name: "web".into(),
-            weight: 1,
-            check: Arc::new(Check::Tcp { address: ([127, 0, 0, 1], 80).into() }),
             interval: SECOND,
             timeout: SECOND / 2,
-            threshold_up: 1,
             threshold_down: 1,
+            ..ServiceSpec::new("web", Check::Tcp { address: ([127, 0, 0, 1], 80).into() })
         }],
     }
 }

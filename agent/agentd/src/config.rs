@@ -17,7 +17,7 @@ use ringmesh_proto::Uplink;
 use serde::{Deserialize, Serialize};
 
 pub use chords::ChordRule;
-pub use service::{Grpc, Http, Service};
+pub use service::{Grpc, Http, Kind, Service};
 
 /// The file that is read when none is named.
 pub const DEFAULT_PATH: &str = "/etc/ringmesh/agent.toml";

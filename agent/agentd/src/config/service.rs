@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use ringmesh_node::health::spec::{Check, ServiceSpec};
+use ringmesh_node::health::spec::{Check, ServiceKind, ServiceSpec};
 use serde::{Deserialize, Serialize};
 
 use super::{name, range};
@@ -13,6 +13,9 @@ use super::{name, range};
 pub struct Service {
     /// Unique in its container; as a host's name.
     pub name: String,
+    /// "liveness", "readiness" or "startup". Default "liveness".
+    #[serde(default)]
+    pub kind: Kind,
     /// Its share in the container's score. 1 to 1000, default 1.
     #[serde(default = "one")]
     pub weight: u32,
@@ -42,6 +45,29 @@ pub struct Service {
     pub grpc: Option<Grpc>,
 }
 
+/// What a service's verdict is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A container whose service fails may be repaired.
+    #[default]
+    Liveness,
+    /// Never a reason for a repair.
+    Readiness,
+    /// Until it has passed once since the start of its container, nothing else in the container is probed.
+    Startup,
+}
+
+impl From<Kind> for ServiceKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Liveness => Self::Liveness,
+            Kind::Readiness => Self::Readiness,
+            Kind::Startup => Self::Startup,
+        }
+    }
+}
+
 /// `http = { address = "127.0.0.1:8080", path = "/", status = [200, 399] }`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,6 +94,23 @@ pub struct Grpc {
 }
 
 impl Service {
+    /// One that is not probed yet, with all defaults.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: Kind::Liveness,
+            weight: one(),
+            interval: default_interval(),
+            timeout: default_timeout(),
+            threshold_up: one(),
+            threshold_down: three(),
+            exec: None,
+            tcp: None,
+            http: None,
+            grpc: None,
+        }
+    }
+
     pub(super) fn spec(&self) -> ServiceSpec {
         let check = match (&self.exec, self.tcp, &self.http, &self.grpc) {
             (Some(argv), ..) => Check::Exec { argv: argv.clone() },
@@ -80,6 +123,7 @@ impl Service {
         };
         ServiceSpec {
             name: self.name.clone(),
+            kind: self.kind.into(),
             weight: self.weight,
             check: Arc::new(check),
             interval: self.interval,

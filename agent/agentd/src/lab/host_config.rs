@@ -62,16 +62,11 @@ fn container(lab: &str, dir: &Path, host: HostNumber, nth: u16) -> Container {
 
 fn web() -> Service {
     Service {
-        name: "web".into(),
-        weight: 1,
         interval: INTERVAL,
         timeout: TIMEOUT,
-        threshold_up: 1,
         threshold_down: THRESHOLD_DOWN,
-        exec: None,
-        tcp: None,
         http: Some(Http { address: ([127, 0, 0, 1], rootfs::PORT).into(), path: "/".into(), status: (200, 399) }),
-        grpc: None,
+        ..Service::new("web")
     }
 }
 

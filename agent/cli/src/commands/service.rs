@@ -107,6 +107,7 @@ impl Resource for Service {
         column("PROBE"),
         column("LATENCY"),
         column("CHANGED"),
+        wide("KIND"),
         wide("TARGET"),
         wide("INTERVAL"),
         wide("TIMEOUT"),
@@ -132,6 +133,7 @@ impl Resource for Service {
             Cell::new(&probe.kind),
             Cell::new(time::proto_duration(self.last_latency.as_ref())),
             Cell::new(time::age(now, self.last_change.as_ref())),
+            Cell::new(service_kind(self)),
             Cell::new(&probe.target),
             Cell::new(time::proto_duration(probe.interval.as_ref())),
             Cell::new(time::proto_duration(probe.timeout.as_ref())),
@@ -143,6 +145,11 @@ impl Resource for Service {
             Cell::new(&self.last_answer),
         ]
     }
+}
+
+/// "liveness", "readiness" or "startup".
+fn service_kind(service: &Service) -> &'static str {
+    service.kind().as_str_name()
 }
 
 impl Watched for WatchServicesResponse {
@@ -159,6 +166,7 @@ fn describe(service: &Service, out: &mut Details) {
     out.add("Container", &service.container);
     out.add("Host", &service.host);
     out.add("Tenant", &service.tenant);
+    out.add("Kind", service_kind(service));
     out.state("Verdict", service.verdict().as_str_name());
     out.add("Changed", time::stamp_and_age(now, service.last_change.as_ref()));
     out.add("Answer", &service.last_answer);

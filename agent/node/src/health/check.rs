@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ringmesh_proto::{Now, UnixMillis, v1, v1::verdict::Value};
 
-use super::spec::{ContainerSpec, MAX_ANSWER, ProbeReply, ServiceSpec};
+use super::spec::{ContainerSpec, MAX_ANSWER, ProbeReply, ServiceKind, ServiceSpec};
 
 /// When something is judged, and by which thresholds.
 pub(super) struct At<'a> {
@@ -56,6 +56,18 @@ impl CheckState {
         self.become_(at.now, Value::Critical);
     }
 
+    /// Forgets what was: another life of its container has begun.
+    pub(super) fn begin_anew(&mut self, now: Now, why: &str) {
+        (self.successes, self.failures, self.latency) = (0, 0, None);
+        self.answer = why.to_owned();
+        self.become_(now, Value::Unknown);
+    }
+
+    /// Whether it was ever judged.
+    pub(super) fn was_judged(&self) -> bool {
+        self.last_change.is_some()
+    }
+
     fn become_(&mut self, now: Now, verdict: Value) {
         if self.verdict != verdict {
             self.verdict = verdict;
@@ -94,6 +106,11 @@ pub(super) fn show(
         last_latency: state.latency.map(duration),
         last_probe: state.last_probe.map(Into::into),
         weight: spec.weight,
+        kind: match spec.kind {
+            ServiceKind::Liveness => v1::service::Kind::Liveness,
+            ServiceKind::Readiness => v1::service::Kind::Readiness,
+            ServiceKind::Startup => v1::service::Kind::Startup,
+        } as i32,
         tenant: of.map(|spec| spec.tenant.clone()).unwrap_or_default(),
         labels: of.map(|spec| spec.labels.clone()).unwrap_or_default(),
     }

@@ -18,7 +18,9 @@ use check::CheckState;
 use rand::{Rng, RngExt, rngs::StdRng};
 use ringmesh_proto::Instant;
 use ringmesh_proto::{Now, digest::Digest, v1};
-use spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest, ServiceSpec};
+use spec::{
+    CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest, ServiceKind, ServiceSpec,
+};
 
 /// Something that the whole cluster should hear of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +65,9 @@ const EARLY: u32 = 4;
 /// are to stay spread out.
 const TOGETHER: usize = 8;
 
+/// Why a service is not judged while its container starts.
+const STARTING: &str = "waits for the startup checks of its container";
+
 /// All containers and checks of one host.
 pub struct Health {
     host: String,
@@ -84,6 +89,8 @@ struct Container {
     checks: Vec<CheckId>,
     /// It ran in this life of the agent: that it is gone or back is news.
     ran: bool,
+    /// It has startup checks, and not all of them have passed since it started.
+    starting: bool,
     shown: Option<Arc<v1::Container>>,
 }
 
@@ -136,7 +143,8 @@ impl Health {
             checks.push(id);
         }
         let status = ContainerStatus { name: spec.name.clone(), ..ContainerStatus::default() };
-        self.containers.insert(spec.name.clone(), Container { spec, status, checks, ran: false, shown: None });
+        self.containers
+            .insert(spec.name.clone(), Container { spec, status, checks, ran: false, starting: false, shown: None });
         self.revision += 1;
     }
 
@@ -181,19 +189,30 @@ impl Health {
             | ContainerState::Running
             | ContainerState::Paused => None,
         };
+        let running = status.state == ContainerState::Running;
+        let begun = running && is_another_life(&old, status);
+        let startup = container.spec.services.iter().any(|service| service.kind == ServiceKind::Startup);
+        container.starting = startup && (begun || container.starting);
         let checks = container.checks.clone();
         for id in checks {
             if let Some(why) = why {
-                self.conclude(now, id, |state, now| state.fail_at_once(now, why));
-            } else if self.containers_running(id) && old.state != ContainerState::Running {
-                // It just started: look at once, whatever came of a probe of its life before.
-                if let Some(check) = self.checks.get_mut(&id) {
-                    check.under_way = None;
-                }
-                let due = now.instant + self.draw(FIRST_PROBE / 2);
-                self.reschedule(id, due);
+                self.conclude(now, id, |state, at| state.fail_at_once(at, why));
+            } else if begun && startup {
+                self.conclude(now, id, |state, at| state.begin_anew(at.now, STARTING));
+            }
+            if begun || running && old.state != ContainerState::Running {
+                self.look_soon(now.instant, id);
             }
         }
+    }
+
+    /// Its container has just started or goes on: a look at once, whatever comes of a probe of the time before.
+    fn look_soon(&mut self, now: Instant, id: CheckId) {
+        if let Some(check) = self.checks.get_mut(&id) {
+            check.under_way = None;
+        }
+        let due = now + self.draw(FIRST_PROBE / 2);
+        self.reschedule(id, due);
     }
 
     /// When [`Self::handle_timeout`] is next wanted.
@@ -206,7 +225,8 @@ impl Health {
         let mut requests = Vec::new();
         while requests.len() < max {
             let Some((due, id)) = self.due.first().copied() else { break };
-            let Some(check) = self.checks.get(&id) else {
+            // One that is not wanted waits for its container: see `look_soon`.
+            let Some(check) = self.checks.get(&id).filter(|check| self.is_wanted(check)) else {
                 self.due.remove(&(due, id));
                 continue;
             };
@@ -224,11 +244,31 @@ impl Health {
 
     /// Takes the outcome of a probe.
     pub fn handle_reply(&mut self, now: Now, reply: ProbeReply) {
-        let Some(check) = self.checks.get_mut(&reply.id) else { return };
-        if check.under_way.take().is_none() || !self.containers_running(reply.id) {
+        let id = reply.id;
+        let Some(check) = self.checks.get_mut(&id) else { return };
+        let asked = check.under_way.take().is_some();
+        if asked && self.checks.get(&id).is_some_and(|check| self.is_wanted(check)) {
+            self.conclude(now, id, |state, at| state.reply(at, reply));
+            self.end_startup(now.instant, id);
+        }
+    }
+
+    /// When the last of a container's startup checks has passed, the others begin.
+    fn end_startup(&mut self, now: Instant, passed: CheckId) {
+        let Some(container) = self.checks.get(&passed).and_then(|check| self.containers.get_mut(&check.container))
+        else {
+            return;
+        };
+        let waits = |check: &Check| {
+            check.spec.kind == ServiceKind::Startup && check.state.verdict != v1::verdict::Value::Passing
+        };
+        if !container.starting || container.checks.iter().filter_map(|id| self.checks.get(id)).any(waits) {
             return;
         }
-        self.conclude(now, reply.id, |state, now| state.reply(now, reply));
+        container.starting = false;
+        for id in container.checks.clone() {
+            self.look_soon(now, id);
+        }
     }
 
     /// A probe could not be made: too many are under way. It has not failed, it is made later.
@@ -294,9 +334,6 @@ impl Health {
     }
 
     fn request(&mut self, now: Instant, id: CheckId) -> Option<ProbeRequest> {
-        if !self.containers_running(id) {
-            return None;
-        }
         let check = self.checks.get_mut(&id)?;
         // Its answer is on its way, unless it was lost.
         let lost = check.spec.timeout * 2 + LOST_AFTER;
@@ -314,9 +351,13 @@ impl Health {
         })
     }
 
-    fn containers_running(&self, id: CheckId) -> bool {
-        let container = self.checks.get(&id).and_then(|check| self.containers.get(&check.container));
-        container.is_some_and(|c| matches!(c.status.state, ContainerState::Running | ContainerState::Paused))
+    /// Whether it is to be probed: its container runs, and either starts and this is a startup check, or neither.
+    fn is_wanted(&self, check: &Check) -> bool {
+        self.containers.get(&check.container).is_some_and(|container| {
+            let startup = check.spec.kind == ServiceKind::Startup;
+            let runs = matches!(container.status.state, ContainerState::Running | ContainerState::Paused);
+            runs && container.starting == startup
+        })
     }
 
     fn reschedule(&mut self, id: CheckId, due: Instant) {
@@ -329,7 +370,7 @@ impl Health {
 
     fn conclude(&mut self, now: Now, id: CheckId, outcome: impl FnOnce(&mut CheckState, check::At<'_>)) {
         let Some(check) = self.checks.get_mut(&id) else { return };
-        let old = check.state.verdict;
+        let (old, first) = (check.state.verdict, !check.state.was_judged());
         outcome(&mut check.state, check::At { now, spec: &check.spec });
         check.shown = None;
         let new = check.state.verdict;
@@ -338,8 +379,8 @@ impl Health {
         }
         self.revision += 1;
         let container = check.container.clone();
-        // The first answer after a start is no change.
-        if old != v1::verdict::Value::Unknown || new != v1::verdict::Value::Passing {
+        // The first answer after the agent's start is no change.
+        if !first || new != v1::verdict::Value::Passing {
             let (service, answer) = (check.spec.name.clone(), check.state.answer.clone());
             self.changes.push_back(Change::Verdict { container: container.clone(), service, old, new, answer });
         }
@@ -403,6 +444,12 @@ impl Health {
     fn draw(&mut self, below: Duration) -> Duration {
         random_below(&mut self.rng, below)
     }
+}
+
+/// Whether the container was started since `old` was true. Changes in quick succession are reported as one.
+fn is_another_life(old: &ContainerStatus, new: &ContainerStatus) -> bool {
+    let ran = matches!(old.state, ContainerState::Running | ContainerState::Paused);
+    !ran || old.pid != new.pid || old.started_at != new.started_at
 }
 
 /// A uniformly drawn duration below `bound`.

@@ -24,6 +24,8 @@ pub struct ContainerSpec {
 pub struct ServiceSpec {
     /// Unique in its container.
     pub name: String,
+    /// What its verdict is for.
+    pub kind: ServiceKind,
     /// Its share in the container's score; at least 1.
     pub weight: u32,
     /// What is asked and which answer is right.
@@ -36,6 +38,34 @@ pub struct ServiceSpec {
     pub threshold_up: u32,
     /// Failures in a row that make it critical.
     pub threshold_down: u32,
+}
+
+impl ServiceSpec {
+    /// A service with the defaults of the configuration.
+    pub fn new(name: &str, check: Check) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: ServiceKind::Liveness,
+            weight: 1,
+            check: Arc::new(check),
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(1),
+            threshold_up: 1,
+            threshold_down: 3,
+        }
+    }
+}
+
+/// What a service's verdict is for. The words are those of Kubernetes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ServiceKind {
+    /// A container whose service fails may be repaired.
+    #[default]
+    Liveness,
+    /// Judged and told as the others are, but no reason for a repair: it says whether the service can be used now.
+    Readiness,
+    /// Probed from the start of its container until it passes. Until then nothing else in the container is.
+    Startup,
 }
 
 /// One probe: what is asked inside the container's network namespace, and which answer is right.

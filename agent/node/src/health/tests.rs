@@ -1,24 +1,21 @@
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use rand::{SeedableRng, rngs::StdRng};
 use ringmesh_proto::{Instant, Now, UnixMillis, v1::verdict::Value};
 
 use super::{
     Change, Health,
-    spec::{Check, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ServiceSpec},
+    spec::{Check, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ServiceKind, ServiceSpec},
 };
 
 const INTERVAL: Duration = Duration::from_secs(2);
 
 fn spec(name: &str, services: &[(&str, u32)]) -> ContainerSpec {
     let service = |(name, weight): &(&str, u32)| ServiceSpec {
-        name: (*name).to_owned(),
         weight: *weight,
-        check: Arc::new(Check::Tcp { address: ([127, 0, 0, 1], 80).into() }),
         interval: INTERVAL,
-        timeout: Duration::from_secs(1),
         threshold_up: 2,
-        threshold_down: 3,
+        ..ServiceSpec::new(name, Check::Tcp { address: ([127, 0, 0, 1], 80).into() })
     };
     ContainerSpec {
         name: name.to_owned(),
@@ -193,4 +190,83 @@ fn a_busy_prober_delays_and_does_not_condemn() {
     bench.probe(true);
     bench.probe(true);
     assert_eq!(bench.health.services()[0].verdict(), Value::Passing);
+}
+
+/// Services "boot" (startup), "web" (liveness) and "ready" (readiness), in this order.
+fn starting_spec() -> ContainerSpec {
+    let mut spec = spec("c1", &[("boot", 1), ("web", 1), ("ready", 1)]);
+    spec.services[0].kind = ServiceKind::Startup;
+    spec.services[2].kind = ServiceKind::Readiness;
+    spec
+}
+
+/// Probes for so long; which services were asked, and "boot" is answered with this, the others well.
+fn asked(bench: &mut Bench, span: Duration, boot: bool) -> Vec<u64> {
+    let end = bench.now + span;
+    let mut asked = Vec::new();
+    while let Some(due) = bench.health.poll_timeout().filter(|due| *due <= end) {
+        bench.now = due;
+        for request in bench.health.handle_timeout(due, 10) {
+            asked.push(request.id.0);
+            let success = request.id.0 != 1 || boot;
+            let reply = ProbeReply { id: request.id, success, answer: String::new(), latency: Duration::ZERO };
+            bench.health.handle_reply(at(due), reply);
+        }
+    }
+    bench.now = end;
+    asked.sort_unstable();
+    asked.dedup();
+    asked
+}
+
+fn shown(bench: &mut Bench) -> Vec<Value> {
+    bench.health.services().iter().map(|service| service.verdict()).collect()
+}
+
+#[test]
+fn nothing_but_the_startup_check_is_probed_until_it_passes() {
+    let mut bench = Bench::new(vec![starting_spec()]);
+    bench.status("c1", ContainerState::Running);
+    assert_eq!(asked(&mut bench, INTERVAL * 10, false), [1]);
+    assert_eq!(shown(&mut bench), [Value::Critical, Value::Unknown, Value::Unknown]);
+    assert_eq!(bench.verdicts(), [(Value::Unknown, Value::Critical)]);
+    assert_eq!(asked(&mut bench, INTERVAL * 5, true), [1, 2, 3]);
+    assert_eq!(shown(&mut bench), [Value::Passing; 3]);
+    assert_eq!(asked(&mut bench, INTERVAL * 5, false), [2, 3], "it has passed, and is asked no more");
+    assert_eq!(bench.health.containers()[0].verdict(), Value::Passing);
+}
+
+#[test]
+fn another_life_of_a_container_starts_anew_and_a_pause_does_not() {
+    let mut bench = Bench::new(vec![starting_spec()]);
+    bench.status("c1", ContainerState::Running);
+    asked(&mut bench, INTERVAL * 5, true);
+    bench.status("c1", ContainerState::Paused);
+    bench.status("c1", ContainerState::Running);
+    assert_eq!(asked(&mut bench, INTERVAL * 2, true), [2, 3]);
+    // Its end and its start were reported as one.
+    let (name, state) = ("c1".to_owned(), ContainerState::Running);
+    bench.verdicts();
+    bench.health.handle_status(at(bench.now), ContainerStatus { name, state, pid: Some(7), ..Default::default() });
+    assert_eq!(shown(&mut bench), [Value::Unknown; 3]);
+    assert_eq!(asked(&mut bench, INTERVAL, false), [1]);
+    assert_eq!(asked(&mut bench, INTERVAL * 5, true), [1, 2, 3]);
+    let told = bench.verdicts();
+    assert_eq!(told.iter().filter(|told| **told == (Value::Passing, Value::Unknown)).count(), 3);
+    assert_eq!(told.iter().filter(|told| **told == (Value::Unknown, Value::Passing)).count(), 3);
+}
+
+#[test]
+fn an_answer_from_before_the_start_counts_for_nothing() {
+    let mut bench = Bench::new(vec![starting_spec()]);
+    bench.status("c1", ContainerState::Running);
+    bench.now = bench.health.poll_timeout().expect("there are checks");
+    let requests = bench.health.handle_timeout(bench.now + INTERVAL, 10);
+    let (name, state) = ("c1".to_owned(), ContainerState::Running);
+    bench.health.handle_status(at(bench.now), ContainerStatus { name, state, pid: Some(7), ..Default::default() });
+    for id in requests.iter().map(|request| request.id) {
+        let reply = ProbeReply { id, success: true, answer: "of the life before".into(), latency: Duration::ZERO };
+        bench.health.handle_reply(at(bench.now), reply);
+    }
+    assert!(bench.health.services().iter().all(|service| service.last_answer != "of the life before"));
 }
