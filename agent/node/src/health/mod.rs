@@ -61,8 +61,8 @@ const LOST_AFTER: Duration = Duration::from_secs(2);
 /// each that is made alone wakes two threads three times.
 const EARLY: u32 = 4;
 
-/// So many checks come together at the most. A host that has more of them due at once has no need for it, and the others
-/// are to stay spread out.
+/// So many checks come together at the most, and only where no more than these are due within that time: a host with many has
+/// no need for it, they are to stay spread out, and not to be made more often.
 const TOGETHER: usize = 8;
 
 /// Why a service is not judged while its container starts.
@@ -222,6 +222,7 @@ impl Health {
 
     /// The probes that are due, at most `max` of them; if these are few, with some that would be due soon.
     pub fn handle_timeout(&mut self, now: Instant, max: usize) -> Vec<ProbeRequest> {
+        let crowd = self.due.iter().nth(TOGETHER).map(|(due, _)| *due);
         let mut requests = Vec::new();
         while requests.len() < max {
             let Some((due, id)) = self.due.first().copied() else { break };
@@ -231,7 +232,8 @@ impl Health {
                 continue;
             };
             let interval = check.spec.interval;
-            let joins = (1..TOGETHER).contains(&requests.len()) && due <= now + interval / EARLY;
+            let soon = now + interval / EARLY;
+            let joins = !requests.is_empty() && due <= soon && crowd.is_none_or(|crowd| crowd > soon);
             if due > now && !(joins && check.under_way.is_none()) {
                 break;
             }

@@ -108,6 +108,9 @@ fn many_checks_stay_spread_out() {
     let (sizes, least, most) = groups(400, INTERVAL * 60);
     assert!(sizes.iter().all(|size| *size <= super::TOGETHER), "{sizes:?}");
     assert!(least >= INTERVAL * 7 / 10 && most <= INTERVAL, "{least:?} to {most:?}");
+    // When all have been made and none is due for a while, the last ones join: soon after the start only.
+    let joined = sizes.iter().filter(|size| **size > 1).count();
+    assert!(joined * 100 < sizes.len(), "{joined} of {} times", sizes.len());
 }
 
 #[test]
