@@ -16,6 +16,8 @@ CONTAINERS ?= 4
 FUZZ_SECONDS ?= 20
 # Options of bench-mesh, such as "--kills 4 --skip corosync".
 BENCH_MESH ?=
+# Options of bench-health, such as "--window 60".
+BENCH_HEALTH ?=
 SEEDS ?= 2000
 FIRST_SEED ?= 1000
 
@@ -118,7 +120,7 @@ BENCH := $(TARGET)/bench
 .PHONY: bench-peers
 bench-peers:
 	@mkdir -p $(BENCH)/deb; cd $(BENCH); lacking=(); \
-	[ -x usr/bin/serf ] || lacking+=(serf); \
+	for package in serf prometheus prometheus-blackbox-exporter; do [ -x usr/bin/$$package ] || lacking+=("$$package"); done; \
 	[ -x usr/sbin/corosync ] || lacking+=($$({ apt-get install -s --no-install-recommends corosync 2>/dev/null || :; } \
 		| awk '$$1 == "Inst" && $$3 !~ /^\[/ { print $$2 }')); \
 	for package in "$${lacking[@]}"; do \
@@ -127,7 +129,7 @@ bench-peers:
 	done; \
 	if [ -d lib ]; then mkdir -p usr/lib && cp -a lib/. usr/lib/ && rm -r lib; fi; \
 	rm -r deb; \
-	for program in bin/serf sbin/corosync; do [ -x usr/$$program ] || [ -x /usr/$$program ] \
+	for program in bin/serf sbin/corosync bin/prometheus bin/prometheus-blackbox-exporter; do [ -x usr/$$program ] || [ -x /usr/$$program ] \
 		|| echo "make: there is no $${program#*/}; nothing is compared with it" >&2; done
 
 .PHONY: bench-agent
@@ -139,6 +141,11 @@ bench-agent: install-lab release bench-peers ## figures of the agent in the lab,
 bench-mesh: install-lab release bench-peers ## the mesh beside serf and corosync, as in docs/benchmarks.md; needs root
 	$(CARGO) build --release -p ringmesh-cli --example bench-mesh
 	$(ROOT) $(TARGET)/release/examples/bench-mesh --unpacked $(BENCH) $(BENCH_MESH)
+
+.PHONY: bench-health
+bench-health: install-lab release bench-peers ## 32,000 containers on one host, as in docs/benchmarks.md; needs root
+	$(CARGO) build --release -p ringmesh-cli --example bench-health
+	$(ROOT) $(TARGET)/release/examples/bench-health --unpacked $(BENCH) $(BENCH_HEALTH)
 
 # --- simulator ---
 

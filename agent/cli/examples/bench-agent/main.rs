@@ -11,7 +11,6 @@
 mod bench;
 mod observers;
 mod serf;
-mod table;
 
 use std::{
     path::{Path, PathBuf},
@@ -20,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bench::table::{Aim, Figure, Table};
 use bench::{
     idle::Idle,
     lab::{Lab, UPLINKS, beside, clear_up_on_signals, pids},
@@ -31,7 +31,6 @@ use observers::Observers;
 use ringmesh_agentd::lab::{Fault, HostStatus, LabStatus, wait};
 use ringmesh_proto::v1::{self, host::State, verdict::Value as Verdict};
 use serf::Serf;
-use table::{Aim, Figure, Table};
 
 /// The lab's name, of which no other lab should have any.
 const LAB: &str = "bench";

@@ -10,7 +10,7 @@
 //! makes figures, no failure.
 
 #[path = "../bench/mod.rs"]
-#[expect(dead_code, reason = "bench-agent prints more of what is measured")]
+#[expect(dead_code, reason = "the other benches print more of what is measured")]
 mod bench;
 mod cases;
 mod corosync;

@@ -5,3 +5,4 @@ pub(crate) mod lab;
 pub(crate) mod process;
 pub(crate) mod sample;
 pub(crate) mod serf;
+pub(crate) mod table;

@@ -1,6 +1,6 @@
 //! Rows of figures with what they are held against.
 
-use crate::bench::sample::{number, table};
+use super::sample::{number, table};
 
 /// A value with its unit.
 #[derive(Clone, Copy)]
