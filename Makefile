@@ -27,7 +27,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What is needed besides cargo: Debian's package names. busybox-static is the root file system of the lab's containers.
 LAB_PACKAGES := busybox-static iproute2
 # The other runtimes that are tested; g++ builds libFuzzer.
-TEST_PACKAGES := crun runc g++
+TEST_PACKAGES := crun runc podman g++
 
 CARGO_DENY_VERSION := 0.20.2
 

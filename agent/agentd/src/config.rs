@@ -3,6 +3,7 @@
 //! Text becomes these structs in [`Config::load`], which also checks ranges across keys; nothing is checked again inside.
 
 mod chords;
+mod docker;
 mod service;
 
 use std::{
@@ -17,6 +18,7 @@ use ringmesh_proto::Uplink;
 use serde::{Deserialize, Serialize};
 
 pub use chords::ChordRule;
+pub use docker::{DEFAULT_DOCKER_SOCKET, Docker};
 pub use service::{Grpc, Http, Kind, Service};
 
 /// The file that is read when none is named.
@@ -295,13 +297,16 @@ pub struct Container {
     /// For selectors.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// The agent runs it. Exactly one of `oci` and `declared` is there.
+    /// The agent runs it. Exactly one of `oci`, `docker` and `declared` is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oci: Option<Oci>,
+    /// A daemon runs it for the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker: Option<Docker>,
     /// Something else runs it, the agent watches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub declared: Option<Declared>,
-    /// Its interface; only with `oci`.
+    /// Its interface; only with `oci` and `docker.image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
     /// What to probe in it.
@@ -429,7 +434,7 @@ impl Config {
     /// The same without the values of containers' environment variables, which often are passwords.
     pub fn without_secrets(&self) -> Self {
         let mut config = self.clone();
-        for variable in config.containers.iter_mut().filter_map(|c| c.oci.as_mut()).flat_map(|oci| &mut oci.env) {
+        for variable in config.containers.iter_mut().flat_map(Container::env) {
             if let Some((name, _)) = variable.split_once('=') {
                 *variable = format!("{name}=(hidden)");
             }
@@ -520,18 +525,32 @@ impl Container {
     fn spec(&self) -> ContainerSpec {
         ContainerSpec {
             name: self.name.clone(),
-            driver: if self.oci.is_some() { "oci" } else { "declared" }.into(),
+            driver: self.driver().into(),
             tenant: self.tenant.clone(),
             labels: self.labels.clone(),
             services: self.services.iter().map(Service::spec).collect(),
         }
     }
 
+    fn env(&mut self) -> impl Iterator<Item = &mut String> {
+        let docker = self.docker.iter_mut().flat_map(|docker| &mut docker.env);
+        self.oci.iter_mut().flat_map(|oci| &mut oci.env).chain(docker)
+    }
+
+    /// Name of the runtime driver.
+    pub fn driver(&self) -> &'static str {
+        match (&self.oci, &self.docker) {
+            (Some(_), _) => "oci",
+            (None, Some(_)) => "docker-api",
+            (None, None) => "declared",
+        }
+    }
+
     fn check(&self) -> Result<(), (String, String)> {
         let key = format!("container.{}", self.name);
         name("container.name", &self.name)?;
-        match (&self.oci, &self.declared) {
-            (Some(oci), None) => {
+        match (&self.oci, &self.docker, &self.declared) {
+            (Some(oci), None, None) => {
                 if oci.args.is_empty() {
                     return Err((format!("{key}.oci.args"), "is empty; name the first process".into()));
                 }
@@ -539,7 +558,12 @@ impl Container {
                     return Err((format!("{key}.oci.rootfs"), "must be an absolute path".into()));
                 }
             }
-            (None, Some(declared)) => {
+            (None, Some(docker), None) => {
+                docker
+                    .check(self.network.is_some())
+                    .map_err(|(field, message)| (format!("{key}.docker.{field}"), message))?;
+            }
+            (None, None, Some(declared)) => {
                 let given = [declared.pid.is_some(), declared.pid_file.is_some(), declared.netns.is_some()];
                 if given.into_iter().filter(|given| *given).count() != 1 {
                     return Err((format!("{key}.declared"), "needs exactly one of pid, pid_file and netns".into()));
@@ -548,9 +572,7 @@ impl Container {
                     return Err((format!("{key}.network"), "is only for containers that the agent starts".into()));
                 }
             }
-            (Some(_), Some(_)) | (None, None) => {
-                return Err((key, "needs exactly one of oci and declared".into()));
-            }
+            _ => return Err((key, "needs exactly one of oci, docker and declared".into())),
         }
         if let Some(network) = &self.network {
             network.check().map_err(|(field, message)| (format!("{key}.network.{field}"), message))?;

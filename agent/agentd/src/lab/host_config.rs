@@ -49,6 +49,7 @@ fn container(lab: &str, dir: &Path, host: HostNumber, nth: u16) -> Container {
             env: vec!["PATH=/bin:/sbin".into()],
             memory_limit: None,
         }),
+        docker: None,
         declared: None,
         network: Some(Network {
             bridge: plan::CONTAINER_BRIDGE.into(),

@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use futures_util::future::BoxFuture;
 use ringmesh_node::health::spec::{ContainerState, ContainerStatus};
+use tokio::sync::mpsc;
 
 use super::process::ProcessId;
 use crate::config::Container;
@@ -52,6 +53,19 @@ pub trait Driver: Send + Sync + 'static {
     fn resume<'a>(&'a self, _name: &'a str) -> Answer<'a, ()> {
         self.unsupported(Verb::Resume)
     }
+
+    /// Stops the container if need be, and starts it anew.
+    fn restart<'a>(&'a self, container: &'a Container) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.delete(&container.name).await?;
+            self.start(container).await
+        })
+    }
+
+    /// From now on tells of containers that may have changed without an order of ours, until nobody listens.
+    ///
+    /// A driver whose containers change only by orders and by the end of their first process has nothing to tell.
+    fn watch(&self, _changed: mpsc::Sender<Vec<String>>) {}
 
     /// Bounds what the containers have written to their logs; called from time to time.
     fn trim_logs(&self) -> Answer<'_, ()> {
@@ -159,10 +173,28 @@ pub enum DriverError {
         /// What it would have to be.
         state: &'static str,
     },
+    /// Of the operator: the container is somebody else's.
+    #[error("{name} at {socket} was not made by this agent and is not {verb}; do that yourself, or remove it")]
+    Foreign {
+        /// Its name at the daemon.
+        name: String,
+        /// The daemon's.
+        socket: PathBuf,
+        /// "replaced" or "removed".
+        verb: &'static str,
+    },
+    /// Of the platform: the daemon that runs the containers cannot be asked.
+    #[error("the container daemon at {socket} does not answer: {message}; does it run?")]
+    Daemon {
+        /// The daemon's.
+        socket: PathBuf,
+        /// What was heard instead, in one line.
+        message: String,
+    },
     /// Of the platform: the container runtime failed.
     #[error("{runtime}: {message}")]
     Runtime {
-        /// "libcontainer", "crun" or "runc".
+        /// "libcontainer", "crun", "runc" or "docker-api".
         runtime: &'static str,
         /// Its own words, in one line.
         message: String,

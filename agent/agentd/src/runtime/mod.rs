@@ -3,7 +3,8 @@
 //! ```text
 //!   host loop ◄── Vec<ContainerStatus> ── supervisor ── Driver ─┬─ oci ──── shim (one process a start) ── libcontainer
 //!             ─── RuntimeHandle ────────►     │                 │      └─── crun, runc
-//!                                          pidfds               └─ declared
+//!                                          pidfds               ├─ docker-api ── dockerd, podman
+//!                                                               └─ declared
 //! ```
 //!
 //! It owns what lies in `<state_dir>/containers` and `<state_dir>/runtime`, the control groups below
@@ -12,6 +13,7 @@
 
 mod cgroup;
 mod declared;
+mod docker;
 mod driver;
 mod handle;
 mod network;
@@ -24,6 +26,7 @@ mod watch;
 
 pub use cgroup::remove_cgroups;
 pub use declared::DeclaredDriver;
+pub use docker::DockerDriver;
 pub use driver::{Answer, Capabilities, Driver, DriverError, Observed, Verb};
 pub use handle::{RuntimeError, RuntimeHandle};
 pub use oci::OciDriver;

@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     declared::DeclaredDriver,
+    docker::DockerDriver,
     driver::{Driver, DriverError, Observed},
     handle::{Job, Order, Reply, RuntimeError, RuntimeHandle},
     oci::OciDriver,
@@ -30,6 +31,10 @@ use crate::config::{Config, Container};
 
 /// Starts under way at once: more would only wait for the kernel's locks.
 const STARTS: usize = 4;
+/// Containers looked at at once because their driver told of a change: more would only wait for its daemon.
+const LOOKS: usize = 8;
+/// Tellings of drivers that wait to be read; they wait beyond that.
+const CHANGES: usize = 64;
 /// Reports that wait for the host loop; beyond that changes of one container become one.
 const REPORTS: usize = 16;
 /// A start that failed is tried again after the first of these, then twice as long, up to the second.
@@ -47,10 +52,15 @@ pub fn spawn(
     shim_path: &Path,
 ) -> (RuntimeHandle, mpsc::Receiver<Vec<ContainerStatus>>) {
     let oci: Arc<dyn Driver> = Arc::new(OciDriver::new(&config.host.state_dir, instance, shim_path.to_owned()));
+    let docker: Arc<dyn Driver> = Arc::new(DockerDriver::new(&config.containers, instance));
     let declared: Arc<dyn Driver> = Arc::new(DeclaredDriver::new(&config.containers));
-    let driver_of = |container: &Container| if container.oci.is_some() { oci.clone() } else { declared.clone() };
+    let driver_of = |container: &Container| match (&container.oci, &container.docker) {
+        (Some(_), _) => oci.clone(),
+        (None, Some(_)) => docker.clone(),
+        (None, None) => declared.clone(),
+    };
     let slots = config.containers.iter().map(|c| Slot::new(Arc::new(c.clone()), driver_of(c))).collect();
-    supervise(slots, vec![oci.clone(), declared.clone()], BACKOFF)
+    supervise(slots, vec![oci.clone(), docker.clone(), declared.clone()], BACKOFF)
 }
 
 fn supervise(
@@ -67,6 +77,8 @@ fn supervise(
             (None, None)
         }
     };
+    let (changes, told) = mpsc::channel(CHANGES);
+    drivers.iter().for_each(|driver| driver.watch(changes.clone()));
     let supervisor = Supervisor {
         index: slots.iter().enumerate().map(|(at, slot)| (slot.container.name.clone(), at)).collect(),
         slots,
@@ -79,6 +91,9 @@ fn supervise(
         starting: 0,
         retries: BTreeSet::new(),
         jobs: JoinSet::new(),
+        told,
+        to_look: BTreeSet::new(),
+        looking: 0,
         survey: JoinSet::new(),
         watcher,
         ends,
@@ -139,6 +154,12 @@ struct Supervisor {
     retries: BTreeSet<(Instant, usize)>,
     /// At most one a slot.
     jobs: JoinSet<Done>,
+    /// What drivers tell of changes.
+    told: mpsc::Receiver<Vec<String>>,
+    /// Told of, and not looked at yet.
+    to_look: BTreeSet<usize>,
+    /// [`Job::Inspect`] under way.
+    looking: usize,
     /// At most one: what the containers are that nobody watches.
     survey: JoinSet<Vec<(usize, Result<Observed, DriverError>)>>,
     watcher: Option<Watcher>,
@@ -154,6 +175,7 @@ impl Supervisor {
         tick.tick().await;
         loop {
             self.start_next();
+            self.look_next();
             let retry_at = self.retries.first().map(|(at, _)| *at);
             let retry = async {
                 match retry_at {
@@ -175,6 +197,9 @@ impl Supervisor {
                     Ok(done) => self.finish(done),
                     Err(error) => tracing::error!(%error, "a container's job panicked"),
                 },
+                Some(names) = self.told.recv() => {
+                    self.to_look.extend(names.iter().filter_map(|name| self.index.get(name)));
+                }
                 Some((at, process)) = next_end(&mut self.ends) => self.ended(at, process),
                 Some(survey) = self.survey.join_next() => {
                     for (at, observed) in survey.unwrap_or_default() {
@@ -244,22 +269,34 @@ impl Supervisor {
         }
     }
 
+    fn look_next(&mut self) {
+        while self.looking < LOOKS
+            && let Some(at) = self.to_look.pop_first()
+        {
+            // A job that is under way looks when it is done.
+            if !self.slots[at].busy {
+                self.begin(at, Job::Inspect, None);
+            }
+        }
+    }
+
     fn begin(&mut self, at: usize, job: Job, reply: Option<Reply>) {
         let slot = &mut self.slots[at];
         slot.busy = true;
-        if let Some(retry_at) = slot.retry_at.take() {
+        // A look is no reason to try again sooner.
+        if job != Job::Inspect
+            && let Some(retry_at) = slot.retry_at.take()
+        {
             self.retries.remove(&(retry_at, at));
         }
         let (driver, container) = (slot.driver.clone(), slot.container.clone());
+        self.looking += usize::from(job == Job::Inspect);
         self.jobs.spawn(async move {
             let name = &container.name;
             let result = match job {
                 Job::Inspect => Ok(()),
                 Job::Start => driver.start(&container).await,
-                Job::Restart => match driver.delete(name).await {
-                    Ok(()) => driver.start(&container).await,
-                    Err(error) => Err(error),
-                },
+                Job::Restart => driver.restart(&container).await,
                 Job::Stop => driver.stop(name).await,
                 Job::Pause => driver.pause(name).await,
                 Job::Resume => driver.resume(name).await,
@@ -272,6 +309,7 @@ impl Supervisor {
     fn finish(&mut self, Done { at, job, result, observed, reply }: Done) {
         let slot = &mut self.slots[at];
         slot.busy = false;
+        self.looking -= usize::from(job == Job::Inspect);
         if matches!(job, Job::Start | Job::Restart) {
             self.starting -= 1;
             match &result {

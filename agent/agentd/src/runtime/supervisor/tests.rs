@@ -116,6 +116,7 @@ fn containers(count: usize) -> Vec<Arc<Container>> {
         tenant: String::new(),
         labels: BTreeMap::new(),
         oci: None,
+        docker: None,
         declared: None,
         network: None,
         services: Vec::new(),
