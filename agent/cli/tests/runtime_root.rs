@@ -4,19 +4,19 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod containers;
+
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use containers::{PATIENCE, get, get_soon, hide_unified_cgroups, in_netns, make_rootfs, veths};
 use nix::{
-    mount::{MsFlags, mount, umount},
-    sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -28,7 +28,6 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::Receiver;
 
 const RINGMESH: &str = env!("CARGO_BIN_EXE_ringmesh");
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A root file system and a state directory; removed, with all containers, also when the test fails.
 struct Lab {
@@ -39,14 +38,7 @@ struct Lab {
 impl Lab {
     fn new(test: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let rootfs = directory.path().join("rootfs");
-        fs::create_dir_all(rootfs.join("bin")).unwrap();
-        fs::create_dir_all(rootfs.join("www")).unwrap();
-        fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("the package busybox-static is installed");
-        for applet in ["sh", "httpd", "sleep"] {
-            std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
-        }
-        fs::write(rootfs.join("www/index.html"), "hello\n").unwrap();
+        make_rootfs(&directory.path().join("rootfs"));
         Self { directory, instance: format!("test-{test}-{}", std::process::id()) }
     }
 
@@ -165,45 +157,6 @@ impl Agent {
 
     fn pid(&self, name: &str) -> u32 {
         self.seen[name].pid.expect("it runs")
-    }
-}
-
-/// Runs `test` on a thread in a network namespace of its own, which ends with it.
-fn in_netns<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("the test runs as root");
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn veths() -> Vec<String> {
-    let text = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-    let names = text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim().to_owned());
-    names.filter(|name| name.starts_with("rm")).collect()
-}
-
-fn get(number: usize, timeout: Duration) -> std::io::Result<String> {
-    let address: SocketAddr = format!("10.9.0.{}:80", number + 2).parse().unwrap();
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
-/// The server needs a moment after its process has started, of which nobody tells us.
-fn get_soon(number: usize) -> String {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match get(number, Duration::from_secs(5)) {
-            Ok(answer) => return answer,
-            Err(error) if Instant::now() > deadline => panic!("container {number}: {error}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(2)),
-        }
     }
 }
 
@@ -326,16 +279,7 @@ fn containers_of_runc_live_are_taken_over_and_vanish() {
 #[ignore = "needs root"]
 fn containers_of_crun_live_are_taken_over_and_vanish() {
     in_netns(|| async {
-        let unified = Path::new("/sys/fs/cgroup/unified");
-        if unified.exists() {
-            // crun refuses hybrid control groups: without the second hierarchy they are plain version 1.
-            unshare(CloneFlags::CLONE_NEWNS).unwrap();
-            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-            umount(unified).unwrap();
-            // crun would leave plain files in the directory below the mount.
-            mount(Some("none"), unified, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
-        }
+        hide_unified_cgroups();
         life_of_containers("crun").await;
     });
 }
