@@ -20,7 +20,7 @@ pub const MAX_GOSSIP: usize = 256 * 1024;
 /// The most bytes of a request.
 pub const MAX_REQUEST: usize = 256 * 1024;
 
-/// The most bytes of a response: the details of 32,000 containers with two services each at some 250 bytes.
+/// The most bytes of a response: a sync of all that a zone may know. A page of details has far less.
 pub const MAX_RESPONSE: usize = 32 * 1024 * 1024;
 
 /// Why a frame was refused. Each reason has a counter.

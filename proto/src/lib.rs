@@ -9,6 +9,7 @@ pub mod digest;
 pub mod frame;
 pub mod ids;
 pub mod member;
+pub mod opaque;
 pub mod seal;
 pub mod shared;
 pub mod signed;

@@ -172,6 +172,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
         config: Arc::clone(&config),
         counters,
         started_at: clock::unix(),
+        watches: Arc::default(),
     };
     // Whatever may refuse has been tried: only now others are told that this host is there, and containers start.
     api::start(api).await?;

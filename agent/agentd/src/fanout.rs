@@ -1,19 +1,23 @@
-//! Questions to many hosts: all of a zone at once, or one of the delegates of another zone, which asks its own.
+//! Questions to many hosts: those of a zone, or one of the delegates of another zone, which asks its own.
 //!
-//! It owns the time that each may take, and what is said of those who did not answer.
+//! It owns the time that each may take, and what is said of those who did not answer. Details come in pages: only as many
+//! hosts are asked as one page needs.
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use prost::Message;
 use ringmesh_node::{Peer, View};
 use ringmesh_proto::{
-    UnixMillis, frame,
-    peer::{QueryRequest, QueryResponse},
+    UnixMillis,
+    peer::{Position, QueryRequest, QueryResponse, Selection},
     v1,
 };
 
-use crate::{clock, quic::Transport};
+use crate::{
+    clock,
+    details::{self, Detail, Fields, Page},
+    quic::Transport,
+};
 
 /// For all tries to ask one host.
 const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
@@ -24,9 +28,6 @@ const ZONE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Hosts asked at once.
 const ASK_CONCURRENCY: usize = 64;
 
-/// Bytes of an answer for a whole zone; what is left to the frame's bound is for the sources.
-const MAX_ZONE_ANSWER: usize = frame::MAX_RESPONSE - 1024 * 1024;
-
 /// What one host says, or why it says nothing.
 pub struct Answer {
     /// Who, and how old it is.
@@ -35,24 +36,120 @@ pub struct Answer {
     pub details: Option<QueryResponse>,
 }
 
-/// Asks every host of this one's zone, or only the one of this name or id. Hosts that have left are not asked; ones that are
-/// down are not asked and named among the sources.
-pub async fn ask_hosts(transport: &Transport, view: &Arc<View>, query: &QueryRequest, only: &str) -> Vec<Answer> {
-    let wanted = view.hosts.iter().filter(|host| only.is_empty() || host.name == only || host.id == only);
-    let peer = |host: &v1::Host| view.peers.get(&host.id.parse().ok()?).filter(|peer| peer.askable).cloned();
-    let asked = wanted.filter(|host| host.state() != v1::host::State::Left).map(|host| {
-        let (peer, local, name) = (peer(host), host.local, host.name.clone());
-        async move {
-            match peer {
-                _ if local => own_apart(Arc::clone(view), query.clone()).await,
-                Some(peer) => ask(transport, peer, query.clone(), &view.zone).await,
-                None => unreached(&name, &view.zone, "the host is down".into()),
-            }
+/// A page that is being gathered, and who was asked for it.
+pub struct Gathered<T> {
+    /// The objects.
+    pub page: Page<T>,
+    /// Whose they are, and who did not answer.
+    pub sources: Vec<v1::Source>,
+    /// Of the last object.
+    zone: String,
+}
+
+impl<T: Detail> Gathered<T> {
+    /// For a page of at most so many objects.
+    pub fn new(limit: u32) -> Self {
+        Self { page: Page::new(limit), sources: Vec::new(), zone: String::new() }
+    }
+
+    /// Takes what a delegate says of its zone.
+    pub fn add_zone(&mut self, mut answer: Answer) {
+        match &mut answer.details {
+            // Each of its hosts speaks for itself.
+            Some(details) => self.sources.append(&mut details.sources),
+            None => self.sources.push(answer.source.clone()),
         }
-    });
-    let asked: Vec<_> = asked.collect();
-    // In the order of the hosts.
-    stream::iter(asked).buffered(ASK_CONCURRENCY).collect().await
+        self.extend(answer);
+    }
+
+    fn add(&mut self, answer: Answer) {
+        self.sources.push(answer.source.clone());
+        self.extend(answer);
+    }
+
+    fn extend(&mut self, Answer { source: v1::Source { zone, .. }, details }: Answer) {
+        let Some(mut details) = details else { return };
+        let count = self.page.items.len();
+        std::mem::take(T::in_answer(&mut details)).into_iter().for_each(|item| self.page.push(item));
+        if self.page.items.len() > count {
+            self.zone = zone;
+            self.page.cut |= details.last.is_some();
+        }
+    }
+
+    /// Where the next page begins, if there is one.
+    pub fn last(&self) -> Option<Position> {
+        self.page.last(&self.zone)
+    }
+}
+
+/// Fills a page with details of the hosts of this one's zone, in the order of their names: of all, or only of the one of this name
+/// or id. Hosts that have left are not asked; ones that are down are not asked and named among the sources.
+pub async fn gather<T: Detail>(
+    gathered: &mut Gathered<T>,
+    transport: &Transport,
+    view: &Arc<View>,
+    selection: &Selection,
+    only: &str,
+) {
+    let after = selection.after.clone().unwrap_or_default();
+    let wanted = |host: &&v1::Host| {
+        (only.is_empty() || host.name == only || host.id == only)
+            && host.state() != v1::host::State::Left
+            && host.name >= after.host
+    };
+    let mut hosts: Vec<&v1::Host> = view.hosts.iter().filter(wanted).collect();
+    hosts.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let mut rest = hosts.as_slice();
+    while !rest.is_empty() {
+        if gathered.page.is_full() {
+            gathered.page.cut = true;
+            return;
+        }
+        let sizes = rest.iter().map(|host| T::count(host.digest.as_ref()));
+        let (wave, later) = rest.split_at(wave(sizes, selection, gathered.page.missing()));
+        rest = later;
+        let asked = wave.iter().map(|host| {
+            let after = selection.after.clone().filter(|after| after.host == host.name);
+            let query = T::query(Selection { after, limit: gathered.page.missing(), ..selection.clone() });
+            ask_host(transport, view, host, query)
+        });
+        // In the order of the hosts.
+        let mut answers = stream::iter(asked.collect::<Vec<_>>()).buffered(ASK_CONCURRENCY);
+        while let Some(answer) = answers.next().await {
+            if gathered.page.is_full() {
+                gathered.page.cut = true;
+                return;
+            }
+            gathered.add(answer);
+        }
+    }
+}
+
+/// How many of the places of these sizes to ask at once for a page that lacks `missing` objects: as many as fill it, if all of
+/// their objects are wanted; else as many as may be asked at once.
+pub fn wave(sizes: impl Iterator<Item = u32>, selection: &Selection, missing: u32) -> usize {
+    let Selection { labels, verdicts, states, container, service, .. } = selection;
+    let is_unnamed = container.is_empty() && service.is_empty();
+    let is_selective = !(labels.is_empty() && verdicts.is_empty() && states.is_empty() && is_unnamed);
+    let (mut count, mut sum) = (0, 0);
+    for size in sizes.take(ASK_CONCURRENCY) {
+        count += 1;
+        sum += u64::from(size);
+        if sum >= u64::from(missing) && !is_selective {
+            break;
+        }
+    }
+    count
+}
+
+async fn ask_host(transport: &Transport, view: &Arc<View>, host: &v1::Host, query: QueryRequest) -> Answer {
+    let peer = host.id.parse().ok().and_then(|id| view.peers.get(&id)).filter(|peer| peer.askable);
+    match peer {
+        _ if host.local => own_apart(Arc::clone(view), query).await,
+        Some(peer) => ask(transport, peer.clone(), query, &view.zone).await,
+        None => unreached(&host.name, &view.zone, "the host is down".into()),
+    }
 }
 
 /// Asks one host of this zone.
@@ -125,22 +222,43 @@ pub async fn answer_for_zone(transport: &Transport, view: &Arc<View>, query: Que
     if !query.containers && !query.services {
         return response;
     }
-    let plain = QueryRequest { containers: query.containers, services: query.services, ..QueryRequest::default() };
-    let mut room = MAX_ZONE_ANSWER.saturating_sub(response.encoded_len());
-    for Answer { mut source, details } in ask_hosts(transport, view, &plain, &query.host).await {
-        let details = details.unwrap_or_default();
-        let len = details.encoded_len();
-        if len <= room {
-            room -= len;
-            response.containers.extend(details.containers);
-            response.services.extend(details.services);
-        } else {
-            source.reached = false;
-            source.error = "its details do not fit into one answer; ask for this host alone".into();
-        }
-        response.sources.push(source);
+    let selection = query.selection.unwrap_or_default();
+    if query.containers {
+        gather_into(
+            &mut response,
+            Gathered::<v1::Container>::new(selection.limit),
+            transport,
+            view,
+            &selection,
+            &query.host,
+        )
+        .await;
+    } else {
+        gather_into(
+            &mut response,
+            Gathered::<v1::Service>::new(selection.limit),
+            transport,
+            view,
+            &selection,
+            &query.host,
+        )
+        .await;
     }
     response
+}
+
+async fn gather_into<T: Detail>(
+    response: &mut QueryResponse,
+    mut gathered: Gathered<T>,
+    transport: &Transport,
+    view: &Arc<View>,
+    selection: &Selection,
+    only: &str,
+) {
+    gather(&mut gathered, transport, view, selection, only).await;
+    response.last = gathered.last();
+    response.sources = gathered.sources;
+    *T::in_answer(response) = gathered.page.items;
 }
 
 /// A zone's hosts, to be told outside of it: none of them is the one that answers there.
@@ -162,7 +280,7 @@ fn events(view: &View, query: &QueryRequest) -> Vec<v1::Event> {
     newest
 }
 
-/// Our own details, copied on another thread: those of 32,000 containers take milliseconds.
+/// Our own details, looked for on another thread: among those of 32,000 containers that takes milliseconds.
 async fn own_apart(view: Arc<View>, query: QueryRequest) -> Answer {
     let (name, zone) = (view.name.clone(), view.zone.clone());
     let copied = tokio::task::spawn_blocking(move || own(&view, &query)).await;
@@ -183,13 +301,25 @@ pub fn own(view: &View, query: &QueryRequest) -> Answer {
     Answer { source, details: Some(details) }
 }
 
-/// The details of this host alone.
+/// The details of this host alone, as far as they fit into one answer: containers, or services.
 pub fn show(view: &View, query: &QueryRequest) -> QueryResponse {
-    QueryResponse {
-        containers: if query.containers { copy(&view.containers) } else { Vec::new() },
-        services: if query.services { copy(&view.services) } else { Vec::new() },
-        ..base(view)
+    let selection = query.selection.clone().unwrap_or_default();
+    let mut response = base(view);
+    if query.containers {
+        show_into::<v1::Container>(&mut response, view, &selection);
+    } else if query.services {
+        show_into::<v1::Service>(&mut response, view, &selection);
     }
+    response
+}
+
+fn show_into<T: Detail>(response: &mut QueryResponse, view: &View, selection: &Selection) {
+    let after = selection.after.as_ref().map(|Position { container, service, .. }| (&**container, &**service));
+    // A host of another version may ask for fields that this one does not have.
+    let fields = Fields::named::<T>(&selection.fields).unwrap_or(Fields::ALL);
+    let page = details::select(T::own(view), selection, after, fields);
+    response.last = page.last(&view.zone);
+    *T::in_answer(response) = page.items;
 }
 
 fn base(view: &View) -> QueryResponse {
@@ -200,10 +330,6 @@ fn base(view: &View) -> QueryResponse {
         fingerprint: view.fingerprint,
         ..QueryResponse::default()
     }
-}
-
-fn copy<T: Clone>(items: &[Arc<T>]) -> Vec<T> {
-    items.iter().map(|item| T::clone(item)).collect()
 }
 
 /// Who did not answer, and why.

@@ -9,6 +9,7 @@ pub mod carrier;
 pub mod clock;
 pub mod config;
 pub mod counters;
+pub mod details;
 pub mod disk;
 pub mod fanout;
 mod fd;

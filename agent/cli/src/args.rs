@@ -211,6 +211,25 @@ impl Selector {
     }
 }
 
+/// `--verdict`, of what is judged.
+#[derive(Args, Debug)]
+pub(crate) struct Verdicts {
+    /// Only those with this verdict: passing, warning, critical or unknown; any of them, if given more than once.
+    #[arg(long = "verdict", value_name = "VERDICT", value_parser = verdict)]
+    verdicts: Vec<i32>,
+}
+
+impl Verdicts {
+    pub(crate) fn numbers(self) -> Vec<i32> {
+        self.verdicts
+    }
+}
+
+fn verdict(text: &str) -> Result<i32, &'static str> {
+    let found = ringmesh_proto::v1::verdict::Value::from_str_name(text);
+    found.map(i32::from).ok_or("expected passing, warning, critical or unknown")
+}
+
 fn label(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),

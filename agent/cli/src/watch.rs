@@ -155,7 +155,9 @@ impl<R: Resource> State<R> {
         }
         match (kind, item) {
             (Kind::Removed, Some(item)) => drop(self.items.remove(&item.key())),
-            (Kind::Present | Kind::Updated | Kind::Synced, Some(item)) => drop(self.items.insert(item.key(), item)),
+            (Kind::Present | Kind::Updated | Kind::Synced | Kind::Bookmark, Some(item)) => {
+                drop(self.items.insert(item.key(), item))
+            }
             (_, None) => {}
         }
         self.synced |= kind == Kind::Synced;

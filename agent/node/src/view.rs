@@ -31,7 +31,7 @@ pub struct View {
     pub links: Arc<Links>,
     /// This host's containers, by name.
     pub containers: Arc<Vec<Arc<v1::Container>>>,
-    /// This host's services, in the order of its configuration.
+    /// This host's services, by container and name.
     pub services: Arc<Vec<Arc<v1::Service>>>,
     /// The newest events, oldest first.
     pub events: Arc<Vec<Arc<v1::Event>>>,

@@ -54,7 +54,11 @@ impl Events for Api {
         let (sender, receiver) = mpsc::channel(BOUND);
         // The log is short enough that what was there is known by its ids.
         let first = Arc::clone(&view.borrow_and_update());
-        let backlog = newest(&first, request.backlog as usize, &request.host, &request.kind);
+        let backlog = if request.after.is_empty() {
+            newest(&first, request.backlog as usize, &request.host, &request.kind)
+        } else {
+            since(&first, &request.after, &request.host, &request.kind)?
+        };
         tokio::spawn(async move {
             let mut seen = Arc::clone(&first.events);
             drop(first);
@@ -118,6 +122,14 @@ fn newest(view: &View, limit: usize, host: &str, kind: &str) -> Vec<Arc<Event>> 
         view.events.iter().rev().filter(|event| matches(event, host, kind)).take(limit).cloned().collect();
     events.reverse();
     events
+}
+
+/// Those that match after the one of this id, oldest first.
+fn since(view: &View, id: &str, host: &str, kind: &str) -> Result<Vec<Arc<Event>>, Status> {
+    let Some(at) = view.events.iter().rposition(|event| event.id == id) else {
+        return Err(Status::out_of_range("after: this host has no such event, or keeps it no more; watch without it"));
+    };
+    Ok(view.events[at + 1..].iter().filter(|event| matches(event, host, kind)).cloned().collect())
 }
 
 fn matches(event: &Event, host: &str, kind: &str) -> bool {

@@ -75,7 +75,7 @@ impl Hosts for Api {
     async fn watch_hosts(&self, _: Request<WatchHostsRequest>) -> Result<Response<Self::WatchHostsStream>, Status> {
         let message = |step| match step {
             Step::Object(kind, host) => WatchHostsResponse { change: kind as i32, host: Some(host) },
-            Step::Synced | Step::Source(_) => WatchHostsResponse { change: Kind::Synced as i32, host: None },
+            Step::Synced => WatchHostsResponse { change: Kind::Synced as i32, host: None },
         };
         Ok(Response::new(self.watch_view(|view| view.hosts.to_vec(), message)))
     }

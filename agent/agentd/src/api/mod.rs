@@ -9,6 +9,7 @@ mod cluster;
 mod containers;
 mod events;
 mod hosts;
+mod hub;
 mod rings;
 mod server;
 mod services;
@@ -22,6 +23,7 @@ use ringmesh_proto::UnixMillis;
 use tokio::sync::mpsc;
 use tonic::Status;
 
+pub use hub::Watches;
 pub use server::{ApiError, start};
 
 use crate::{
@@ -54,6 +56,8 @@ pub struct Api {
     pub counters: Arc<Counters>,
     /// When the agent started.
     pub started_at: UnixMillis,
+    /// What is watched.
+    pub watches: Arc<Watches>,
 }
 
 /// A stream of answers.

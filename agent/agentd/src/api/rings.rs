@@ -67,7 +67,7 @@ impl Rings for Api {
     async fn watch_rings(&self, _: Request<WatchRingsRequest>) -> Result<Response<Self::WatchRingsStream>, Status> {
         let message = |step| match step {
             Step::Object(kind, ring) => WatchRingsResponse { change: kind as i32, ring: Some(ring) },
-            Step::Synced | Step::Source(_) => WatchRingsResponse { change: Kind::Synced as i32, ring: None },
+            Step::Synced => WatchRingsResponse { change: Kind::Synced as i32, ring: None },
         };
         Ok(Response::new(self.watch_view(|view| view.rings.to_vec(), message)))
     }
@@ -94,7 +94,7 @@ impl Links for Api {
     async fn watch_links(&self, _: Request<WatchLinksRequest>) -> Result<Response<Self::WatchLinksStream>, Status> {
         let message = |step| match step {
             Step::Object(kind, link) => WatchLinksResponse { change: kind as i32, link: Some(link) },
-            Step::Synced | Step::Source(_) => WatchLinksResponse { change: Kind::Synced as i32, link: None },
+            Step::Synced => WatchLinksResponse { change: Kind::Synced as i32, link: None },
         };
         Ok(Response::new(self.watch_view(|view| view.links.list(), message)))
     }

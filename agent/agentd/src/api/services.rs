@@ -1,9 +1,9 @@
 //! `ringmesh.v1.Services`.
 
 use ringmesh_proto::{
-    peer::{QueryRequest, QueryResponse},
+    peer::Selection,
     v1::{
-        GetServiceRequest, GetServiceResponse, ListServicesRequest, ListServicesResponse, Service,
+        GetServiceRequest, GetServiceResponse, ListServicesRequest, ListServicesResponse, Service, Source,
         WatchServicesRequest, WatchServicesResponse, change::Kind, services_server::Services,
     },
 };
@@ -11,23 +11,10 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Answers, Api,
-    containers::{none_found, selects},
-    watch::{Step, Watched},
+    cluster::{checked_fields, next_page, page_after, question},
+    containers::none_found,
+    hub::{Message, Question},
 };
-
-fn query() -> QueryRequest {
-    QueryRequest { services: true, ..QueryRequest::default() }
-}
-
-impl Watched for Service {
-    fn key(&self) -> String {
-        format!("{}/{}/{}", self.host, self.container, self.name)
-    }
-
-    fn essence(&self) -> Self {
-        Self { last_probe: None, last_latency: None, last_answer: String::new(), ..self.clone() }
-    }
-}
 
 #[tonic::async_trait]
 impl Services for Api {
@@ -37,37 +24,31 @@ impl Services for Api {
         &self,
         request: Request<ListServicesRequest>,
     ) -> Result<Response<ListServicesResponse>, Status> {
-        let request = request.into_inner();
-        let wanted = |service: &Service| {
-            (request.container.is_empty() || service.container == request.container)
-                && selects(&request.labels, &service.labels)
-        };
-        let mut response = ListServicesResponse::default();
-        let gathered = self.ask_all(query(), &request.host, &request.zone).await?;
-        response.sources = gathered.sources;
-        for details in gathered.details {
-            response.services.extend(details.services.into_iter().filter(wanted));
-        }
-        Ok(Response::new(response))
+        let mut request = request.into_inner();
+        let (limit, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
+        let question = question(&request);
+        let after = page_after(&token, question)?;
+        let (fields, _) = checked_fields::<Service>(request.fields)?;
+        let ListServicesRequest { host, container, labels, zone, verdicts, .. } = request;
+        let selection = Selection { labels, verdicts, container, fields, after, limit, ..Selection::default() };
+        let gathered = self.page::<Service>(selection, &host, &zone).await?;
+        let next_page_token = next_page(&gathered, question);
+        let (services, sources) = (gathered.page.items, gathered.sources);
+        Ok(Response::new(ListServicesResponse { services, sources, next_page_token }))
     }
 
     async fn get_service(&self, request: Request<GetServiceRequest>) -> Result<Response<GetServiceResponse>, Status> {
-        let request = request.into_inner();
-        let wanted = |service: &Service| {
-            service.name == request.name && (request.container.is_empty() || service.container == request.container)
-        };
-        let gathered = self.ask_all(query(), &request.host, "").await?;
-        let (mut found, sources) = (Vec::new(), gathered.sources);
-        for details in gathered.details {
-            found.extend(details.services.into_iter().filter(wanted));
-        }
+        let GetServiceRequest { name, container, host } = request.into_inner();
+        let selection = Selection { service: name.clone(), container, ..Selection::default() };
+        let gathered = if name.is_empty() { None } else { Some(self.page::<Service>(selection, &host, "").await?) };
+        let (mut found, sources) = gathered.map(|gathered| (gathered.page.items, gathered.sources)).unwrap_or_default();
         if found.len() > 1 {
             let text = format!("{} services have this name; name the container and the host too", found.len());
             return Err(Status::failed_precondition(text));
         }
         match found.pop() {
             Some(service) => Ok(Response::new(GetServiceResponse { service: Some(service), sources })),
-            None => Err(none_found("service", &request.name, &sources)),
+            None => Err(none_found("service", &name, &sources)),
         }
     }
 
@@ -75,23 +56,18 @@ impl Services for Api {
         &self,
         request: Request<WatchServicesRequest>,
     ) -> Result<Response<Self::WatchServicesStream>, Status> {
-        let request = request.into_inner();
-        let (container, labels) = (request.container, request.labels);
-        let pick = move |details: QueryResponse| -> Vec<Service> {
-            let wanted = |service: &Service| {
-                (container.is_empty() || service.container == container) && selects(&labels, &service.labels)
-            };
-            details.services.into_iter().filter(wanted).collect()
-        };
-        let message = |step| match step {
-            Step::Object(kind, service) => {
-                WatchServicesResponse { change: kind as i32, service: Some(service), source: None }
-            }
-            Step::Source(source) => {
-                WatchServicesResponse { change: Kind::Updated as i32, service: None, source: Some(source) }
-            }
-            Step::Synced => WatchServicesResponse { change: Kind::Synced as i32, service: None, source: None },
-        };
-        Ok(Response::new(self.watch_details(query(), request.host, pick, message)))
+        let mut request = request.into_inner();
+        let position = std::mem::take(&mut request.position);
+        let id = question(&request);
+        let (_, fields) = checked_fields::<Service>(request.fields)?;
+        let WatchServicesRequest { host, container, labels, verdicts, .. } = request;
+        let selection = Selection { labels, verdicts, container, ..Selection::default() };
+        self.watch_details(Question { id, host, selection, fields, position })
+    }
+}
+
+impl Message<Service> for WatchServicesResponse {
+    fn new(change: Kind, service: Option<Service>, source: Option<Source>, position: String) -> Self {
+        Self { change: change as i32, service, source, position }
     }
 }

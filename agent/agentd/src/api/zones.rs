@@ -53,7 +53,7 @@ impl Zones for Api {
     async fn watch_zones(&self, _: Request<WatchZonesRequest>) -> Result<Response<Self::WatchZonesStream>, Status> {
         let message = |step| match step {
             Step::Object(kind, zone) => WatchZonesResponse { change: kind as i32, zone: Some(zone) },
-            Step::Synced | Step::Source(_) => WatchZonesResponse { change: Kind::Synced as i32, zone: None },
+            Step::Synced => WatchZonesResponse { change: Kind::Synced as i32, zone: None },
         };
         Ok(Response::new(self.watch_view(|view| view.zones.to_vec(), message)))
     }

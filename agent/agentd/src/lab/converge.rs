@@ -133,33 +133,44 @@ async fn ask(channel: Channel, expected: Expected) -> Option<String> {
 }
 
 async fn ask_for_all(channel: Channel, expected: Expected) -> Option<String> {
-    let request = client::bounded(v1::ListContainersRequest::default());
-    let containers = match ContainersClient::new(channel.clone()).list_containers(request).await {
-        Ok(response) => response.into_inner().containers,
-        Err(status) => return Some(no_answer(&status)),
-    };
     let wanted = expected.hosts * usize::from(expected.containers);
-    if let Some(container) = containers.iter().find(|container| container.state() != v1::container::State::Running) {
-        return Some(format!(
-            "container {} {}: {}",
-            container.name,
-            container.state().as_str_name(),
-            container.problem
-        ));
+    let mut client = ContainersClient::new(channel.clone());
+    let (mut request, mut count) = (v1::ListContainersRequest::default(), 0);
+    loop {
+        let page = match client.list_containers(client::bounded(request.clone())).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return Some(no_answer(&status)),
+        };
+        if let Some(bad) = page.containers.iter().find(|container| container.state() != v1::container::State::Running) {
+            return Some(format!("container {} {}: {}", bad.name, bad.state().as_str_name(), bad.problem));
+        }
+        count += page.containers.len();
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
     }
-    if containers.len() != wanted {
-        return Some(format!("{} containers of {wanted}", containers.len()));
+    if count != wanted {
+        return Some(format!("{count} containers of {wanted}"));
     }
-    let request = client::bounded(v1::ListServicesRequest::default());
-    let services = match ServicesClient::new(channel).list_services(request).await {
-        Ok(response) => response.into_inner().services,
-        Err(status) => return Some(no_answer(&status)),
-    };
-    if let Some(service) = services.iter().find(|service| service.verdict() != v1::verdict::Value::Passing) {
-        let verdict = service.verdict().as_str_name();
-        return Some(format!("service {} of {} {verdict}: {}", service.name, service.container, service.last_answer));
+    let mut client = ServicesClient::new(channel);
+    let (mut request, mut count) = (v1::ListServicesRequest::default(), 0);
+    loop {
+        let page = match client.list_services(client::bounded(request.clone())).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return Some(no_answer(&status)),
+        };
+        if let Some(bad) = page.services.iter().find(|service| service.verdict() != v1::verdict::Value::Passing) {
+            let verdict = bad.verdict().as_str_name();
+            return Some(format!("service {} of {} {verdict}: {}", bad.name, bad.container, bad.last_answer));
+        }
+        count += page.services.len();
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
     }
-    (services.len() != wanted).then(|| format!("{} services of {wanted}", services.len()))
+    (count != wanted).then(|| format!("{count} services of {wanted}"))
 }
 
 fn hosts_problem(hosts: &[v1::Host], expected: Expected) -> Option<String> {

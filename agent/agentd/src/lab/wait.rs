@@ -149,7 +149,7 @@ async fn watch<T: Watched>(
                 seen.insert(object.key(), object);
             }
             (Kind::Synced, _) => synced = true,
-            (Kind::Present | Kind::Updated | Kind::Removed, None) => {}
+            (Kind::Present | Kind::Updated | Kind::Removed | Kind::Bookmark, _) => {}
         }
         // Before it is synced, it is no whole answer.
         if synced {

@@ -3,6 +3,7 @@
 mod certificates;
 mod connections;
 mod datagrams;
+mod details;
 mod forged;
 mod keeper;
 mod members;

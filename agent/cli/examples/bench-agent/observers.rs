@@ -112,7 +112,7 @@ async fn watch<T: Watched>(api: &str, host: usize, send: &mpsc::SyncSender<(Inst
         let news = match T::split(message) {
             (Kind::Synced, _) => News::Synced,
             (Kind::Present | Kind::Updated, Some(object)) => News::Object(object),
-            (Kind::Present | Kind::Updated | Kind::Removed, _) => continue,
+            (Kind::Present | Kind::Updated | Kind::Removed | Kind::Bookmark, _) => continue,
         };
         if send.try_send((at, host, news)).is_err() {
             return "more messages came than were read".into();

@@ -4,10 +4,10 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use ringmesh_proto::v1::{
     Container, GetContainerRequest, ListContainersRequest, Source, WatchContainersRequest, WatchContainersResponse,
-    change::Kind, containers_client::ContainersClient,
+    change::Kind, container::State, containers_client::ContainersClient,
 };
 
-use super::{empty_answer, labels_text};
+use super::{empty_answer, fields, labels_text};
 use crate::{
     args,
     context::{Context, client},
@@ -17,6 +17,7 @@ use crate::{
         Resource,
         details::Details,
         note_missing,
+        pages::Pages,
         style::Style,
         table::{Cell, Column, column, wide},
         time,
@@ -33,6 +34,7 @@ pub(crate) enum ContainerCommand {
 Examples:
   ringmesh container list --on h3
   ringmesh container list -l tier=web --watch
+  ringmesh container list --verdict critical --state stopped
   ringmesh container list -o json | jq '.[] | select(.verdict == \"critical\")'"
     )]
     List(ListArgs),
@@ -54,8 +56,20 @@ pub(crate) struct ListArgs {
     #[command(flatten)]
     selector: args::Selector,
     #[command(flatten)]
+    verdicts: args::Verdicts,
+    /// Only those in this state: running, paused, stopped, absent, created or unknown; any, if given more than once.
+    #[arg(long = "state", value_name = "STATE", value_parser = state)]
+    states: Vec<i32>,
+    #[command(flatten)]
     watch: args::Watch,
 }
+
+fn state(text: &str) -> Result<i32, &'static str> {
+    State::from_str_name(text).map(i32::from).ok_or("expected running, paused, stopped, absent, created or unknown")
+}
+
+/// What the table shows, but for what names a container.
+const TABLE_FIELDS: &[&str] = &["tenant", "state", "verdict", "score", "services", "started_at"];
 
 #[derive(Args, Debug)]
 pub(crate) struct ShowArgs {
@@ -69,14 +83,27 @@ pub(crate) async fn run(context: &Context, command: ContainerCommand) -> Result<
     match command {
         ContainerCommand::List(args) => {
             let (host, labels, zone) = (args.on.unwrap_or_default(), args.selector.labels(), args.zone.name());
+            let (verdicts, states) = (args.verdicts.numbers(), args.states);
+            let fields = fields(context, TABLE_FIELDS);
             if args.watch.watch {
-                let stream = context.call(client.watch_containers(WatchContainersRequest { host, labels })).await?;
+                let position = String::new();
+                let request = WatchContainersRequest { host, labels, verdicts, states, fields, position };
+                let stream = context.call(client.watch_containers(request)).await?;
                 return watch::list(context, stream).await;
             }
-            let answer = context.call(client.list_containers(ListContainersRequest { host, labels, zone })).await?;
-            context.printer.list(answer.containers)?;
-            note_missing(&answer.sources, Container::PLURAL);
-            Ok(())
+            let (page_size, page_token) = (0, String::new());
+            let mut request =
+                ListContainersRequest { host, labels, zone, verdicts, states, fields, page_size, page_token };
+            let mut pages = Pages::new(&context.printer);
+            loop {
+                let answer = context.call(client.list_containers(request.clone())).await?;
+                let is_last = answer.next_page_token.is_empty();
+                pages.print(answer.containers, answer.sources, is_last)?;
+                if is_last {
+                    return Ok(());
+                }
+                request.page_token = answer.next_page_token;
+            }
         }
         ContainerCommand::Show(ShowArgs { container }) => {
             let (host, name) = container.rsplit_once('/').unwrap_or(("", &container));

@@ -35,7 +35,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   ringmesh event watch
-  ringmesh event watch --backlog 0 -o json | jq --unbuffered .text")]
+  ringmesh event watch --backlog 0 -o json | jq --unbuffered .text
+  ringmesh event watch --after 6e999799-3-17     what came after that one, too")]
     Watch(WatchArgs),
 }
 
@@ -67,6 +68,9 @@ pub(crate) struct WatchArgs {
     /// Print so many of the newest first.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=10_000))]
     backlog: u32,
+    /// Go on after the event of this id, as `event list -o json` shows it.
+    #[arg(long, value_name = "ID", conflicts_with = "backlog")]
+    after: Option<String>,
     #[command(flatten)]
     filter: Filter,
 }
@@ -81,14 +85,17 @@ pub(crate) async fn run(context: &Context, command: EventCommand) -> Result<(), 
             let answer = context.call(client.list_events(request)).await?;
             context.printer.list_in_order(&answer.events)
         }
-        EventCommand::List(ListArgs { limit: backlog, filter, watch: args::Watch { watch: true }, .. })
-        | EventCommand::Watch(WatchArgs { backlog, filter }) => stream(context, backlog, filter).await,
+        EventCommand::List(ListArgs { limit, filter, watch: args::Watch { watch: true }, .. }) => {
+            stream(context, WatchArgs { backlog: limit, after: None, filter }).await
+        }
+        EventCommand::Watch(args) => stream(context, args).await,
     }
 }
 
-async fn stream(context: &Context, backlog: u32, Filter { on, kind }: Filter) -> Result<(), CliError> {
+async fn stream(context: &Context, WatchArgs { backlog, after, filter }: WatchArgs) -> Result<(), CliError> {
     let mut client = client!(context, EventsClient);
-    let request = WatchEventsRequest { backlog, host: on.unwrap_or_default(), kind: kind.unwrap_or_default() };
+    let (host, kind) = (filter.on.unwrap_or_default(), filter.kind.unwrap_or_default());
+    let request = WatchEventsRequest { backlog, host, kind, after: after.unwrap_or_default() };
     let mut stream = context.call(client.watch_events(request)).await?;
     let printer = &context.printer;
     if matches!(printer.format, Format::Json | Format::Yaml) {

@@ -6,6 +6,7 @@ use crate::{
     args::{Cli, Command},
     context::Context,
     error::CliError,
+    output::Format,
 };
 
 pub(crate) mod agent;
@@ -76,6 +77,12 @@ fn ask(question: impl Future<Output = Result<(), CliError>>) -> Result<(), CliEr
 /// An answer that lacks what it is for.
 fn empty_answer() -> CliError {
     CliError::Failed("the agent's answer is empty: is it of another version? Compare with `ringmesh version`".into())
+}
+
+/// The fields that are to be asked for: those of the table when that is printed, else all.
+fn fields(context: &Context, of_table: &[&str]) -> Option<prost_types::FieldMask> {
+    let paths = of_table.iter().map(|field| (*field).to_owned()).collect();
+    (context.printer.format == Format::Table).then_some(prost_types::FieldMask { paths })
 }
 
 /// "tier=web,zone=b"

@@ -205,6 +205,6 @@ impl Picture {
 fn change<T>(all: &mut BTreeMap<String, T>, kind: Kind, name: String, item: T) {
     match kind {
         Kind::Removed => drop(all.remove(&name)),
-        Kind::Present | Kind::Updated | Kind::Synced => drop(all.insert(name, item)),
+        Kind::Present | Kind::Updated | Kind::Synced | Kind::Bookmark => drop(all.insert(name, item)),
     }
 }

@@ -7,7 +7,7 @@ use ringmesh_proto::v1::{
     services_client::ServicesClient,
 };
 
-use super::{empty_answer, labels_text};
+use super::{empty_answer, fields, labels_text};
 use crate::{
     args,
     context::{Context, client},
@@ -17,6 +17,7 @@ use crate::{
         Resource,
         details::Details,
         note_missing,
+        pages::Pages,
         table::{Cell, Column, column, wide},
         time,
     },
@@ -32,6 +33,7 @@ pub(crate) enum ServiceCommand {
 Examples:
   ringmesh service list --on h3 --container web
   ringmesh service list -l tier=web -o wide
+  ringmesh service list --verdict critical --verdict unknown
   ringmesh service list --watch"
     )]
     List(ListArgs),
@@ -57,8 +59,13 @@ pub(crate) struct ListArgs {
     #[command(flatten)]
     selector: args::Selector,
     #[command(flatten)]
+    verdicts: args::Verdicts,
+    #[command(flatten)]
     watch: args::Watch,
 }
+
+/// What the table shows, but for what names a service.
+const TABLE_FIELDS: &[&str] = &["verdict", "probe", "last_latency", "last_change"];
 
 #[derive(Args, Debug)]
 pub(crate) struct ShowArgs {
@@ -72,17 +79,27 @@ pub(crate) async fn run(context: &Context, command: ServiceCommand) -> Result<()
     match command {
         ServiceCommand::List(args) => {
             let (host, container) = (args.on.unwrap_or_default(), args.container.unwrap_or_default());
-            let (labels, zone) = (args.selector.labels(), args.zone.name());
+            let (labels, zone, verdicts) = (args.selector.labels(), args.zone.name(), args.verdicts.numbers());
+            let fields = fields(context, TABLE_FIELDS);
             if args.watch.watch {
-                let request = WatchServicesRequest { host, container, labels };
+                let position = String::new();
+                let request = WatchServicesRequest { host, container, labels, verdicts, fields, position };
                 let stream = context.call(client.watch_services(request)).await?;
                 return watch::list(context, stream).await;
             }
-            let request = ListServicesRequest { host, container, labels, zone };
-            let answer = context.call(client.list_services(request)).await?;
-            context.printer.list(answer.services)?;
-            note_missing(&answer.sources, Service::PLURAL);
-            Ok(())
+            let (page_size, page_token) = (0, String::new());
+            let mut request =
+                ListServicesRequest { host, container, labels, zone, verdicts, fields, page_size, page_token };
+            let mut pages = Pages::new(&context.printer);
+            loop {
+                let answer = context.call(client.list_services(request.clone())).await?;
+                let is_last = answer.next_page_token.is_empty();
+                pages.print(answer.services, answer.sources, is_last)?;
+                if is_last {
+                    return Ok(());
+                }
+                request.page_token = answer.next_page_token;
+            }
         }
         ServiceCommand::Show(ShowArgs { service }) => {
             let (rest, name) = service.rsplit_once('/').unwrap_or(("", &service));

@@ -12,6 +12,7 @@ use serde::Serialize;
 pub(crate) mod details;
 pub(crate) mod document;
 pub(crate) mod drawing;
+pub(crate) mod pages;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod time;

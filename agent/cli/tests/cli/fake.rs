@@ -34,6 +34,8 @@ pub(crate) struct Manner {
     pub(crate) silent: bool,
     /// Events without end.
     pub(crate) endless: bool,
+    /// So many pages of containers, if it is not 0.
+    pub(crate) pages: usize,
 }
 
 /// Served until it is dropped.
@@ -452,8 +454,17 @@ impl containers_server::Containers for Fake {
     type WatchContainersStream = Watch<WatchContainersResponse>;
 
     async fn list_containers(&self, request: Request<ListContainersRequest>) -> Answer<ListContainersResponse> {
-        self.take(request).await?;
-        Ok(Response::new(ListContainersResponse { containers: self.containers(), sources: self.sources() }))
+        let page = self.take(request).await?.page_token;
+        let pages = self.manner.pages;
+        if pages == 0 {
+            let (containers, sources) = (self.containers(), self.sources());
+            return Ok(Response::new(ListContainersResponse { containers, sources, ..Default::default() }));
+        }
+        // One container a page, the token being its number.
+        let number: usize = page.parse().unwrap_or(0);
+        let containers = vec![self.container("h1", &format!("c{number}"))];
+        let next_page_token = if number + 1 < pages { (number + 1).to_string() } else { String::new() };
+        Ok(Response::new(ListContainersResponse { containers, sources: Vec::new(), next_page_token }))
     }
 
     async fn get_container(&self, request: Request<GetContainerRequest>) -> Answer<GetContainerResponse> {
@@ -468,6 +479,7 @@ impl containers_server::Containers for Fake {
             change: change.into(),
             container,
             source,
+            position: String::new(),
         };
         let back = Source { host: "h3".into(), reached: true, ..Default::default() };
         self.watch(vec![
@@ -484,7 +496,11 @@ impl services_server::Services for Fake {
 
     async fn list_services(&self, request: Request<ListServicesRequest>) -> Answer<ListServicesResponse> {
         self.take(request).await?;
-        Ok(Response::new(ListServicesResponse { services: self.some(vec![self.service()]), sources: self.sources() }))
+        Ok(Response::new(ListServicesResponse {
+            services: self.some(vec![self.service()]),
+            sources: self.sources(),
+            ..Default::default()
+        }))
     }
 
     async fn get_service(&self, request: Request<GetServiceRequest>) -> Answer<GetServiceResponse> {
@@ -494,8 +510,11 @@ impl services_server::Services for Fake {
 
     async fn watch_services(&self, request: Request<WatchServicesRequest>) -> Answer<Self::WatchServicesStream> {
         self.take(request).await?;
-        let message =
-            |change: change::Kind, service| WatchServicesResponse { change: change.into(), service, source: None };
+        let message = |change: change::Kind, service| WatchServicesResponse {
+            change: change.into(),
+            service,
+            ..Default::default()
+        };
         self.watch(vec![message(change::Kind::Present, Some(self.service())), message(change::Kind::Synced, None)])
     }
 }

@@ -158,6 +158,23 @@ http  web        h1    critical  http   1.2ms    3m
 }
 
 #[test]
+fn pages_are_one_list() {
+    let agent = Agent::start(Manner { pages: 12, ..Manner::default() });
+    let table = good(&agent, &["container", "list"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[0], "NAME  HOST  TENANT  STATE    VERDICT  SCORE  SERVICES  AGE");
+    assert_eq!(lines[12], "c11   h1    acme    running  passing  100    1         3m");
+    assert_eq!((lines.len(), agent.asked().len()), (13, 12));
+    let json = good(&agent, &["container", "list", "-o", "json"]);
+    let list: Vec<serde_json::Value> = serde_json::from_str(&json).expect("one array");
+    assert_eq!((list.len(), &list[11]["name"]), (12, &serde_json::Value::from("c11")));
+    assert!(json.starts_with("[\n  {\n    \"name\": \"c0\"") && json.ends_with("\n  }\n]\n"), "{json}");
+    assert_eq!(json.matches("\n  },\n  {\n").count(), 11, "as if it had come at once");
+    let yaml = good(&agent, &["container", "list", "-o", "yaml"]);
+    assert_eq!(yaml.lines().filter(|line| line.starts_with("- ")).count(), 12, "{yaml}");
+}
+
+#[test]
 fn containers_by_label() {
     let agent = Agent::start(Manner::default());
     let args = ["container", "list", "-l", "tier=web", "-l", "zone=b=c", "--on", "h1"];
@@ -170,12 +187,15 @@ web   h1    acme    running  passing  100    1         3m
 web   h2    acme    running  passing  100    1         3m
 "
     );
-    assert_eq!(
-        agent.asked(),
-        [r#"ListContainersRequest { host: "h1", labels: {"tier": "web", "zone": "b=c"}, zone: "" }"#]
-    );
-    good(&agent, &["service", "list", "-l", "a=b", "--container", "web"]);
-    assert_eq!(agent.asked()[1], r#"ListServicesRequest { host: "", container: "web", labels: {"a": "b"}, zone: "" }"#);
+    let asked = &agent.asked()[0];
+    let filters =
+        r#"ListContainersRequest { host: "h1", labels: {"tier": "web", "zone": "b=c"}, zone: "", verdicts: []"#;
+    assert!(asked.starts_with(filters), "{asked}");
+    let fields = r#"paths: ["tenant", "state", "verdict", "score", "services", "started_at"]"#;
+    assert!(asked.contains(fields), "a table asks for what it shows: {asked}");
+    good(&agent, &["service", "list", "-l", "a=b", "--container", "web", "--verdict", "critical", "-o", "json"]);
+    let filters = r#"ListServicesRequest { host: "", container: "web", labels: {"a": "b"}, zone: "", verdicts: [Critical], fields: None"#;
+    assert!(agent.asked()[1].starts_with(filters), "{}", agent.asked()[1]);
     let shown = good(&agent, &["container", "show", "h2/web"]);
     assert!(shown.starts_with("Name:       web\nHost:       h2\n"), "{shown}");
 }

@@ -49,7 +49,12 @@ impl Podman {
     /// The daemon begins.
     pub(crate) fn serve(&mut self) {
         let address = format!("unix://{}", self.socket().display());
-        let service = self.command().args(["system", "service", "--time", "0", &address]).spawn().unwrap();
+        // It complains that there is no systemd.
+        let service = self
+            .command()
+            .args(["--log-level", "fatal", "system", "service", "--time", "0", &address])
+            .spawn()
+            .unwrap();
         self.service = Some(service);
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(self.socket()).is_err() {

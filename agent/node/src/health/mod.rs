@@ -142,6 +142,7 @@ impl Health {
             self.checks.insert(id, check);
             checks.push(id);
         }
+        checks.sort_by_key(|id| self.checks.get(id).map(|check| check.spec.name.clone()));
         let status = ContainerStatus { name: spec.name.clone(), ..ContainerStatus::default() };
         self.containers
             .insert(spec.name.clone(), Container { spec, status, checks, ran: false, starting: false, shown: None });
@@ -324,15 +325,18 @@ impl Health {
         self.containers.values().filter_map(|container| container.shown.clone()).collect()
     }
 
-    /// All services as a query shows them.
+    /// All services as a query shows them, by container and name.
     pub fn services(&mut self) -> Vec<Arc<v1::Service>> {
-        let (host, containers) = (&self.host, &self.containers);
-        let shown = self.checks.values_mut().map(|check| {
-            let spec = containers.get(&check.container).map(|container| &container.spec);
-            let make = || Arc::new(check::show(host, &check.container, spec, &check.spec, &check.state));
-            Arc::clone(check.shown.get_or_insert_with(make))
-        });
-        shown.collect()
+        let (host, checks) = (&self.host, &mut self.checks);
+        let mut shown = Vec::with_capacity(checks.len());
+        for (name, container) in &self.containers {
+            for id in &container.checks {
+                let Some(check) = checks.get_mut(id) else { continue };
+                let make = || Arc::new(check::show(host, name, Some(&container.spec), &check.spec, &check.state));
+                shown.push(Arc::clone(check.shown.get_or_insert_with(make)));
+            }
+        }
+        shown
     }
 
     fn request(&mut self, now: Instant, id: CheckId) -> Option<ProbeRequest> {
