@@ -1,4 +1,5 @@
-//! What a probe costs: CPU time of the probing thread (or of runner and children) and latency, in network namespaces.
+//! What a probe costs: CPU time of the probing thread (or of runner and children), what a core of its own could make in a
+//! second by that, and latency, in network namespaces.
 //!
 //! Needs root. `cargo bench --workspace --bench probe`; the server's own work is on another thread and not counted, but the
 //! kernel's work for both ends is, as far as it happens in the prober's system calls.
@@ -6,18 +7,18 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
     process::{Command, ExitCode},
     sync::{Arc, mpsc as std_mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::sched::{CloneFlags, setns};
 use ringmesh_agentd::{
     config,
-    probe::{Check, CheckId, ProbeReply, ProbeRequest, Prober, child, runner},
+    probe::{Check, CheckId, Exchange, HttpCheck, Match, ProbeReply, ProbeRequest, Prober, Step, child, runner},
 };
 use tokio::sync::mpsc;
 
@@ -47,24 +48,28 @@ fn main() -> ExitCode {
     let prober = Prober::spawn(&config::Probe::default(), this, sender).expect("a thread");
     println!(
         "{:22} {:>8} {:>12} {:>12} {:>10} {:>10}",
-        "probe", "probes", "user+sys µs", "per second", "p50 µs", "p99 µs"
+        "probe", "probes", "user+sys µs", "a core's s", "p50 µs", "p99 µs"
     );
     // The first one only warms up: the thread has its name, and the caches are full.
-    for (name, count) in [("tcp", BURST), ("tcp", 20_000), ("http", 20_000), ("grpc", 2_000), ("exec", 200)] {
+    for (name, count) in [
+        ("tcp", BURST),
+        ("tcp", 20_000),
+        ("http", 20_000),
+        ("http-body", 20_000),
+        ("udp", 20_000),
+        ("icmp", 20_000),
+        ("plan", 10_000),
+        ("grpc", 2_000),
+        ("exec", 200),
+    ] {
         let exec = name == "exec";
         let before = if exec { children() } else { thread_cpu() };
         let mut latencies = Vec::new();
-        let start = Instant::now();
         for first in (0..count).step_by(BURST) {
             let burst = first..(first + BURST).min(count);
             for number in burst.clone() {
-                let (netns, address, grpc) = &containers[number % CONTAINERS];
-                let check = match name {
-                    "tcp" => Check::Tcp { address: *address },
-                    "http" => Check::Http { address: *address, path: "/healthz".into(), status: (200, 299) },
-                    "grpc" => Check::Grpc { address: *grpc, service: String::new() },
-                    _ => Check::Exec { argv: vec!["/bin/true".into()] },
-                };
+                let Container { netns, web, udp, grpc } = &containers[number % CONTAINERS];
+                let check = check(name, *web, *udp, *grpc);
                 let netns = Some(PathBuf::from("/run/netns").join(&netns.0));
                 let request = ProbeRequest {
                     id: CheckId(0),
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
                     pid: None,
                     netns,
                     timeout: Duration::from_secs(5),
+                    max_latency: None,
                 };
                 prober.start(request).expect("there is room");
             }
@@ -81,19 +87,48 @@ fn main() -> ExitCode {
                 latencies.push(latency);
             }
         }
-        let elapsed = start.elapsed();
         let cpu = if exec { children() } else { thread_cpu() }.saturating_sub(before);
         latencies.sort();
         let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100].as_micros();
         let each = cpu.as_secs_f64() * 1e6 / count as f64;
-        let rate = count as f64 / elapsed.as_secs_f64();
+        let rate = 1e6 / each;
         println!("{name:22} {count:>8} {each:>12.1} {rate:>12.0} {:>10} {:>10}", at(50), at(99));
     }
     ExitCode::SUCCESS
 }
 
-/// A namespace with a server for TCP and HTTP and one for gRPC.
-fn container(number: usize) -> (Netns, SocketAddr, SocketAddr) {
+fn check(name: &str, web: SocketAddr, udp: SocketAddr, grpc: SocketAddr) -> Check {
+    let http = || HttpCheck::get(web, "/healthz");
+    let echo =
+        || Check::Udp(Exchange { address: udp, send: b"ping".to_vec(), expect: Some(Match::Exact(b"ping".to_vec())) });
+    match name {
+        "tcp" => Check::Tcp { address: web },
+        "http" => Check::Http(Box::new(http())),
+        "http-body" => {
+            let expect_body = Some(Match::Regex("^ok$".into()));
+            Check::Http(Box::new(HttpCheck { expect_body, ..http() }))
+        }
+        "udp" => echo(),
+        "icmp" => Check::Icmp { address: [127, 0, 0, 1].into() },
+        "plan" => {
+            let step = |name: &str, check| Step { name: name.into(), check: Arc::new(check), max_latency: None };
+            let steps = vec![step("web", Check::Http(Box::new(http()))), step("echo", echo())];
+            Check::Plan { steps, timeout: Duration::from_secs(5) }
+        }
+        "grpc" => Check::Grpc { address: grpc, service: String::new() },
+        _ => Check::Exec { argv: vec!["/bin/true".into()] },
+    }
+}
+
+struct Container {
+    netns: Netns,
+    web: SocketAddr,
+    udp: SocketAddr,
+    grpc: SocketAddr,
+}
+
+/// A namespace with a server for TCP and HTTP, one for UDP and one for gRPC.
+fn container(number: usize) -> Container {
     let netns = Netns(format!("rm-bench-{}-{number}", std::process::id()));
     for args in [&["netns", "add", &netns.0][..], &["-n", &netns.0, "link", "set", "lo", "up"]] {
         assert!(Command::new("ip").args(args).status().expect("iproute2 is installed").success(), "needs root");
@@ -119,7 +154,24 @@ fn container(number: usize) -> (Netns, SocketAddr, SocketAddr) {
             server.serve_with_incoming(incoming).await.expect("it serves");
         });
     });
-    (netns, http, grpc)
+    let udp = serve_udp(&netns);
+    Container { netns, web: http, udp, grpc }
+}
+
+/// Echoes.
+fn serve_udp(netns: &Netns) -> SocketAddr {
+    let file = File::open(PathBuf::from("/run/netns").join(&netns.0)).expect("it was made");
+    let (sender, receiver) = std_mpsc::channel();
+    thread::spawn(move || {
+        setns(file, CloneFlags::CLONE_NEWNET).expect("this is run by root");
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback is up");
+        sender.send(socket.local_addr().expect("it is bound")).expect("the bench waits");
+        let mut bytes = [0; 64];
+        while let Ok((len, from)) = socket.recv_from(&mut bytes) {
+            let _ = socket.send_to(&bytes[..len], from);
+        }
+    });
+    receiver.recv().expect("the server starts")
 }
 
 fn listen(netns: &Netns, serve: impl FnOnce(TcpListener) + Send + 'static) -> SocketAddr {

@@ -28,7 +28,7 @@ use crate::{
         keyring::HostSeals,
     },
     keeper::Keeper,
-    probe::Prober,
+    probe::{Prober, heartbeat},
     quic::{Requests, Transport, TransportError},
     reach::{self, REACHED_BOUND, Reacher},
     runtime,
@@ -134,6 +134,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let (reply_sender, replies) = mpsc::channel(REPLY_BOUND);
     let (command_sender, commands) = mpsc::channel(COMMAND_BOUND);
     let (reached_sender, reached) = mpsc::channel(REACHED_BOUND);
+    let (heartbeat_sender, heartbeats) = mpsc::channel(heartbeat::HEARTBEAT_BOUND);
     let (carrier_sender, carriers) = mpsc::channel(CARRIER_BOUND);
     let (view_sender, view) = watch::channel(Arc::new(View::default()));
     let (disk_sender, disk_receiver) = watch::channel(None);
@@ -152,6 +153,8 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     )?;
     let prober = Prober::spawn(&config.probe, program.clone(), reply_sender)
         .map_err(|source| AgentError::Platform { what: "a thread for probes", source })?;
+    heartbeat::listen(&config.host.state_dir, &node_config.containers, heartbeat_sender)
+        .map_err(|source| AgentError::Platform { what: "sockets for heartbeats, in host.state_dir", source })?;
     let keeper = Keeper::new(
         Arc::clone(&keyring),
         transport.clone(),
@@ -194,7 +197,8 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
         view: view_sender,
     };
     let keeper = tokio::spawn(keeper.run());
-    let host_loop = tokio::spawn(host_loop.run(Inputs { inbound, replies, reached, statuses, carriers, commands }));
+    let host_loop =
+        tokio::spawn(host_loop.run(Inputs { inbound, replies, heartbeats, reached, statuses, carriers, commands }));
     tracing::info!(host = %identity.host, name = identity.name, cluster = %identity.cluster, "the agent runs");
     if config.uplink.b.is_none() {
         tracing::warn!("there is no uplink b: the loss of one cable cuts this host off");

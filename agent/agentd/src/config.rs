@@ -2,6 +2,7 @@
 //!
 //! Text becomes these structs in [`Config::load`], which also checks ranges across keys; nothing is checked again inside.
 
+mod check;
 mod chords;
 mod docker;
 mod service;
@@ -17,9 +18,12 @@ use ringmesh_node::{health::spec::ContainerSpec, overlay::Timers, zones::Budgets
 use ringmesh_proto::Uplink;
 use serde::{Deserialize, Serialize};
 
+pub use check::{Expect, Grpc, Http, Json, Plan, Step, Tcp, Tls, Udp};
 pub use chords::ChordRule;
 pub use docker::{DEFAULT_DOCKER_SOCKET, Docker};
-pub use service::{Grpc, Http, Kind, Service};
+pub use service::{Heartbeat, Kind, Service};
+
+use crate::probe::heartbeat;
 
 /// The file that is read when none is named.
 pub const DEFAULT_PATH: &str = "/etc/ringmesh/agent.toml";
@@ -431,9 +435,11 @@ impl Config {
         toml::to_string(self).expect("every field is a TOML value")
     }
 
-    /// The same without the values of containers' environment variables, which often are passwords.
+    /// The same without the values of containers' environment variables and of what probes send by HTTP, which often are
+    /// passwords.
     pub fn without_secrets(&self) -> Self {
         let mut config = self.clone();
+        config.containers.iter_mut().flat_map(|container| &mut container.services).for_each(Service::hide_secrets);
         for variable in config.containers.iter_mut().flat_map(Container::env) {
             if let Some((name, _)) = variable.split_once('=') {
                 *variable = format!("{name}=(hidden)");
@@ -449,7 +455,7 @@ impl Config {
 
     /// What `health` needs to know of the containers.
     pub fn container_specs(&self) -> Vec<ContainerSpec> {
-        self.containers.iter().map(Container::spec).collect()
+        self.containers.iter().map(|container| container.spec(&self.host.state_dir)).collect()
     }
 
     fn check(&self) -> Result<(), (String, String)> {
@@ -522,13 +528,16 @@ impl Config {
 }
 
 impl Container {
-    fn spec(&self) -> ContainerSpec {
+    fn spec(&self, state_dir: &Path) -> ContainerSpec {
+        let sockets =
+            if self.oci.is_some() { heartbeat::INSIDE.into() } else { heartbeat::root(state_dir).join(&self.name) };
+        let socket = sockets.join(heartbeat::SOCKET);
         ContainerSpec {
             name: self.name.clone(),
             driver: self.driver().into(),
             tenant: self.tenant.clone(),
             labels: self.labels.clone(),
-            services: self.services.iter().map(Service::spec).collect(),
+            services: self.services.iter().map(|service| service.spec(&socket)).collect(),
         }
     }
 
@@ -709,7 +718,7 @@ http = { address = "127.0.0.1:8080" }
             ("interval = \"2s\"", "interval = \"1ms\"", "container.web.service.http.interval: 1ms is not within"),
             ("interval = \"2s\"", "timeout = \"11s\"", "container.web.service.http.timeout: 11s is not within"),
             ("interval = \"2s\"", "weight = 0", "container.web.service.http.weight: 0 is not within 1 to 1000"),
-            ("http = {", "tcp = \"127.0.0.1:1\"\nhttp = {", "needs exactly one of exec, tcp, http and grpc"),
+            ("http = {", "tcp = \"127.0.0.1:1\"\nhttp = {", "needs exactly one of exec, tcp, udp, icmp, http and grpc"),
             ("10.1.0.2/24", "10.1.0.2", "container.web.network.address: \"10.1.0.2\" is not ADDRESS/LENGTH"),
             ("args = [\"/bin/httpd\"]", "args = []", "container.web.oci.args: is empty"),
             ("name = \"h1\"", "name = \"h1\"\nrack = \"R 1\"", "agent.toml: host.rack: \"R 1\" is no name"),

@@ -3,6 +3,7 @@
 //! ```text
 //!  quic ── Inbound (4096; datagrams beyond it are dropped and counted, streams wait) ──▶ ┐
 //!  probe ─ ProbeReply (4096; the prober waits) ────────────────────────────────────────▶ │ Node ─▶ quic, prober, disk
+//!  heartbeat Heartbeat (256; its thread waits) ─────────────────────────────────────────▶ │
 //!  carrier Carrier (16; its thread waits) ──────────────────────────────────────────────▶ │
 //!  reach ─ Reached (256; the asker waits) ─────────────────────────────────────────────▶ │      ─▶ reach
 //!  runtime Vec<ContainerStatus> (the supervisor waits) ────────────────────────────────▶ │      ─▶ View (watch)
@@ -13,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 use ringmesh_node::{
     Certificate, Node, Output, Persistent, TimerKind, View,
-    health::spec::{ContainerStatus, ProbeReply},
+    health::spec::{ContainerStatus, Heartbeat, ProbeReply},
     overlay::Order,
 };
 use ringmesh_proto::Instant;
@@ -23,7 +24,7 @@ use crate::{
     alarm::AlarmClock,
     carrier::Carrier,
     clock::Clock,
-    probe::Prober,
+    probe::{Prober, Refused},
     quic::{Inbound, Transport},
     reach::{Reached, Reacher},
 };
@@ -80,6 +81,8 @@ pub struct Inputs {
     pub inbound: mpsc::Receiver<Inbound>,
     /// Of the prober.
     pub replies: mpsc::Receiver<ProbeReply>,
+    /// What services say of themselves.
+    pub heartbeats: mpsc::Receiver<Heartbeat>,
     /// What silent hosts' kernels answered.
     pub reached: mpsc::Receiver<Reached>,
     /// Of the runtimes.
@@ -107,6 +110,7 @@ impl HostLoop {
                 Some(inbound) = inputs.inbound.recv() => self.take(inbound),
                 Some(command) = inputs.commands.recv() => self.obey(&command),
                 Some(reply) = inputs.replies.recv() => self.node.handle_probe_reply(self.clock.now(), reply),
+                Some(heartbeat) = inputs.heartbeats.recv() => self.node.handle_heartbeat(self.clock.now(), heartbeat),
                 Some(reached) = inputs.reached.recv() => self.note_reach(reached),
                 Some(statuses) = inputs.statuses.recv() => self.note(statuses),
                 () = alarm.rings() => {}
@@ -119,6 +123,10 @@ impl HostLoop {
             for _ in 0..TURN {
                 let Ok(reply) = inputs.replies.try_recv() else { break };
                 self.node.handle_probe_reply(self.clock.now(), reply);
+            }
+            for _ in 0..TURN {
+                let Ok(heartbeat) = inputs.heartbeats.try_recv() else { break };
+                self.node.handle_heartbeat(self.clock.now(), heartbeat);
             }
             if let Ok(statuses) = inputs.statuses.try_recv() {
                 self.note(statuses);
@@ -187,8 +195,8 @@ impl HostLoop {
                 Output::Pin(pins) => self.transport.pin(&pins),
                 Output::Probe(request) => {
                     let id = request.id;
-                    if self.prober.start(request).is_err() {
-                        self.node.handle_probe_busy(id);
+                    if let Err(refused) = self.prober.start(request) {
+                        self.node.handle_probe_busy(id, refused == Refused::Busy);
                     }
                 }
                 Output::Persist(state) => {

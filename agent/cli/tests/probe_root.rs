@@ -11,7 +11,7 @@ use std::{
 
 use ringmesh_agentd::{
     config,
-    probe::{Check, CheckId, ProbeReply, ProbeRequest, Prober},
+    probe::{Check, CheckId, ProbeReply, ProbeRequest, Prober, Step},
 };
 use tokio::sync::mpsc;
 
@@ -71,8 +71,12 @@ impl Hands {
     }
 
     fn start(&self, pid: Option<u32>, netns: Option<PathBuf>, argv: &[&str], timeout: Duration) -> bool {
-        let check = Arc::new(Check::Exec { argv: argv.iter().map(|&word| word.into()).collect() });
-        self.prober.start(ProbeRequest { id: CheckId(7), check, pid, netns, timeout }).is_ok()
+        self.start_check(pid, netns, exec(argv), timeout)
+    }
+
+    fn start_check(&self, pid: Option<u32>, netns: Option<PathBuf>, check: Check, timeout: Duration) -> bool {
+        let check = Arc::new(check);
+        self.prober.start(ProbeRequest { id: CheckId(7), check, pid, netns, timeout, max_latency: None }).is_ok()
     }
 
     fn run(&mut self, pid: Option<u32>, netns: Option<PathBuf>, argv: &[&str], timeout: Duration) -> ProbeReply {
@@ -84,6 +88,10 @@ impl Hands {
         let reply = self.run(Some(container.pid), container.netns(), argv, PATIENCE);
         (reply.success, reply.answer)
     }
+}
+
+fn exec(argv: &[&str]) -> Check {
+    Check::Exec { argv: argv.iter().map(|&word| word.into()).collect() }
 }
 
 /// The processes whose command line holds `words`.
@@ -122,6 +130,8 @@ fn root_exec_probes() {
     answers(&mut hands, &container);
     namespaces_and_environment(&mut hands, &container);
     a_late_program_is_killed_with_its_children(&mut hands, &container);
+    what_a_program_writes_and_how_long_it_runs_is_bounded(&mut hands, &container);
+    steps_of_a_plan_are_programs_too(&mut hands, &container);
     only_the_named_process_is_joined(&mut hands, &container);
     no_more_capabilities_than_the_container(&mut hands);
     a_container_in_a_user_namespace(&mut hands);
@@ -170,6 +180,42 @@ fn a_late_program_is_killed_with_its_children(hands: &mut Hands, container: &Con
     assert_eq!((reply.success, reply.answer.as_str()), (false, "no answer within 400 ms: begun"));
     assert!((SHORT..SHORT * 5).contains(&reply.latency), "{reply:?}");
     assert!(processes(&format!("sleep {mark}")).is_empty(), "the kill came before the reply");
+}
+
+fn what_a_program_writes_and_how_long_it_runs_is_bounded(hands: &mut Hands, container: &Container) {
+    // Two gigabytes, and no end of it.
+    let reply = hands.within(container, &["head", "-c", "2G", "/dev/zero"]);
+    assert_eq!(reply, (true, "exit status 0".into()), "zeros are no text");
+    let reply = hands.run(Some(container.pid), container.netns(), &["yes", "well"], SHORT);
+    assert!(!reply.success && reply.answer.starts_with("no answer within 400 ms: well well"), "{reply:?}");
+    // It does not want to end, closes its output, or waits for input.
+    for script in ["trap '' TERM INT HUP; while :; do :; done", "exec >&- 2>&-; sleep 100", "cat; sleep 100"] {
+        let reply = hands.run(Some(container.pid), container.netns(), &["sh", "-c", script], SHORT);
+        assert_eq!((reply.success, reply.answer.as_str()), (false, "no answer within 400 ms"), "{script}");
+        assert!(reply.latency < SHORT * 5, "{reply:?}");
+    }
+    let invalid = hands.within(container, &["printf", r"\377\376 well \033[2J\000"]);
+    assert_eq!(invalid, (true, "\u{fffd}\u{fffd} well  [2J".into()));
+}
+
+fn steps_of_a_plan_are_programs_too(hands: &mut Hands, container: &Container) {
+    let mut plan = |steps: &[(&str, &[&str])], timeout| {
+        let step = |(name, argv): &(&str, &[&str])| Step {
+            name: (*name).into(),
+            check: Arc::new(exec(argv)),
+            max_latency: None,
+        };
+        let check = Check::Plan { steps: steps.iter().map(step).collect(), timeout };
+        assert!(hands.start_check(Some(container.pid), container.netns(), check, SHORT), "there is room");
+        let reply = hands.replies.blocking_recv().expect("the prober lives");
+        (reply.success, reply.answer)
+    };
+    let steps: [(&str, &[&str]); 2] = [("one", &["true"]), ("two", &["echo", "well"])];
+    assert_eq!(plan(&steps, PATIENCE), (true, "2 steps, the last: well".into()));
+    let steps: [(&str, &[&str]); 2] = [("one", &["sh", "-c", "echo bad; exit 2"]), ("two", &["true"])];
+    assert_eq!(plan(&steps, PATIENCE), (false, "step one: exit status 2: bad".into()));
+    let steps: [(&str, &[&str]); 2] = [("one", &["true"]), ("two", &["sleep", "100"])];
+    assert_eq!(plan(&steps, SHORT), (false, "step two: no answer within 400 ms".into()));
 }
 
 fn only_the_named_process_is_joined(hands: &mut Hands, container: &Container) {

@@ -48,7 +48,7 @@ use crate::{
     gossip::{Store, life},
     health::{
         self, Health,
-        spec::{CheckId, ContainerSpec, ContainerStatus, ProbeReply, ProbeRequest},
+        spec::{CheckId, ContainerSpec, ContainerStatus, Heartbeat, ProbeReply, ProbeRequest},
     },
     membership::{self, Membership, Refused, SeenWindow, SwimState},
     overlay::{Overlay, Timers, Wiring},
@@ -423,9 +423,19 @@ impl Node {
         self.settle(now);
     }
 
-    /// An [`Output::Probe`] could not be made: too many are under way.
-    pub fn handle_probe_busy(&mut self, id: CheckId) {
-        self.health.handle_busy(id);
+    /// What a service says of itself.
+    pub fn handle_heartbeat(&mut self, now: Now, heartbeat: Heartbeat) {
+        self.begin_turn(now);
+        if !self.health.handle_heartbeat(now, heartbeat) {
+            self.count("heartbeats_unknown");
+        }
+        self.shown.details_stale();
+        self.settle(now);
+    }
+
+    /// An [`Output::Probe`] could not be made: too many are under way (`overloaded`), or who would make it is not there.
+    pub fn handle_probe_busy(&mut self, id: CheckId, overloaded: bool) {
+        self.health.handle_busy(id, overloaded);
     }
 
     /// Leaves the cluster on purpose. [`Output::Left`] follows when the others were told.
@@ -470,6 +480,7 @@ impl Node {
         if self.next_watch().is_some_and(|due| due <= now.instant) {
             self.tend_watches(now);
         }
+        self.health.handle_missed(now);
         for request in self.health.handle_timeout(now.instant, MAX_PROBES) {
             self.outputs.push_back(Output::Probe(request));
         }
@@ -735,6 +746,18 @@ impl Node {
                 container,
                 ..EventRecord::default()
             },
+            health::Change::Stretched { old, new, why } => {
+                self.shown.hosts_stale();
+                match stretched_text(old, new, &why) {
+                    Some((severity, text)) => EventRecord {
+                        kind: "probes-stretched".into(),
+                        severity: severity as u32,
+                        text,
+                        ..EventRecord::default()
+                    },
+                    None => return,
+                }
+            }
         };
         event.host = self.me().id.raw();
         self.tell(now, event, false);
@@ -836,6 +859,17 @@ impl Node {
         }
         self.store.host(host).map_or_else(|| host.to_string(), |heard| heard.record.name.clone())
     }
+}
+
+/// What is told of a change of the intervals: that it begins, that they have doubled again, and that it is over.
+fn stretched_text(old: u32, new: u32, why: &str) -> Option<(v1::event::Severity, String)> {
+    let doublings = |stretch: u32| (stretch / 1000).max(1).ilog2();
+    let factor = f64::from(new) / 1000.0;
+    if old == 1000 || doublings(new) > doublings(old) {
+        let text = format!("{why}: the intervals of all probes are stretched by {factor:.2} while that lasts");
+        return Some((v1::event::Severity::Warning, text));
+    }
+    (new == 1000).then(|| (v1::event::Severity::Info, "probes keep up with their intervals again".to_owned()))
 }
 
 fn fork(rng: &mut StdRng) -> StdRng {

@@ -1,13 +1,17 @@
 //! `[[container.service]]`: what is probed in a container, how, and which answer is right.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use ringmesh_node::health::spec::{Check, ServiceKind, ServiceSpec};
 use serde::{Deserialize, Serialize};
 
-use super::{name, range};
+use super::{
+    check::{Asked, Grpc, Http, ONE_CHECK, Plan, Tcp, Udp, max_latency},
+    name, range,
+};
 
-/// `[[container.service]]`: exactly one of `exec`, `tcp`, `http` and `grpc` is there.
+/// `[[container.service]]`: exactly one of `exec`, `tcp`, `udp`, `icmp`, `http`, `grpc` and
+/// `heartbeat` is there, or `plan` alone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
@@ -25,6 +29,13 @@ pub struct Service {
     /// Without an answer for so long a probe has failed. 10 ms to `interval`, default 1 s.
     #[serde(default = "default_timeout", with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub timeout: Duration,
+    /// An answer that took longer is wrong. Up to `timeout`; default none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional"
+    )]
+    pub max_latency: Option<Duration>,
     /// Successes in a row that make it passing. 1 to 100, default 1.
     #[serde(default = "one")]
     pub threshold_up: u32,
@@ -34,15 +45,36 @@ pub struct Service {
     /// Program and arguments, run in the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<Vec<String>>,
-    /// "ADDRESS:PORT" as the container sees it.
+    /// "ADDRESS:PORT" as the container sees it, or a table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tcp: Option<SocketAddr>,
-    /// A GET request.
+    pub tcp: Option<Tcp>,
+    /// A datagram and its answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udp: Option<Udp>,
+    /// An address that answers to an echo request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp: Option<IpAddr>,
+    /// A request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<Http>,
     /// grpc.health.v1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc: Option<Grpc>,
+    /// Nothing is asked: the service is to speak up by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Heartbeat>,
+    /// Several steps: what is asked when the service deviates, or always if nothing else is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
+}
+
+/// `heartbeat = { ttl = "30s" }`: the service sends "NAME [ok|warn|fail] [text]" to its container's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// Without a word for so long the service has failed. 1 s to 24 h.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub ttl: Duration,
 }
 
 /// What a service's verdict is for.
@@ -68,31 +100,6 @@ impl From<Kind> for ServiceKind {
     }
 }
 
-/// `http = { address = "127.0.0.1:8080", path = "/", status = [200, 399] }`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Http {
-    /// As the container sees it.
-    pub address: SocketAddr,
-    /// Default "/".
-    #[serde(default = "root_path")]
-    pub path: String,
-    /// First and last status that passes. Default 200 to 399.
-    #[serde(default = "default_status")]
-    pub status: (u16, u16),
-}
-
-/// `grpc = { address = "127.0.0.1:9000", service = "" }`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Grpc {
-    /// As the container sees it.
-    pub address: SocketAddr,
-    /// Default empty: the server as a whole.
-    #[serde(default)]
-    pub service: String,
-}
-
 impl Service {
     /// One that is not probed yet, with all defaults.
     pub fn new(name: &str) -> Self {
@@ -102,43 +109,63 @@ impl Service {
             weight: one(),
             interval: default_interval(),
             timeout: default_timeout(),
+            max_latency: None,
             threshold_up: one(),
             threshold_down: three(),
             exec: None,
             tcp: None,
+            udp: None,
+            icmp: None,
             http: None,
             grpc: None,
+            heartbeat: None,
+            plan: None,
         }
     }
 
-    pub(super) fn spec(&self) -> ServiceSpec {
-        let check = match (&self.exec, self.tcp, &self.http, &self.grpc) {
-            (Some(argv), ..) => Check::Exec { argv: argv.clone() },
-            (_, Some(address), ..) => Check::Tcp { address },
-            (_, _, Some(http), _) => {
-                Check::Http { address: http.address, path: http.path.clone(), status: http.status }
-            }
-            (_, _, _, Some(grpc)) => Check::Grpc { address: grpc.address, service: grpc.service.clone() },
-            (None, None, None, None) => unreachable!("check() wants exactly one"),
+    /// `socket` is where its container's services speak up.
+    pub(super) fn spec(&self, socket: &Path) -> ServiceSpec {
+        if let Some(Heartbeat { ttl }) = self.heartbeat {
+            let check = Check::Heartbeat { socket: socket.to_owned() };
+            return ServiceSpec { interval: ttl, timeout: ttl, ..self.spec_with(check) };
+        }
+        let plan = self.plan.as_ref().map(|plan| plan.check().expect("it was checked"));
+        let ordinary = self.ordinary().expect("it was checked");
+        let own = self.plan.as_ref().map_or(self.timeout, |plan| plan.timeout);
+        let (check, plan, timeout) = match (ordinary, plan) {
+            (Some(check), plan) => (check, plan.map(Arc::new), self.timeout),
+            (None, Some(plan)) => (plan, None, own),
+            (None, None) => unreachable!("check() wants one of them"),
         };
+        ServiceSpec { timeout, plan, ..self.spec_with(check) }
+    }
+
+    fn spec_with(&self, check: Check) -> ServiceSpec {
         ServiceSpec {
-            name: self.name.clone(),
             kind: self.kind.into(),
             weight: self.weight,
-            check: Arc::new(check),
             interval: self.interval,
-            timeout: self.timeout,
+            max_latency: self.max_latency,
             threshold_up: self.threshold_up,
             threshold_down: self.threshold_down,
+            ..ServiceSpec::new(&self.name, check)
         }
+    }
+
+    /// Replaces what may be a secret: what is sent with requests.
+    pub(super) fn hide_secrets(&mut self) {
+        let steps = self.plan.iter_mut().flat_map(|plan| &mut plan.steps).filter_map(|step| step.http.as_mut());
+        self.http.iter_mut().chain(steps).for_each(Http::hide_secrets);
+    }
+
+    /// What is asked every `interval`, if it is not the plan.
+    fn ordinary(&self) -> Result<Option<Check>, (String, String)> {
+        let Self { exec, tcp, udp, icmp, http, grpc, .. } = self;
+        Asked { exec, tcp, udp, icmp, http, grpc }.check()
     }
 
     pub(super) fn check(&self, key: &str) -> Result<(), (String, String)> {
         name(&format!("{key}.name"), &self.name)?;
-        let given = [self.exec.is_some(), self.tcp.is_some(), self.http.is_some(), self.grpc.is_some()];
-        if given.into_iter().filter(|given| *given).count() != 1 {
-            return Err((key.into(), "needs exactly one of exec, tcp, http and grpc".into()));
-        }
         range(&format!("{key}.weight"), self.weight, 1, 1000)?;
         range(&format!("{key}.threshold_up"), self.threshold_up, 1, 100)?;
         range(&format!("{key}.threshold_down"), self.threshold_down, 1, 100)?;
@@ -149,18 +176,35 @@ impl Service {
             let message = format!("{:?} is not within 10 ms to the interval, {:?}", self.timeout, self.interval);
             return Err((format!("{key}.timeout"), message));
         }
-        if self.exec.as_ref().is_some_and(Vec::is_empty) {
-            return Err((format!("{key}.exec"), "is empty; name a program".into()));
+        if let Some(Heartbeat { ttl }) = self.heartbeat {
+            return self.check_heartbeat(key, ttl);
         }
-        if let Some(http) = &self.http {
-            if !http.path.starts_with('/') || http.path.contains(|c: char| c.is_whitespace() || c.is_control()) {
-                return Err((format!("{key}.http.path"), "must start with '/' and hold no white space".into()));
+        max_latency(self.max_latency, self.timeout).map_err(|message| (format!("{key}.max_latency"), message))?;
+        let within = |(field, message): (String, String)| {
+            (if field.is_empty() { key.to_owned() } else { format!("{key}.{field}") }, message)
+        };
+        let ordinary = self.ordinary().map_err(within)?;
+        match &self.plan {
+            Some(plan) => {
+                plan.check().map_err(within)?;
+                let own = ordinary.is_none();
+                if own && plan.timeout > self.interval {
+                    let message = format!("{:?} is more than the interval, {:?}", plan.timeout, self.interval);
+                    return Err((format!("{key}.plan.timeout"), message));
+                }
             }
-            let (first, last) = http.status;
-            if first < 100 || last > 599 || first > last {
-                let message = "must be two statuses within 100 to 599, the lower one first";
-                return Err((format!("{key}.http.status"), message.into()));
-            }
+            None if ordinary.is_none() => return Err((key.into(), format!("needs {ONE_CHECK}, heartbeat or a plan"))),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn check_heartbeat(&self, key: &str, ttl: Duration) -> Result<(), (String, String)> {
+        if !matches!(self.ordinary(), Ok(None)) || self.plan.is_some() || self.max_latency.is_some() {
+            return Err((format!("{key}.heartbeat"), "goes with no other check, plan or max_latency".into()));
+        }
+        if !(Duration::from_secs(1)..=Duration::from_secs(24 * 3600)).contains(&ttl) {
+            return Err((format!("{key}.heartbeat.ttl"), format!("{ttl:?} is not within 1 s to 24 h")));
         }
         Ok(())
     }
@@ -172,14 +216,6 @@ fn default_interval() -> Duration {
 
 fn default_timeout() -> Duration {
     Duration::from_secs(1)
-}
-
-fn default_status() -> (u16, u16) {
-    (200, 399)
-}
-
-fn root_path() -> String {
-    "/".into()
 }
 
 fn one() -> u32 {

@@ -66,7 +66,7 @@ fn web() -> Service {
         interval: INTERVAL,
         timeout: TIMEOUT,
         threshold_down: THRESHOLD_DOWN,
-        http: Some(Http { address: ([127, 0, 0, 1], rootfs::PORT).into(), path: "/".into(), status: (200, 399) }),
+        http: Some(Http::new(([127, 0, 0, 1], rootfs::PORT).into())),
         ..Service::new("web")
     }
 }

@@ -8,6 +8,9 @@ use ringmesh_node::health::spec::MAX_ANSWER;
 /// The container has no process and no network namespace.
 pub(super) const NOT_RUNNING: &str = "the container does not run";
 
+/// The most bytes of a longer text that are looked at for [`clean`]: white space at its ends is left out.
+pub(super) const QUOTED: usize = 4 * MAX_ANSWER;
+
 /// At most [`MAX_ANSWER`] bytes of `text`, with spaces for what would disturb a terminal or a table, and no white space
 /// at its ends.
 pub(super) fn clean(text: &str) -> String {

@@ -16,13 +16,13 @@ use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{sleep, sleep_until, timeout},
 };
 
 use super::{
-    Check, CheckId, Outcome, ProbeReply, ProbeRequest, Shared, answer,
-    order::{Frame, GRACE, Order, Report},
+    Check, Outcome, ProbeReply, ProbeRequest, Shared, answer,
+    order::{self, Frame, GRACE, Report},
 };
 
 /// The first and the longest pause before a runner that died is started again.
@@ -34,35 +34,47 @@ const STABLE: Duration = Duration::from_secs(60);
 /// The most bytes of one read from the runner.
 const READ: usize = 16 * 1024;
 
+/// A program to run: a probe by itself, or a step of one.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// Which, where, and for how long at the most.
+    pub(super) request: ProbeRequest,
+    /// Who waits for the outcome, if it is a step's.
+    pub(super) answer: Option<oneshot::Sender<Outcome>>,
+}
+
 /// Exec probes, from the queue to the replies.
 pub(super) struct Exec {
-    pub(super) queue: mpsc::Receiver<ProbeRequest>,
+    pub(super) queue: mpsc::Receiver<Order>,
     pub(super) runner_path: PathBuf,
     pub(super) concurrency: usize,
     pub(super) replies: mpsc::Sender<ProbeReply>,
     pub(super) shared: Arc<Shared>,
     /// Taken from the queue before there was a runner.
-    pub(super) first: Option<ProbeRequest>,
+    pub(super) first: Option<Order>,
 }
 
 /// An order that has no report yet.
 struct Pending {
-    id: CheckId,
+    order: Order,
     started: Instant,
-    timeout: Duration,
 }
 
 impl Pending {
+    fn timeout(&self) -> Duration {
+        self.order.request.timeout
+    }
+
     fn given_up_at(&self) -> Instant {
         // Twice: the runner's own patience ends first.
-        self.started + self.timeout + 2 * GRACE
+        self.started + self.timeout() + 2 * GRACE
     }
 }
 
 /// Never loses a request: it is either ready at once or waits in the queue alone.
-async fn next(first: &mut Option<ProbeRequest>, queue: &mut mpsc::Receiver<ProbeRequest>) -> Option<ProbeRequest> {
+async fn next(first: &mut Option<Order>, queue: &mut mpsc::Receiver<Order>) -> Option<Order> {
     match first.take() {
-        Some(request) => Some(request),
+        Some(order) => Some(order),
         None => queue.recv().await,
     }
 }
@@ -103,7 +115,7 @@ impl Exec {
         let mut pending = BTreeMap::new();
         let result = self.converse(&mut stream, &mut pending).await;
         for order in pending.into_values() {
-            self.reply(&order, Outcome::fail("this agent's exec runner ended during the probe")).await;
+            self.reply(order, Outcome::fail("this agent's exec runner ended during the probe")).await;
         }
         result
     }
@@ -121,22 +133,24 @@ impl Exec {
                     while let Some(report) = Frame::take(&mut bytes).map_err(io::Error::other)? {
                         // One that is not there was given up before.
                         if let Some(order) = pending.remove(&report.number) {
-                            self.reply(&order, read_report(&report, order.timeout)).await;
+                            let outcome = read_report(&report, order.timeout());
+                            self.reply(order, outcome).await;
                         }
                     }
                     bytes.reserve(READ);
                 }
-                request = next(&mut self.first, &mut self.queue), if pending.len() < self.concurrency => {
-                    let Some(request) = request else { return Ok(()) };
+                order = next(&mut self.first, &mut self.queue), if pending.len() < self.concurrency => {
+                    let Some(order) = order else { return Ok(()) };
                     number += 1;
-                    let order = Pending { id: request.id, started: Instant::now(), timeout: request.timeout };
-                    match frame(number, &request) {
+                    let frame = frame(number, &order.request);
+                    let order = Pending { order, started: Instant::now() };
+                    match frame {
                         Ok(frame) => {
                             pending.insert(number, order);
                             // The runner always reads; if it does not, it is broken.
                             timeout(GRACE, stream.write_all(&frame)).await??;
                         }
-                        Err(words) => self.reply(&order, Outcome::fail(words)).await,
+                        Err(words) => self.reply(order, Outcome::fail(words)).await,
                     }
                 }
                 () = sleep_until(given_up_at.unwrap_or_else(Instant::now).into()), if given_up_at.is_some() => {
@@ -144,23 +158,28 @@ impl Exec {
                     let late: Vec<u64> =
                         pending.iter().filter(|(_, order)| order.given_up_at() <= now).map(|(number, _)| *number).collect();
                     for order in late.into_iter().filter_map(|number| pending.remove(&number)) {
-                        self.reply(&order, Outcome::no_answer(order.timeout)).await;
+                        let outcome = Outcome::no_answer(order.timeout());
+                        self.reply(order, outcome).await;
                     }
                 }
             }
         }
     }
 
-    async fn reply(&self, order: &Pending, outcome: Outcome) {
-        // Fails only when nobody listens any more.
-        let _ = self.replies.send(outcome.reply(order.id, order.started)).await;
+    async fn reply(&self, pending: Pending, outcome: Outcome) {
+        let Order { request, answer } = pending.order;
+        // Both fail only when nobody listens any more.
+        match answer {
+            Some(step) => drop(step.send(outcome)),
+            None => drop(self.replies.send(outcome.reply(&request, pending.started)).await),
+        }
     }
 }
 
 fn frame(number: u64, request: &ProbeRequest) -> Result<bytes::Bytes, String> {
     let Check::Exec { argv } = &*request.check else { return Err("not an exec probe".into()) };
     let timeout_ms = u32::try_from(request.timeout.as_millis()).unwrap_or(u32::MAX);
-    let order = Order { pid: request.pid, netns: request.netns.clone(), argv: argv.clone(), timeout_ms };
+    let order = order::Order { pid: request.pid, netns: request.netns.clone(), argv: argv.clone(), timeout_ms };
     let payload = serde_json::to_vec(&order).map_err(|error| error.to_string())?.into();
     let limit_ms = timeout_ms.saturating_add(GRACE.as_millis() as u32);
     Frame { number, limit_ms, payload }.encode().map_err(|_| "the command is too long".into())

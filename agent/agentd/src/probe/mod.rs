@@ -6,6 +6,8 @@
 //! ```text
 //!  start() ─┬─ queue ─► thread "probe": setns, socket, connect ─► a task per probe ─► replies
 //!           └─ queue ─► exec (a task of the same thread) ◄─socket─► exec-runner ─► exec-child ─► the program
+//!                  ▲
+//!                  └─ the steps of plans that are programs
 //! ```
 //!
 //! One thread does all probes by socket: it is at most a few tens of microseconds of work each, and a socket stays in the
@@ -16,26 +18,35 @@ mod answer;
 pub mod child;
 mod exec;
 mod grpc;
+pub mod heartbeat;
 pub mod http;
+mod icmp;
+pub(crate) mod matching;
 mod netns;
 mod order;
+mod plan;
 pub mod runner;
 mod socket;
+mod talk;
+pub(crate) mod tls;
 
 use std::{
     io,
-    path::PathBuf,
+    net::SocketAddr,
+    path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-pub use ringmesh_node::health::spec::{Check, CheckId, MAX_ANSWER, ProbeReply, ProbeRequest};
+pub use ringmesh_node::health::spec::{
+    Check, CheckId, Exchange, HttpCheck, JsonMatch, MAX_ANSWER, Match, ProbeReply, ProbeRequest, Step, Tls, Trust,
+};
 use tokio::sync::mpsc;
 
-use self::netns::Namespaces;
+use self::{matching::Patterns, netns::Namespaces, socket::Dial, tls::Trusts};
 use crate::config;
 
 /// The most requests by socket that wait for their turn: a quarter of a host's 32,000 services, far more than fall due
@@ -49,14 +60,20 @@ const MAX_WAITING_EXEC: usize = 1024;
 #[derive(Debug)]
 pub struct Prober {
     sockets: mpsc::Sender<ProbeRequest>,
-    execs: mpsc::Sender<ProbeRequest>,
+    execs: mpsc::Sender<exec::Order>,
     shared: Arc<Shared>,
 }
 
-/// A probe was not carried out, for want of room or of the exec runner. It says nothing of the service.
+/// A probe was not carried out. It says nothing of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many probes wait, this one was not carried out")]
-pub struct Busy;
+pub enum Refused {
+    /// For want of room.
+    #[error("too many probes wait, this one was not carried out")]
+    Busy,
+    /// For want of the exec runner, which is being started again.
+    #[error("there is no exec runner, this probe was not carried out")]
+    NoRunner,
+}
 
 /// What the probing thread tells the callers of [`Prober::start`].
 #[derive(Debug, Default)]
@@ -84,32 +101,86 @@ impl Prober {
             shared: Arc::clone(&shared),
             first: None,
         };
+        let tools = Arc::new(Tools {
+            namespaces: Mutex::new(namespaces),
+            patterns: Patterns::default(),
+            trusts: Trusts::default(),
+            execs: execs.clone(),
+        });
         let concurrency = cfg.concurrency;
         std::thread::Builder::new().name("probe".into()).spawn(move || {
             runtime.block_on(async move {
                 tokio::spawn(exec.supervise());
-                socket::dispatch(socket_queue, namespaces, concurrency, replies).await;
+                socket::dispatch(socket_queue, tools, concurrency, replies).await;
             });
         })?;
         Ok(Self { sockets, execs, shared })
     }
 
     /// Takes an order to probe; never blocks. Its reply comes within the request's timeout and a second.
-    pub fn start(&self, request: ProbeRequest) -> Result<(), Busy> {
-        let taken = match *request.check {
-            Check::Exec { .. } if self.shared.runner_is_down.load(Relaxed) => None,
-            Check::Exec { .. } => self.execs.try_send(request).ok(),
-            Check::Tcp { .. } | Check::Http { .. } | Check::Grpc { .. } => self.sockets.try_send(request).ok(),
+    pub fn start(&self, request: ProbeRequest) -> Result<(), Refused> {
+        let taken = if runs_programs(&request.check) && self.shared.runner_is_down.load(Relaxed) {
+            // It would fail, and the service would be blamed.
+            Err(Refused::NoRunner)
+        } else if matches!(*request.check, Check::Exec { .. }) {
+            self.execs.try_send(exec::Order { request, answer: None }).map_err(|_| Refused::Busy)
+        } else {
+            self.sockets.try_send(request).map_err(|_| Refused::Busy)
         };
-        taken.ok_or_else(|| {
+        if taken.is_err() {
             self.shared.refused.fetch_add(1, Relaxed);
-            Busy
-        })
+        }
+        taken
     }
 
-    /// How many requests were refused as [`Busy`] since the start.
+    /// How many requests were [`Refused`] since the start.
     pub fn refused(&self) -> u64 {
         self.shared.refused.load(Relaxed)
+    }
+}
+
+/// What the probes of the probing thread share.
+struct Tools {
+    namespaces: Mutex<Namespaces>,
+    patterns: Patterns,
+    trusts: Trusts,
+    execs: mpsc::Sender<exec::Order>,
+}
+
+impl Tools {
+    /// Does something in a network namespace, where the thread then is; why not, in words. [`Self::go_home`] must follow before
+    /// anything is awaited.
+    fn within<T>(&self, netns: Option<&Path>, open: impl FnOnce() -> io::Result<T>) -> Result<T, String> {
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).enter(netns)?;
+        open().map_err(|error| answer::io_error(&error))
+    }
+
+    /// Another connection of a probe that is under way.
+    fn dial(&self, netns: Option<&Path>, address: SocketAddr) -> Result<Dial, String> {
+        let dial = self.within(netns, || Dial::start(address));
+        self.go_home();
+        dial
+    }
+
+    fn go_home(&self) {
+        if let Err(error) = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).leave() {
+            tracing::error!(%error, "cannot return to the host's own network namespace");
+        }
+    }
+}
+
+/// Whether a check needs the exec runner.
+fn runs_programs(check: &Check) -> bool {
+    match check {
+        Check::Exec { .. } => true,
+        Check::Plan { steps, .. } => steps.iter().any(|step| runs_programs(&step.check)),
+        Check::Tcp { .. }
+        | Check::Talk(_)
+        | Check::Udp(_)
+        | Check::Icmp { .. }
+        | Check::Http(_)
+        | Check::Grpc { .. }
+        | Check::Heartbeat { .. } => false,
     }
 }
 
@@ -134,8 +205,20 @@ impl Outcome {
         Self::fail(answer::no_answer(timeout))
     }
 
-    fn reply(self, id: CheckId, started: Instant) -> ProbeReply {
-        let latency = self.at.saturating_duration_since(started);
-        ProbeReply { id, success: self.success, answer: self.answer, latency }
+    /// The same, but wrong if it took longer than `most`.
+    fn not_after(self, started: Instant, most: Option<Duration>) -> Self {
+        let took = self.at.saturating_duration_since(started);
+        match most.filter(|most| self.success && took > *most) {
+            Some(most) => {
+                let words = format!("took {:.1?}, more than {most:?}: {}", took, self.answer);
+                Self { success: false, answer: answer::clean(&words), ..self }
+            }
+            None => self,
+        }
+    }
+
+    fn reply(self, request: &ProbeRequest, started: Instant) -> ProbeReply {
+        let Self { success, answer, at } = self.not_after(started, request.max_latency);
+        ProbeReply { id: request.id, success, answer, latency: at.saturating_duration_since(started) }
     }
 }

@@ -1,10 +1,12 @@
-//! Probes by socket: connections from within a network namespace, each under its deadline.
+//! Probes by socket: sockets made within a network namespace, each under its deadline.
 //!
-//! It owns the probing thread's turn; what is said over a connection is in `http` and `grpc`.
+//! It owns the probing thread's turn; what is said over a socket is in `http`, `grpc`, `talk` and `icmp`, and what comes one
+//! after the other in `plan`.
 
 use std::{
     io::{self, Write},
     net::{self, SocketAddr},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +20,7 @@ use tokio::{
     time::timeout_at,
 };
 
-use super::{Check, Outcome, ProbeReply, ProbeRequest, answer, grpc, http, netns::Namespaces};
+use super::{Check, Outcome, ProbeReply, ProbeRequest, Tools, answer, grpc, http, icmp::Echo, plan, talk};
 
 /// So many probes are begun before those under way have their turn: below a millisecond of work.
 const BATCH: usize = 32;
@@ -29,13 +31,13 @@ const BATCH: usize = 32;
 /// namespace.
 pub(super) async fn dispatch(
     mut queue: mpsc::Receiver<ProbeRequest>,
-    mut namespaces: Namespaces,
+    tools: Arc<Tools>,
     concurrency: usize,
     replies: mpsc::Sender<ProbeReply>,
 ) {
     let permits = Arc::new(Semaphore::new(concurrency));
     loop {
-        go_home(&mut namespaces);
+        tools.go_home();
         let mut next = queue.recv().await;
         if next.is_none() {
             return;
@@ -45,57 +47,47 @@ pub(super) async fn dispatch(
             let permit = match Arc::clone(&permits).try_acquire_owned() {
                 Ok(permit) => permit,
                 Err(_) => {
-                    go_home(&mut namespaces);
+                    tools.go_home();
                     Arc::clone(&permits).acquire_owned().await.expect("nobody closes the semaphore")
                 }
             };
-            begin(request, &mut namespaces, permit, &replies);
+            begin(request, &tools, permit, &replies);
             begun += 1;
             if begun < BATCH {
                 next = queue.try_recv().ok();
             }
         }
-        go_home(&mut namespaces);
+        tools.go_home();
         tokio::task::yield_now().await;
     }
 }
 
-fn go_home(namespaces: &mut Namespaces) {
-    if let Err(error) = namespaces.leave() {
-        tracing::error!(%error, "cannot return to the host's own network namespace");
-    }
-}
-
-/// Makes the connection of one probe; finishes at once what is answered at once, leaves the rest to a task.
-fn begin(
-    request: ProbeRequest,
-    namespaces: &mut Namespaces,
-    permit: OwnedSemaphorePermit,
-    replies: &mpsc::Sender<ProbeReply>,
-) {
+/// Makes the socket of one probe; finishes at once what is answered at once, leaves the rest to a task.
+fn begin(request: ProbeRequest, tools: &Arc<Tools>, permit: OwnedSemaphorePermit, replies: &mpsc::Sender<ProbeReply>) {
     let started = Instant::now();
-    let address = match *request.check {
-        Check::Tcp { address } | Check::Http { address, .. } | Check::Grpc { address, .. } => address,
-        Check::Exec { .. } => return,
-    };
-    let dial = namespaces
-        .enter(request.netns.as_deref())
-        .and_then(|()| Dial::start(address).map_err(|error| answer::io_error(&error)));
-    let outcome = match dial {
+    let outcome = match tools.within(request.netns.as_deref(), || Opened::by(&request.check)) {
         Err(words) => Outcome::fail(words),
-        Ok(dial) if dial.connected && matches!(*request.check, Check::Tcp { .. }) => Outcome::pass("connected"),
-        Ok(dial) => {
-            let replies = replies.clone();
+        Ok(Opened::Stream(dial)) if dial.connected && matches!(*request.check, Check::Tcp { .. }) => {
+            Outcome::pass("connected")
+        }
+        Ok(opened) => {
+            let (tools, replies) = (Arc::clone(tools), replies.clone());
             tokio::spawn(async move {
-                let outcome = converse(dial, &request.check, started, request.timeout).await;
+                let outcome = if let Check::Plan { steps, timeout } = &*request.check {
+                    // Boxed: most probes are no plans, and their tasks stay small.
+                    Box::pin(plan::run(&tools, &request, steps, *timeout)).await
+                } else {
+                    let netns = request.netns.as_deref();
+                    answered(&tools, netns, opened, &request.check, started + request.timeout, request.timeout).await
+                };
                 // Fails only when nobody listens any more.
-                let _ = replies.send(outcome.reply(request.id, started)).await;
+                let _ = replies.send(outcome.reply(&request, started)).await;
                 drop(permit);
             });
             return;
         }
     };
-    if let Err(mpsc::error::TrySendError::Full(reply)) = replies.try_send(outcome.reply(request.id, started)) {
+    if let Err(mpsc::error::TrySendError::Full(reply)) = replies.try_send(outcome.reply(&request, started)) {
         let replies = replies.clone();
         tokio::spawn(async move {
             let _ = replies.send(reply).await;
@@ -104,21 +96,66 @@ fn begin(
     }
 }
 
-async fn converse(dial: Dial, check: &Check, started: Instant, timeout: Duration) -> Outcome {
-    let deadline = started + timeout;
+/// What came of a check whose socket is open, at the latest at `deadline`, which is when `timeout` is over.
+pub(super) async fn answered(
+    tools: &Tools,
+    netns: Option<&Path>,
+    opened: Opened,
+    check: &Check,
+    deadline: Instant,
+    timeout: Duration,
+) -> Outcome {
     let answer = async {
-        let outcome = match check {
-            Check::Tcp { .. } => dial.connected().await.map(|_| Outcome::pass("connected")),
-            Check::Http { address, path, status } => http::get(dial, *address, path, *status, deadline).await,
-            Check::Grpc { address, service } => match dial.connected().await {
-                Ok(stream) => Ok(grpc::check(stream, *address, service).await),
-                Err(error) => Err(error),
-            },
-            Check::Exec { .. } => Ok(Outcome::fail("exec is no probe by socket")),
-        };
+        let outcome = converse(tools, netns, opened, check, deadline).await;
         outcome.unwrap_or_else(|error| Outcome::fail(answer::io_error(&error)))
     };
     timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| Outcome::no_answer(timeout))
+}
+
+async fn converse(
+    tools: &Tools,
+    netns: Option<&Path>,
+    opened: Opened,
+    check: &Check,
+    deadline: Instant,
+) -> io::Result<Outcome> {
+    match (check, opened) {
+        (Check::Tcp { .. }, Opened::Stream(dial)) => dial.connected().await.map(|_| Outcome::pass("connected")),
+        (Check::Talk(exchange), Opened::Stream(dial)) => talk::over(dial, exchange, &tools.patterns).await,
+        (Check::Udp(exchange), Opened::Datagrams(socket)) => talk::by_datagram(socket, exchange, &tools.patterns).await,
+        (Check::Icmp { .. }, Opened::Echo(echo)) => echo.answered().await,
+        (Check::Http(http), Opened::Stream(dial)) => http::ask(tools, netns, dial, http, deadline).await,
+        (Check::Grpc { address, service }, Opened::Stream(dial)) => {
+            Ok(grpc::check(dial.connected().await?, *address, service).await)
+        }
+        (_, _) => Ok(Outcome::fail("not a probe by socket")),
+    }
+}
+
+/// A socket in the network namespace of a check, with what could be sent at once.
+pub(super) enum Opened {
+    /// On its way to a connection.
+    Stream(Dial),
+    /// The question is sent.
+    Datagrams(net::UdpSocket),
+    /// The request is sent.
+    Echo(Echo),
+    /// The check needs none by itself.
+    Nothing,
+}
+
+impl Opened {
+    /// The socket that `check` begins with, in the calling thread's network namespace.
+    pub(super) fn by(check: &Check) -> io::Result<Self> {
+        match check {
+            Check::Tcp { address } | Check::Grpc { address, .. } => Dial::start(*address).map(Self::Stream),
+            Check::Talk(exchange) => Dial::start(exchange.address).map(Self::Stream),
+            Check::Http(http) => Dial::start(http.address).map(Self::Stream),
+            Check::Udp(exchange) => talk::send(exchange).map(Self::Datagrams),
+            Check::Icmp { address } => Echo::send(*address).map(Self::Echo),
+            Check::Exec { .. } | Check::Plan { .. } | Check::Heartbeat { .. } => Ok(Self::Nothing),
+        }
+    }
 }
 
 /// A connection on its way.
@@ -134,7 +171,7 @@ impl Dial {
     /// wait. The connection ends with a reset (SO_LINGER 0): neither side is left in TIME_WAIT, not even a server that
     /// closed first, since our closing packet never comes. A container that is probed every second would otherwise always
     /// hold 60 dead connections a service, and the host would run out of ports towards it.
-    fn start(address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn start(address: SocketAddr) -> io::Result<Self> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::TCP))?;
         socket.set_linger(Some(Duration::ZERO))?;

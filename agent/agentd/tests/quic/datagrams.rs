@@ -129,6 +129,7 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
     let (_commands, commands) = mpsc::channel(COMMAND_BOUND);
     let (_, statuses) = mpsc::channel(1);
     let (_, carriers) = mpsc::channel(1);
+    let (_, heartbeats) = mpsc::channel(1);
     let (disk, _disk) = watch::channel(None);
     let view = host.view.subscribe();
     // There is nothing to probe; any program stands for the runner.
@@ -145,7 +146,8 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
         disk,
         view: host.view,
     };
-    tokio::spawn(host_loop.run(Inputs { inbound: host.inbound, replies, reached, statuses, carriers, commands }));
+    let inbound = host.inbound;
+    tokio::spawn(host_loop.run(Inputs { inbound, replies, heartbeats, reached, statuses, carriers, commands }));
     Running { member, view, _commands, _disk }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use ringmesh_proto::v1::{
-    Detection, GetHostRequest, GetRoundTripRequest, Host, ListHostsRequest, RevokeHostRequest, RevokeHostResponse,
-    RoundTrip, Source, WatchHostsRequest, WatchHostsResponse, certificates_client::CertificatesClient, change::Kind,
-    hosts_client::HostsClient, uplink, uplinks,
+    Detection, GetHostRequest, GetRoundTripRequest, Host, ListHostsRequest, ProbeLoad, RevokeHostRequest,
+    RevokeHostResponse, RoundTrip, Source, WatchHostsRequest, WatchHostsResponse,
+    certificates_client::CertificatesClient, change::Kind, hosts_client::HostsClient, uplink, uplinks,
 };
 use serde::Serialize;
 
@@ -304,6 +304,9 @@ fn describe(host: &Host, out: &mut Details) {
     if let Some(detection) = &host.detection {
         out.add("Finds", detection_text(detection));
     }
+    if let Some(load) = &host.probe_load {
+        out.add("Probes", probe_load_text(load));
+    }
     out.digest(host.digest.as_ref());
     for accusation in &host.accusations {
         out.add("Accused by", format!("{}: {}", accusation.accuser, accusation.evidence));
@@ -318,6 +321,16 @@ fn order(order: uplinks::Order) -> &'static str {
         uplinks::Order::ManualA => "uplink a, as long as it is well",
         uplinks::Order::ManualB => "uplink b, as long as it is well",
     }
+}
+
+/// Whether probes keep up.
+fn probe_load_text(load: &ProbeLoad) -> String {
+    let counts = format!("{} late and {} postponed since the start", load.late, load.postponed);
+    if load.stretch_permille <= 1000 {
+        return format!("at their intervals; {counts}");
+    }
+    let factor = f64::from(load.stretch_permille) / 1000.0;
+    format!("too many: their intervals are stretched by {factor:.2}; {counts}")
 }
 
 /// The longest times to a verdict.

@@ -194,6 +194,7 @@ impl Fake {
             rtt_estimate_us: if number == 1 { 0 } else { 1240 },
             chords: "rack-aware:2".into(),
             detection: None,
+            probe_load: None,
         }
     }
 

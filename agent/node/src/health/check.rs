@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ringmesh_proto::{Now, UnixMillis, v1, v1::verdict::Value};
 
-use super::spec::{ContainerSpec, MAX_ANSWER, ProbeReply, ServiceKind, ServiceSpec};
+use super::spec::{Beat, CheckId, ContainerSpec, MAX_ANSWER, ProbeReply, ServiceKind, ServiceSpec};
 
 /// When something is judged, and by which thresholds.
 pub(super) struct At<'a> {
@@ -54,6 +54,24 @@ impl CheckState {
         self.latency = None;
         self.answer = why.to_owned();
         self.become_(at.now, Value::Critical);
+    }
+
+    /// Takes what the service says of itself: nobody knows better, so that no threshold is waited for when it is unwell.
+    pub(super) fn beat(&mut self, at: At<'_>, id: CheckId, beat: Beat, text: String) {
+        let unix = at.now.unix;
+        match beat {
+            Beat::Ok => {
+                self.reply(at, ProbeReply { id, success: true, answer: text, latency: Duration::ZERO });
+            }
+            Beat::Warn => {
+                (self.successes, self.failures) = (0, 0);
+                self.answer = text;
+                self.become_(at.now, Value::Warning);
+            }
+            Beat::Fail => self.fail_at_once(at, &text),
+        }
+        (self.latency, self.last_probe) = (None, Some(unix));
+        truncate(&mut self.answer, MAX_ANSWER);
     }
 
     /// Forgets what was: another life of its container has begun.

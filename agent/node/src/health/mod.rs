@@ -4,6 +4,8 @@
 //! by `agentd`, in the words of [`spec`].
 
 mod check;
+mod heartbeat;
+mod load;
 pub mod spec;
 #[cfg(test)]
 mod tests;
@@ -15,6 +17,7 @@ use std::{
 };
 
 use check::CheckState;
+use load::{LATE, Load, Stretched};
 use rand::{Rng, RngExt, rngs::StdRng};
 use ringmesh_proto::Instant;
 use ringmesh_proto::{Now, digest::Digest, v1};
@@ -49,10 +52,22 @@ pub enum Change {
         /// Why, if its driver said so.
         problem: Option<String>,
     },
+    /// The intervals of all probes are stretched otherwise than before.
+    Stretched {
+        /// Before, in thousandths.
+        old: u32,
+        /// Now, in thousandths; 1000 is as configured.
+        new: u32,
+        /// What it follows from.
+        why: String,
+    },
 }
 
 /// The longest time to a service's first probe: a start of the agent is no reason to wait a whole interval.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
+
+/// So much of a second each check adds to the time in which those of containers that are found running are first probed.
+const FIRST_PROBE_EACH: Duration = Duration::from_micros(500);
 
 /// A reply that is later than twice its time-out and this will not come.
 const LOST_AFTER: Duration = Duration::from_secs(2);
@@ -74,6 +89,8 @@ pub struct Health {
     containers: BTreeMap<String, Container>,
     checks: BTreeMap<CheckId, Check>,
     due: BTreeSet<(Instant, CheckId)>,
+    /// When a service that is to speak up by itself is next missed.
+    missed: BTreeSet<(Instant, CheckId)>,
     next_id: u64,
     rng: StdRng,
     changes: VecDeque<Change>,
@@ -81,6 +98,7 @@ pub struct Health {
     revision: u64,
     /// Probes that could not be made because too many were under way.
     postponed: u64,
+    load: Load,
 }
 
 struct Container {
@@ -101,7 +119,15 @@ struct Check {
     due: Instant,
     /// Since when a probe is under way.
     under_way: Option<Instant>,
+    /// It has its place in the interval still to get: containers that start together are not probed together for ever.
+    unplaced: bool,
     shown: Option<Arc<v1::Service>>,
+}
+
+impl Check {
+    fn is_heartbeat(&self) -> bool {
+        matches!(*self.spec.check, spec::Check::Heartbeat { .. })
+    }
 }
 
 impl Health {
@@ -112,11 +138,13 @@ impl Health {
             containers: BTreeMap::new(),
             checks: BTreeMap::new(),
             due: BTreeSet::new(),
+            missed: BTreeSet::new(),
             next_id: 0,
             rng,
             changes: VecDeque::new(),
             revision: 0,
             postponed: 0,
+            load: Load::default(),
         };
         for container in containers {
             health.add(now, container);
@@ -136,9 +164,12 @@ impl Health {
                 state: CheckState::default(),
                 due,
                 under_way: None,
+                unplaced: true,
                 shown: None,
             };
-            self.due.insert((due, id));
+            if !check.is_heartbeat() {
+                self.due.insert((due, id));
+            }
             self.checks.insert(id, check);
             checks.push(id);
         }
@@ -157,6 +188,11 @@ impl Health {
     /// Probes that could not be made because too many were under way.
     pub fn postponed(&self) -> u64 {
         self.postponed
+    }
+
+    /// Probes that were not made in time, and by how much all intervals are stretched for it, in thousandths.
+    pub fn load(&self) -> (u64, u32) {
+        (self.load.late_ever(), self.load.stretch())
     }
 
     /// Takes what a runtime says of a container. One that is not declared is none of ours.
@@ -195,6 +231,7 @@ impl Health {
         let startup = container.spec.services.iter().any(|service| service.kind == ServiceKind::Startup);
         container.starting = startup && (begun || container.starting);
         let checks = container.checks.clone();
+        let within = self.first_within(old.state);
         for id in checks {
             if let Some(why) = why {
                 self.conclude(now, id, |state, at| state.fail_at_once(at, why));
@@ -202,23 +239,30 @@ impl Health {
                 self.conclude(now, id, |state, at| state.begin_anew(at.now, STARTING));
             }
             if begun || running && old.state != ContainerState::Running {
-                self.look_soon(now.instant, id);
+                self.look_soon(now.instant, id, within);
             }
         }
     }
 
-    /// Its container has just started or goes on: a look at once, whatever comes of a probe of the time before.
-    fn look_soon(&mut self, now: Instant, id: CheckId) {
-        if let Some(check) = self.checks.get_mut(&id) {
-            check.under_way = None;
-        }
-        let due = now + self.draw(FIRST_PROBE / 2);
+    /// The time in which the checks of a container are first probed. Those that are found running when the agent starts are many.
+    fn first_within(&self, old: ContainerState) -> Duration {
+        let all = FIRST_PROBE_EACH * u32::try_from(self.checks.len()).unwrap_or(u32::MAX);
+        if old == ContainerState::Unknown { all.max(FIRST_PROBE / 2) } else { FIRST_PROBE / 2 }
+    }
+
+    /// Its container has just started or goes on: a look soon, whatever comes of a probe of the time before.
+    fn look_soon(&mut self, now: Instant, id: CheckId, within: Duration) {
+        let Some(check) = self.checks.get_mut(&id) else { return };
+        (check.under_way, check.unplaced) = (None, true);
+        let interval = check.spec.interval;
+        let due = now + if check.is_heartbeat() { interval } else { self.draw(within.min(interval)) };
         self.reschedule(id, due);
     }
 
     /// When [`Self::handle_timeout`] is next wanted.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due)
+        let first = |set: &BTreeSet<(Instant, CheckId)>| set.first().map(|(due, _)| *due);
+        first(&self.due).into_iter().chain(first(&self.missed)).min()
     }
 
     /// The probes that are due, at most `max` of them; if these are few, with some that would be due soon.
@@ -232,15 +276,26 @@ impl Health {
                 self.due.remove(&(due, id));
                 continue;
             };
-            let interval = check.spec.interval;
+            let interval = self.load.stretched(check.spec.interval);
             let soon = now + interval / EARLY;
             let joins = !requests.is_empty() && due <= soon && crowd.is_none_or(|crowd| crowd > soon);
             if due > now && !(joins && check.under_way.is_none()) {
                 break;
             }
-            let next = due.clamp(now - interval, now) + interval - self.draw(interval / 20);
+            self.load.count_due();
+            if now.since(due) > LATE {
+                self.load.count_late();
+            }
+            // A few are to come together, and many are not.
+            let place = check.unplaced && self.checks.len() > TOGETHER;
+            let jitter = if place { interval } else { interval / 20 };
+            let next = self.load.next(due.clamp(now - interval, now), check.spec.interval) - self.draw(jitter);
             self.reschedule(id, next);
             requests.extend(self.request(now, id));
+        }
+        if let Some(Stretched { old, new, late, due }) = self.load.handle_timeout(now) {
+            let why = format!("{late} of {due} probes were not made in time");
+            self.changes.push_back(Change::Stretched { old, new, why });
         }
         requests
     }
@@ -249,8 +304,11 @@ impl Health {
     pub fn handle_reply(&mut self, now: Now, reply: ProbeReply) {
         let id = reply.id;
         let Some(check) = self.checks.get_mut(&id) else { return };
-        let asked = check.under_way.take().is_some();
-        if asked && self.checks.get(&id).is_some_and(|check| self.is_wanted(check)) {
+        let Some(since) = check.under_way.take() else { return };
+        if now.instant.since(since) > reply.latency + LATE {
+            self.load.count_late();
+        }
+        if self.checks.get(&id).is_some_and(|check| self.is_wanted(check)) {
             self.conclude(now, id, |state, at| state.reply(at, reply));
             self.end_startup(now.instant, id);
         }
@@ -270,13 +328,17 @@ impl Health {
         }
         container.starting = false;
         for id in container.checks.clone() {
-            self.look_soon(now, id);
+            self.look_soon(now, id, FIRST_PROBE / 2);
         }
     }
 
-    /// A probe could not be made: too many are under way. It has not failed, it is made later.
-    pub fn handle_busy(&mut self, id: CheckId) {
+    /// A probe could not be made: too many are under way, or who would make it is not there. It has not failed, it is made
+    /// later.
+    pub fn handle_busy(&mut self, id: CheckId, overloaded: bool) {
         self.postponed += 1;
+        if overloaded {
+            self.load.count_late();
+        }
         if let Some(check) = self.checks.get_mut(&id) {
             check.under_way = None;
         }
@@ -343,10 +405,13 @@ impl Health {
         let check = self.checks.get_mut(&id)?;
         // Its answer is on its way, unless it was lost.
         let lost = check.spec.timeout * 2 + LOST_AFTER;
-        if check.under_way.is_some_and(|since| now.since(since) < lost) {
+        if let Some(since) = check.under_way.filter(|since| now.since(*since) < lost) {
+            if now.since(since) > check.spec.timeout + LATE {
+                self.load.count_late();
+            }
             return None;
         }
-        check.under_way = Some(now);
+        (check.under_way, check.unplaced) = (Some(now), false);
         let status = &self.containers.get(&check.container)?.status;
         Some(ProbeRequest {
             id,
@@ -354,6 +419,7 @@ impl Health {
             pid: status.pid,
             netns: status.netns.clone(),
             timeout: check.spec.timeout,
+            max_latency: check.spec.max_latency,
         })
     }
 
@@ -368,9 +434,10 @@ impl Health {
 
     fn reschedule(&mut self, id: CheckId, due: Instant) {
         if let Some(check) = self.checks.get_mut(&id) {
-            self.due.remove(&(check.due, id));
+            let queue = if check.is_heartbeat() { &mut self.missed } else { &mut self.due };
+            queue.remove(&(check.due, id));
             check.due = due;
-            self.due.insert((due, id));
+            queue.insert((due, id));
         }
     }
 

@@ -1,7 +1,10 @@
 //! What the operator declared, what the runtimes and the probes report: the words between `agentd` and `health`.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+mod checks;
 
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+pub use checks::{Check, Exchange, HttpCheck, JsonMatch, Match, Step, Tls, Trust};
 use ringmesh_proto::UnixMillis;
 
 /// A container that this host should run or watch.
@@ -30,10 +33,14 @@ pub struct ServiceSpec {
     pub weight: u32,
     /// What is asked and which answer is right.
     pub check: Arc<Check>,
-    /// Time between the starts of two probes.
+    /// Time between the starts of two probes; the longest between two heartbeats.
     pub interval: Duration,
     /// A probe without an answer for so long has failed; at most `interval`.
     pub timeout: Duration,
+    /// An answer that took longer is wrong, however right it is.
+    pub max_latency: Option<Duration>,
+    /// A more detailed look, [`Check::Plan`], for when the service deviates.
+    pub plan: Option<Arc<Check>>,
     /// Successes in a row that make it passing.
     pub threshold_up: u32,
     /// Failures in a row that make it critical.
@@ -50,6 +57,8 @@ impl ServiceSpec {
             check: Arc::new(check),
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(1),
+            max_latency: None,
+            plan: None,
             threshold_up: 1,
             threshold_down: 3,
         }
@@ -66,59 +75,6 @@ pub enum ServiceKind {
     Readiness,
     /// Probed from the start of its container until it passes. Until then nothing else in the container is.
     Startup,
-}
-
-/// One probe: what is asked inside the container's network namespace, and which answer is right.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Check {
-    /// Run in the container's namespaces; exit status 0 passes.
-    Exec {
-        /// Program and arguments; never empty.
-        argv: Vec<String>,
-    },
-    /// A connection is accepted.
-    Tcp {
-        /// Where.
-        address: SocketAddr,
-    },
-    /// `GET path` over HTTP/1.1; a status within the range passes.
-    Http {
-        /// Where.
-        address: SocketAddr,
-        /// Starts with '/'.
-        path: String,
-        /// First and last status that passes.
-        status: (u16, u16),
-    },
-    /// grpc.health.v1.Health/Check answers SERVING.
-    Grpc {
-        /// Where.
-        address: SocketAddr,
-        /// Empty asks for the server as a whole.
-        service: String,
-    },
-}
-
-impl Check {
-    /// "exec", "tcp", "http" or "grpc".
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Exec { .. } => "exec",
-            Self::Tcp { .. } => "tcp",
-            Self::Http { .. } => "http",
-            Self::Grpc { .. } => "grpc",
-        }
-    }
-
-    /// What is asked, for people: "http://10.1.3.2:8080/healthz".
-    pub fn target(&self) -> String {
-        match self {
-            Self::Exec { argv } => argv.join(" "),
-            Self::Tcp { address } => format!("tcp://{address}"),
-            Self::Http { address, path, .. } => format!("http://{address}{path}"),
-            Self::Grpc { address, service } => format!("grpc://{address}/{service}"),
-        }
-    }
 }
 
 /// What a runtime says of a container.
@@ -173,8 +129,10 @@ pub struct ProbeRequest {
     pub pid: Option<u32>,
     /// The network namespace to probe in; `None` is the host's own.
     pub netns: Option<PathBuf>,
-    /// Give up after this.
+    /// Give up after this. A plan gives up after its own timeout instead.
     pub timeout: Duration,
+    /// As in [`ServiceSpec::max_latency`].
+    pub max_latency: Option<Duration>,
 }
 
 /// What came of a [`ProbeRequest`]. It states, it does not judge.
@@ -188,6 +146,30 @@ pub struct ProbeReply {
     pub answer: String,
     /// From the start of the probe to its answer.
     pub latency: Duration,
+}
+
+/// What a service says of itself, unasked; see [`Check::Heartbeat`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Where it was heard.
+    pub container: String,
+    /// Of the service.
+    pub service: String,
+    /// How it does.
+    pub beat: Beat,
+    /// More of it, in words; at most [`MAX_ANSWER`] bytes.
+    pub text: String,
+}
+
+/// How a service does by its own word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beat {
+    /// Well.
+    Ok,
+    /// It works, and somebody should look.
+    Warn,
+    /// It does not work.
+    Fail,
 }
 
 /// The most bytes that are kept of an answer.

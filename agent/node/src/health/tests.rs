@@ -5,7 +5,9 @@ use ringmesh_proto::{Instant, Now, UnixMillis, v1::verdict::Value};
 
 use super::{
     Change, Health,
-    spec::{Check, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ServiceKind, ServiceSpec},
+    spec::{
+        Beat, Check, ContainerSpec, ContainerState, ContainerStatus, Heartbeat, ProbeReply, ServiceKind, ServiceSpec,
+    },
 };
 
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -85,8 +87,14 @@ fn groups(containers: usize, span: Duration) -> (Vec<usize>, Duration, Duration)
         let requests = bench.health.handle_timeout(due, 64);
         groups.push(requests.len());
         for request in requests {
-            if let Some(before) = last.insert(request.id, due) {
-                (least, most) = (least.min(due.since(before)), most.max(due.since(before)));
+            let (before, nth) = last.insert(request.id, (due, 1)).unwrap_or((due, 0));
+            if nth > 0 {
+                last.insert(request.id, (due, nth + 1));
+                most = most.max(due.since(before));
+            }
+            // The second comes as soon as it must for the check to get its place.
+            if nth > 1 {
+                least = least.min(due.since(before));
             }
             let (answer, latency) = (String::new(), Duration::ZERO);
             let reply = ProbeReply { id: request.id, success: true, answer, latency };
@@ -137,6 +145,7 @@ fn probes_come_never_later_than_their_interval() {
     let mut bench = Bench::new(vec![spec("c1", &[("web", 1)])]);
     bench.status("c1", ContainerState::Running);
     bench.probe(true);
+    assert!(bench.probe(true) <= INTERVAL, "it gets its place in the interval");
     for _ in 0..200 {
         let gap = bench.probe(true);
         assert!(gap <= INTERVAL && gap >= INTERVAL * 9 / 10, "{gap:?}");
@@ -185,7 +194,7 @@ fn a_busy_prober_delays_and_does_not_condemn() {
     for _ in 0..5 {
         bench.now = bench.health.poll_timeout().expect("there are checks");
         for request in bench.health.handle_timeout(bench.now, 1) {
-            bench.health.handle_busy(request.id);
+            bench.health.handle_busy(request.id, true);
         }
     }
     assert_eq!(bench.verdicts(), []);
@@ -272,4 +281,163 @@ fn an_answer_from_before_the_start_counts_for_nothing() {
         bench.health.handle_reply(at(bench.now), reply);
     }
     assert!(bench.health.services().iter().all(|service| service.last_answer != "of the life before"));
+}
+
+/// A container with the service "beats", which is to be heard of every [`INTERVAL`].
+fn beating() -> Bench {
+    let mut spec = spec("c1", &[("beats", 1), ("web", 1)]);
+    let check = Check::Heartbeat { socket: "/run/ringmesh/heartbeat".into() };
+    spec.services[0] = ServiceSpec { interval: INTERVAL, ..ServiceSpec::new("beats", check) };
+    spec.services.truncate(1);
+    let mut bench = Bench::new(vec![spec]);
+    bench.status("c1", ContainerState::Running);
+    bench
+}
+
+impl Bench {
+    fn beat(&mut self, service: &str, beat: Beat) -> bool {
+        let (container, service, text) = ("c1".to_owned(), service.to_owned(), format!("{beat:?}"));
+        self.health.handle_heartbeat(at(self.now), Heartbeat { container, service, beat, text })
+    }
+
+    /// Lets so much time pass.
+    fn wait(&mut self, span: Duration) {
+        let end = self.now + span;
+        while let Some(due) = self.health.poll_timeout().filter(|due| *due <= end) {
+            self.now = due;
+            self.health.handle_missed(at(due));
+            assert!(self.health.handle_timeout(due, 10).is_empty(), "nobody asks");
+        }
+        self.now = end;
+    }
+}
+
+#[test]
+fn who_is_not_heard_of_in_time_is_missed_once() {
+    let mut bench = beating();
+    bench.wait(INTERVAL * 9 / 10);
+    assert_eq!(shown(&mut bench), [Value::Unknown], "it has a whole interval from the start");
+    bench.wait(INTERVAL);
+    assert_eq!(bench.verdicts(), [(Value::Unknown, Value::Critical)]);
+    assert_eq!(bench.health.services()[0].last_answer, "no heartbeat for 2s");
+    assert_eq!(bench.health.poll_timeout(), None, "it is known");
+    assert!(bench.beat("beats", Beat::Ok));
+    for _ in 0..5 {
+        bench.wait(INTERVAL * 9 / 10);
+        assert!(bench.beat("beats", Beat::Ok));
+    }
+    assert_eq!(bench.verdicts(), [(Value::Critical, Value::Passing)]);
+    bench.wait(INTERVAL);
+    assert_eq!(bench.verdicts(), [(Value::Passing, Value::Critical)]);
+}
+
+#[test]
+fn a_service_says_how_it_does() {
+    let mut bench = beating();
+    for beat in [Beat::Ok, Beat::Warn, Beat::Fail, Beat::Fail, Beat::Ok] {
+        assert!(bench.beat("beats", beat));
+    }
+    let told = [(Value::Passing, Value::Warning), (Value::Warning, Value::Critical), (Value::Critical, Value::Passing)];
+    assert_eq!(bench.verdicts(), told, "at once, and each change once");
+    assert_eq!(bench.health.services()[0].last_answer, "Ok");
+    assert!(!bench.beat("web", Beat::Ok), "there is no such service");
+}
+
+#[test]
+fn a_container_that_does_not_run_is_not_listened_to() {
+    let mut bench = beating();
+    bench.beat("beats", Beat::Ok);
+    bench.status("c1", ContainerState::Stopped);
+    bench.verdicts();
+    bench.beat("beats", Beat::Ok);
+    bench.wait(INTERVAL * 3);
+    assert_eq!(bench.verdicts(), [], "it is critical, for it has stopped");
+    bench.status("c1", ContainerState::Running);
+    bench.wait(INTERVAL / 2);
+    bench.beat("beats", Beat::Ok);
+    assert_eq!(bench.verdicts(), [(Value::Critical, Value::Passing)]);
+}
+
+#[test]
+fn many_that_are_found_running_are_probed_evenly() {
+    const MANY: usize = 4000;
+    let mut bench = Bench::new((0..MANY).map(|nth| spec(&format!("c{nth}"), &[("web", 1)])).collect());
+    for nth in 0..MANY {
+        bench.status(&format!("c{nth}"), ContainerState::Running);
+    }
+    let tenth = INTERVAL / 10;
+    let mut counts = Vec::new();
+    for _ in 0..60 {
+        bench.now += tenth;
+        let requests = bench.health.handle_timeout(bench.now, usize::MAX);
+        counts.push(requests.len());
+        for id in requests.iter().map(|request| request.id) {
+            let reply = ProbeReply { id, success: true, answer: String::new(), latency: Duration::ZERO };
+            bench.health.handle_reply(at(bench.now), reply);
+        }
+    }
+    let fair = MANY / 10;
+    for (nth, count) in counts.iter().enumerate().skip(20) {
+        assert!((fair * 3 / 4..fair * 4 / 3).contains(count), "tenth {nth}: {counts:?}");
+    }
+    assert_eq!(bench.health.load(), (0, 1000));
+}
+
+/// A prober that makes at most so many probes a second, and refuses the others.
+fn overload(bench: &mut Bench, span: Duration, most: usize) -> Vec<(u32, u32)> {
+    let end = bench.now + span;
+    let second = Duration::from_secs(1);
+    while bench.now < end {
+        bench.now += second;
+        for (nth, request) in bench.health.handle_timeout(bench.now, usize::MAX).iter().enumerate() {
+            let id = request.id;
+            if nth >= most {
+                bench.health.handle_busy(id, true);
+                continue;
+            }
+            let reply = ProbeReply { id, success: true, answer: String::new(), latency: Duration::ZERO };
+            bench.health.handle_reply(at(bench.now), reply);
+        }
+    }
+    let stretched = |change| match change {
+        Change::Stretched { old, new, .. } => Some((old, new)),
+        Change::Verdict { .. } | Change::Container { .. } => None,
+    };
+    std::iter::from_fn(|| bench.health.poll_change()).filter_map(stretched).collect()
+}
+
+#[test]
+fn all_intervals_are_stretched_while_probes_do_not_keep_up() {
+    let mut bench = Bench::new((0..100).map(|nth| spec(&format!("c{nth}"), &[("web", 1)])).collect());
+    for nth in 0..100 {
+        bench.status(&format!("c{nth}"), ContainerState::Running);
+    }
+    assert_eq!(overload(&mut bench, INTERVAL * 20, usize::MAX), []);
+    // 50 are due each second, and 30 can be made.
+    let told = overload(&mut bench, INTERVAL * 60, 30);
+    assert_eq!(told.first().map(|(old, _)| *old), Some(1000), "{told:?}");
+    let (late, stretch) = bench.health.load();
+    assert!(late > 0 && (1500..4000).contains(&stretch), "{late} late, stretched by {stretch}: {told:?}");
+    assert!(
+        bench.health.services().iter().all(|service| service.verdict() == Value::Passing),
+        "what was not made says nothing"
+    );
+    let told = overload(&mut bench, INTERVAL * 400, usize::MAX);
+    assert_eq!(told.last().map(|(_, new)| *new), Some(1000), "{told:?}");
+}
+
+#[test]
+fn a_runner_that_is_gone_is_no_overload() {
+    let mut bench = Bench::new((0..20).map(|nth| spec(&format!("c{nth}"), &[("web", 1)])).collect());
+    for nth in 0..20 {
+        bench.status(&format!("c{nth}"), ContainerState::Running);
+    }
+    for _ in 0..60 {
+        bench.now += INTERVAL / 4;
+        for request in bench.health.handle_timeout(bench.now, usize::MAX) {
+            bench.health.handle_busy(request.id, false);
+        }
+    }
+    assert_eq!(bench.health.load(), (0, 1000));
+    assert!(bench.health.postponed() > 100);
 }

@@ -160,6 +160,7 @@ impl Node {
         counters.insert("gossip_duplicates", self.store.duplicates());
         counters.insert("accusations_void", self.store.void());
         counters.insert("probes_postponed", self.health.postponed());
+        counters.insert("probes_late", self.health.load().0);
         view.counters = Arc::new(counters);
         self.shown.hosts = false;
         self.shown.events = false;
@@ -235,6 +236,7 @@ impl Node {
                     rtt_estimate_us: estimate.unwrap_or(0),
                     chords: heard.map(|heard| chords::word(&heard.record).to_owned()).unwrap_or_default(),
                     detection: (member.id == me.id).then(|| self.show_detection()),
+                    probe_load: (member.id == me.id).then(|| self.show_probe_load()),
                 }
             })
             .collect();
@@ -243,6 +245,11 @@ impl Node {
     }
 
     /// By the longest round trip of this host's links.
+    fn show_probe_load(&self) -> v1::ProbeLoad {
+        let (late, stretch_permille) = self.health.load();
+        v1::ProbeLoad { stretch_permille, late, postponed: self.health.postponed() }
+    }
+
     fn show_detection(&self) -> v1::Detection {
         let monitors = || self.overlay.links().map(|(_, link)| &link.monitor);
         let detection = Detection::worst_case(Path {

@@ -22,6 +22,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::{
     config::Oci,
+    probe::heartbeat,
     runtime::{cgroup, driver::DriverError, oci::layout::Layout},
 };
 
@@ -56,7 +57,10 @@ pub(super) fn write(layout: &Layout, name: &str, oci: &Oci) -> Result<(), Driver
     fs::create_dir_all(&bundle).map_err(DriverError::io("make directory", &bundle))?;
     let path = bundle.join("config.json");
     let invalid = |error: OciSpecError| DriverError::Runtime { runtime: "oci-spec", message: error.to_string() };
-    spec(name, oci, cgroup::path(&layout.instance, name)).and_then(|spec| spec.save(path)).map_err(invalid)
+    let heartbeat = layout.heartbeat(name);
+    spec(name, oci, cgroup::path(&layout.instance, name), heartbeat.as_deref())
+        .and_then(|spec| spec.save(path))
+        .map_err(invalid)
 }
 
 fn check_rootfs(rootfs: &Path, program: &str) -> Result<(), DriverError> {
@@ -87,7 +91,7 @@ fn check_rootfs(rootfs: &Path, program: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
-fn spec(name: &str, oci: &Oci, cgroup: PathBuf) -> Result<Spec, OciSpecError> {
+fn spec(name: &str, oci: &Oci, cgroup: PathBuf, heartbeat: Option<&Path>) -> Result<Spec, OciSpecError> {
     let mut env = oci.env.clone();
     if !env.iter().any(|variable| variable.starts_with("PATH=")) {
         env.push(PATH.into());
@@ -138,24 +142,31 @@ fn spec(name: &str, oci: &Oci, cgroup: PathBuf) -> Result<Spec, OciSpecError> {
         .version("1.0.2")
         .root(RootBuilder::default().path(&oci.rootfs).readonly(true).build()?)
         .hostname(name)
-        .mounts(mounts()?)
+        .mounts(mounts(heartbeat)?)
         .process(process)
         .linux(linux)
         .build()
 }
 
-fn mounts() -> Result<Vec<Mount>, OciSpecError> {
-    let mount = |at: &str, kind: &str, options: &[&str]| {
+fn mounts(heartbeat: Option<&Path>) -> Result<Vec<Mount>, OciSpecError> {
+    let mount_of = |source: &Path, at: &str, kind: &str, options: &[&str]| {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        MountBuilder::default().destination(at).typ(kind).source(kind).options(options).build()
+        MountBuilder::default().destination(at).typ(kind).source(source).options(options).build()
     };
-    Ok(vec![
+    let mount = |at: &str, kind: &str, options: &[&str]| mount_of(Path::new(kind), at, kind, options);
+    let mut mounts = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"])?,
         mount("/dev", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=64k"])?,
         mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"])?,
         mount("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777", "size=65536k"])?,
         mount("/run", "tmpfs", &["nosuid", "nodev", "mode=755", "size=65536k"])?,
-    ])
+    ];
+    if let Some(directory) = heartbeat {
+        // A socket can be sent to where nothing can be written.
+        let options = ["bind", "ro", "nosuid", "nodev", "noexec"];
+        mounts.push(mount_of(directory, heartbeat::INSIDE, "bind", &options)?);
+    }
+    Ok(mounts)
 }
 
 /// Never above the hard limit that we have: raising it needs a privilege that we may lack.
@@ -195,9 +206,27 @@ mod tests {
         assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 64 << 20);
         assert_eq!(spec["process"]["noNewPrivileges"], true);
         assert_eq!(spec["process"]["env"], serde_json::json!(["A=1", PATH]));
+        assert!(!text.contains(heartbeat::INSIDE), "it has no such service");
         let limit = &spec["process"]["rlimits"][0];
         assert!(limit["soft"].as_u64() <= limit["hard"].as_u64());
         assert!(limit["hard"].as_u64() <= Some(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)));
+    }
+
+    #[test]
+    fn who_speaks_up_finds_its_socket() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let rootfs = directory.path().join("rootfs");
+        let state = directory.path().join("state");
+        fs::create_dir(&rootfs).expect("it is ours");
+        fs::create_dir_all(heartbeat::root(&state).join("web")).expect("it is ours");
+        let layout = Layout::new(&state, "lab-h1");
+        write(&layout, "web", &oci(&rootfs)).expect("a valid container");
+        let text = fs::read_to_string(layout.bundle("web").join("config.json")).expect("it was just written");
+        let spec: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        let mount = spec["mounts"].as_array().expect("a list").last().expect("there are some").clone();
+        assert_eq!(mount["destination"], heartbeat::INSIDE);
+        assert_eq!(mount["source"], state.join("heartbeat/web").to_str().expect("text"));
+        assert_eq!(mount["options"], serde_json::json!(["bind", "ro", "nosuid", "nodev", "noexec"]));
     }
 
     #[test]

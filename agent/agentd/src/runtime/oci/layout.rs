@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::OciRuntime,
+    probe::heartbeat,
     runtime::{
         driver::{DriverError, Observed},
         process::{ProcessId, boot_id},
@@ -51,6 +52,12 @@ impl Layout {
     /// What the container's processes print; they append to it.
     pub(in crate::runtime) fn log(&self, name: &str) -> PathBuf {
         self.bundle(name).join("log")
+    }
+
+    /// The directory with the socket where the container's services speak up, if it has one.
+    pub(in crate::runtime) fn heartbeat(&self, name: &str) -> Option<PathBuf> {
+        let directory = heartbeat::root(&self.state_dir).join(name);
+        directory.is_dir().then_some(directory)
     }
 
     /// Where runtimes keep their own state.
