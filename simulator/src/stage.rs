@@ -203,6 +203,7 @@ fn containers(scenario: &Scenario, host: HostIndex) -> Vec<ContainerSpec> {
         driver: "oci".into(),
         tenant: String::new(),
         labels: BTreeMap::new(),
+        score: None,
         services: (0..scenario.services).map(service).collect(),
     };
     (0..scenario.containers).map(container).collect()

@@ -212,6 +212,8 @@ impl World {
             zones: Vec::new(),
             budgets: Budgets::default(),
             containers,
+            judgement: Default::default(),
+            histories: Vec::new(),
             protection: Timers::default(),
             tick: Duration::ZERO,
             seed: 0,
@@ -237,7 +239,8 @@ impl World {
             host.config.known.clone_from(&disk.known);
             host.config.zones.clone_from(&disk.zones);
         }
-        let config = Config { seed: host.lives.any(), ..host.config.clone() };
+        let histories = host.disk.histories.values().flatten().cloned().collect();
+        let config = Config { seed: host.lives.any(), histories, ..host.config.clone() };
         let mut node = Box::new(Node::new(now, config, Box::new(host.seals())));
         if !self.settings.views {
             node.observe();

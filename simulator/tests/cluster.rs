@@ -18,6 +18,7 @@ fn container(name: &str) -> ContainerSpec {
         driver: "oci".into(),
         tenant: String::new(),
         labels: BTreeMap::new(),
+        score: None,
         services: vec![ServiceSpec {
             interval: SECOND,
             timeout: SECOND / 2,

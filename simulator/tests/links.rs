@@ -28,6 +28,7 @@ fn container(host: usize, nth: usize) -> ContainerSpec {
         driver: "oci".into(),
         tenant: String::new(),
         labels: BTreeMap::new(),
+        score: None,
         services: vec![ServiceSpec {
             interval: SECOND,
             timeout: SECOND / 2,

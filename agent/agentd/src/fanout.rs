@@ -44,7 +44,7 @@ pub async fn ask_hosts(transport: &Transport, view: &Arc<View>, query: &QueryReq
         let (peer, local, name) = (peer(host), host.local, host.name.clone());
         async move {
             match peer {
-                _ if local => own_apart(Arc::clone(view), query.clone()).await,
+                _ if local => ask_own(transport, Arc::clone(view), query.clone()).await,
                 Some(peer) => ask(transport, peer, query.clone(), &view.zone).await,
                 None => unreached(&name, &view.zone, "the host is down".into()),
             }
@@ -122,10 +122,11 @@ pub async fn answer_for_zone(transport: &Transport, view: &Arc<View>, query: Que
         events: events(view, &query),
         ..base(view)
     };
-    if !query.containers && !query.services {
+    if !query.containers && !query.services && query.history.is_none() {
         return response;
     }
-    let plain = QueryRequest { containers: query.containers, services: query.services, ..QueryRequest::default() };
+    let (containers, services, history) = (query.containers, query.services, query.history.clone());
+    let plain = QueryRequest { containers, services, history, ..QueryRequest::default() };
     let mut room = MAX_ZONE_ANSWER.saturating_sub(response.encoded_len());
     for Answer { mut source, details } in ask_hosts(transport, view, &plain, &query.host).await {
         let details = details.unwrap_or_default();
@@ -134,6 +135,7 @@ pub async fn answer_for_zone(transport: &Transport, view: &Arc<View>, query: Que
             room -= len;
             response.containers.extend(details.containers);
             response.services.extend(details.services);
+            response.histories.extend(details.histories);
         } else {
             source.reached = false;
             source.error = "its details do not fit into one answer; ask for this host alone".into();
@@ -162,25 +164,25 @@ fn events(view: &View, query: &QueryRequest) -> Vec<v1::Event> {
     newest
 }
 
-/// Our own details, copied on another thread: those of 32,000 containers take milliseconds.
-async fn own_apart(view: Arc<View>, query: QueryRequest) -> Answer {
-    let (name, zone) = (view.name.clone(), view.zone.clone());
-    let copied = tokio::task::spawn_blocking(move || own(&view, &query)).await;
-    copied.unwrap_or_else(|_| unreached(&name, &zone, "this host is ending".into()))
+async fn ask_own(transport: &Transport, view: Arc<View>, query: QueryRequest) -> Answer {
+    let (host, zone, observed_at) = (view.name.clone(), view.zone.clone(), Some(view.taken.unix.into()));
+    let Some(details) = own(transport, view, query).await else {
+        return unreached(&host, &zone, "this host is busy or ending".into());
+    };
+    let age_ms = details.age_ms;
+    let source = v1::Source { host, zone, reached: true, observed_at, age_ms, error: String::new() };
+    Answer { source, details: Some(details) }
 }
 
-/// Our own details, from the snapshot.
-pub fn own(view: &View, query: &QueryRequest) -> Answer {
-    let details = show(view, query);
-    let source = v1::Source {
-        host: view.name.clone(),
-        zone: view.zone.clone(),
-        reached: true,
-        observed_at: Some(view.taken.unix.into()),
-        age_ms: details.age_ms,
-        error: String::new(),
-    };
-    Answer { source, details: Some(details) }
+/// Our own details, copied on another thread, for those of 32,000 containers take milliseconds, and histories. `None` if this
+/// host is too busy to answer.
+pub async fn own(transport: &Transport, view: Arc<View>, query: QueryRequest) -> Option<QueryResponse> {
+    let wanted = query.history.clone();
+    let mut details = tokio::task::spawn_blocking(move || show(&view, &query)).await.ok()?;
+    if let Some(wanted) = wanted {
+        details.histories = transport.own_histories(wanted).await?;
+    }
+    Some(details)
 }
 
 /// The details of this host alone.

@@ -6,7 +6,9 @@
 //!  carrier Carrier (16; its thread waits) ──────────────────────────────────────────────▶ │
 //!  reach ─ Reached (256; the asker waits) ─────────────────────────────────────────────▶ │      ─▶ reach
 //!  runtime Vec<ContainerStatus> (the supervisor waits) ────────────────────────────────▶ │      ─▶ View (watch)
-//!  api ─── Command (16; the caller waits) ─────────────────────────────────────────────▶ ┘
+//!  api ─── Command (16; the caller waits) ─────────────────────────────────────────────▶ │
+//!  quic ── HistoryQuestion (64; the asker waits) ──────────────────────────────────────▶ │
+//!  disk ── Written (1; one shard is under way) ────────────────────────────────────────▶ ┘
 //! ```
 
 use std::{sync::Arc, time::Duration};
@@ -16,13 +18,14 @@ use ringmesh_node::{
     health::spec::{ContainerStatus, ProbeReply},
     overlay::Order,
 };
-use ringmesh_proto::Instant;
-use tokio::sync::{mpsc, watch};
+use ringmesh_proto::{Instant, peer::HistoryQuery, v1::History};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     alarm::AlarmClock,
     carrier::Carrier,
     clock::Clock,
+    disk::{Shard, Written},
     probe::Prober,
     quic::{Inbound, Transport},
     reach::{Reached, Reacher},
@@ -36,6 +39,9 @@ pub const REPLY_BOUND: usize = 4096;
 
 /// Bound of the channel of commands.
 pub const COMMAND_BOUND: usize = 16;
+
+/// Bound of the channel of questions for histories: who asks waits 2 s at the most.
+pub const QUESTION_BOUND: usize = 64;
 
 /// Inputs of one kind that a turn takes at the most before its outputs are carried out and its view is shown.
 const TURN: usize = 256;
@@ -52,6 +58,17 @@ pub enum Command {
     Certificate(Certificate),
     /// Send over this uplink.
     Switch(Order),
+    /// End the loop; the host stays a member.
+    End,
+}
+
+/// What does this host remember of its services? Snapshots do not show it: it is much, and changes with every probe.
+#[derive(Debug)]
+pub struct HistoryQuestion {
+    /// Of which services.
+    pub wanted: HistoryQuery,
+    /// At most two histories.
+    pub reply: oneshot::Sender<Vec<History>>,
 }
 
 /// What the loop works with.
@@ -70,6 +87,8 @@ pub struct HostLoop {
     pub reacher: Reacher,
     /// Keeps the newest state to write down.
     pub disk: watch::Sender<Option<Persistent>>,
+    /// Takes histories to write down, one shard at a time.
+    pub histories: mpsc::Sender<Shard>,
     /// Shows the newest snapshot.
     pub view: watch::Sender<Arc<View>>,
 }
@@ -88,15 +107,19 @@ pub struct Inputs {
     pub carriers: mpsc::Receiver<Carrier>,
     /// Of operators.
     pub commands: mpsc::Receiver<Command>,
+    /// Of this host's API, and of other hosts.
+    pub questions: mpsc::Receiver<HistoryQuestion>,
+    /// Of the disk.
+    pub written: mpsc::Receiver<Written>,
 }
 
 impl HostLoop {
-    /// Runs until this host has left.
-    pub async fn run(mut self, mut inputs: Inputs) {
+    /// Runs until this host has left, or until it is told to end. What is left of it is the machine.
+    pub async fn run(mut self, mut inputs: Inputs) -> Node {
         let mut alarm = self.alarms.alarm(self.clock.deadline(Instant::ZERO));
         loop {
             if self.carry_out() {
-                return;
+                return self.node;
             }
             alarm.set(self.clock.deadline(wake(self.node.timers())));
             // What waits in the sockets is read before timers run: after a pause of this process the answers are there,
@@ -105,10 +128,18 @@ impl HostLoop {
                 biased;
                 Some(carrier) = inputs.carriers.recv() => self.note_carrier(carrier),
                 Some(inbound) = inputs.inbound.recv() => self.take(inbound),
-                Some(command) = inputs.commands.recv() => self.obey(&command),
+                Some(command) = inputs.commands.recv() => {
+                    if self.obey(&command) {
+                        return self.node;
+                    }
+                }
                 Some(reply) = inputs.replies.recv() => self.node.handle_probe_reply(self.clock.now(), reply),
                 Some(reached) = inputs.reached.recv() => self.note_reach(reached),
                 Some(statuses) = inputs.statuses.recv() => self.note(statuses),
+                Some(question) = inputs.questions.recv() => self.answer(question),
+                Some(written) = inputs.written.recv() => {
+                    self.node.handle_written(self.clock.now(), written.shard, written.success);
+                }
                 () = alarm.rings() => {}
             }
             // A turn takes some of each, so that a flood of one keeps none of the others waiting for long.
@@ -123,8 +154,8 @@ impl HostLoop {
             if let Ok(statuses) = inputs.statuses.try_recv() {
                 self.note(statuses);
             }
-            if let Ok(command) = inputs.commands.try_recv() {
-                self.obey(&command);
+            if inputs.commands.try_recv().is_ok_and(|command| self.obey(&command)) {
+                return self.node;
             }
             if self.node.poll_timeout() <= self.clock.instant() {
                 self.node.handle_timeout(self.clock.now());
@@ -132,12 +163,20 @@ impl HostLoop {
         }
     }
 
-    fn obey(&mut self, command: &Command) {
+    /// True when the loop is to end.
+    fn obey(&mut self, command: &Command) -> bool {
         match command {
             Command::Leave => self.node.handle_leave(self.clock.now()),
             Command::Certificate(certificate) => self.node.handle_certificate(self.clock.now(), *certificate),
             Command::Switch(order) => self.node.handle_order(self.clock.now(), *order),
+            Command::End => return true,
         }
+        false
+    }
+
+    fn answer(&self, HistoryQuestion { wanted, reply }: HistoryQuestion) {
+        // The asker may have given up.
+        let _ = reply.send(self.node.histories(self.clock.now(), &wanted.container, &wanted.service));
     }
 
     fn note(&mut self, statuses: Vec<ContainerStatus>) {
@@ -194,10 +233,22 @@ impl HostLoop {
                 Output::Persist(state) => {
                     self.disk.send_replace(Some(state));
                 }
+                Output::Remember { shard, histories } => self.write_down(Shard { shard, histories }),
                 Output::Left => left = true,
             }
         }
         left
+    }
+}
+
+impl HostLoop {
+    fn write_down(&mut self, shard: Shard) {
+        // There is room: the one before is written. But the writer may have ended, which was said.
+        if let Err(mpsc::error::TrySendError::Full(shard) | mpsc::error::TrySendError::Closed(shard)) =
+            self.histories.try_send(shard)
+        {
+            self.node.handle_written(self.clock.now(), shard.shard, false);
+        }
     }
 }
 

@@ -130,6 +130,7 @@ fn drain(node: &mut Node, now: Now) {
             | Output::Pin(_)
             | Output::Probe(_)
             | Output::Persist(_)
+            | Output::Remember { .. }
             | Output::Left => {}
         }
     }
@@ -158,6 +159,8 @@ fn config() -> Config {
         zones: vec![KnownZone { name: "other".into(), delegates: vec![member(4)] }],
         budgets: Budgets::default(),
         containers: Vec::new(),
+        judgement: Default::default(),
+            histories: Vec::new(),
         protection: Timers::default(),
         tick: Duration::ZERO,
         seed: 1,

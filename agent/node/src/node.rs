@@ -3,8 +3,10 @@
 //! It is the only place where these meet. It decides what is sent to whom and when; it neither sends nor waits.
 
 mod accuse;
+mod changes;
 mod chords;
 mod coordinate;
+mod crowd;
 mod detection;
 mod flood;
 mod forget;
@@ -35,6 +37,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use ringmesh_proto::{
     ClusterId, Generation, HostId, Instant, Now, Uplink,
     datagram::{Datagram, DatagramError, Kind},
+    disk::HistoryRecord,
     member::Member,
     peer::{EventRecord, Gossip, HostRecord, SyncRequest},
     shared::Shared,
@@ -47,13 +50,14 @@ use crate::{
     coordinate::Place,
     gossip::{Store, life},
     health::{
-        self, Health,
+        Health, Judgement,
         spec::{CheckId, ContainerSpec, ContainerStatus, ProbeReply, ProbeRequest},
     },
     membership::{self, Membership, Refused, SeenWindow, SwimState},
     overlay::{Overlay, Timers, Wiring},
     zones::{Budgets, Crossing, KnownZone, Trunks, Zones},
 };
+use crowd::Crowd;
 pub use detection::{Detection, Path};
 use flood::Outbox;
 pub use frame::Frame;
@@ -103,6 +107,10 @@ pub struct Config {
     pub budgets: Budgets,
     /// What should run on it.
     pub containers: Vec<ContainerSpec>,
+    /// How outcomes of their probes are judged.
+    pub judgement: Judgement,
+    /// What it remembered of their services when it last ran.
+    pub histories: Vec<HistoryRecord>,
     /// How changes of its uplinks are damped.
     pub protection: Timers,
     /// What the daemon may put off a timer by that is not [`TimerKind::Silence`].
@@ -158,6 +166,13 @@ pub enum Output {
     Probe(ProbeRequest),
     /// Write this to disk.
     Persist(Persistent),
+    /// Write these histories to disk, all of this shard; [`Node::handle_written`] is told when it is done.
+    Remember {
+        /// Below [`crate::health::SHARDS`].
+        shard: u8,
+        /// All of it.
+        histories: Vec<HistoryRecord>,
+    },
     /// This host has left; the agent may end.
     Left,
 }
@@ -193,6 +208,10 @@ pub enum TimerKind {
     Silence,
     /// Probes of services.
     Health,
+    /// Histories are to be written to disk.
+    Memory,
+    /// Changes of health that were too many are to be told as a number.
+    Crowd,
     /// The own record is to be spread.
     Record,
     /// What waits for all neighbours is to be sent on.
@@ -243,6 +262,8 @@ pub struct Node {
     /// Of the last minute; of hosts with a certificate only.
     costs: BTreeMap<HostId, Cost>,
     health: Health,
+    /// Of the changes of health that are told.
+    crowd: Crowd,
     rng: StdRng,
     outputs: VecDeque<Output>,
     sequence: u32,
@@ -303,7 +324,9 @@ impl Node {
         let among = known.iter().any(|member| member.id != me.id);
         let containers = std::mem::take(&mut config.containers);
         let membership = Membership::new(now.instant, me, &known, fork(&mut rng));
-        let health = Health::new(now.instant, &config.name, containers, fork(&mut rng));
+        let mut health = Health::new(now.instant, &config.name, containers, fork(&mut rng));
+        health.judge_by(config.judgement);
+        health.recall(now, std::mem::take(&mut config.histories));
         let overlay =
             Overlay::new(me.id, config.wiring, me.addresses.map(|address| address.is_some()), config.protection);
         let mut node = Self {
@@ -317,6 +340,7 @@ impl Node {
             seals,
             costs: BTreeMap::new(),
             health,
+            crowd: Crowd::default(),
             rng,
             outputs: VecDeque::new(),
             outbox: Outbox::default(),
@@ -428,6 +452,21 @@ impl Node {
         self.health.handle_busy(id);
     }
 
+    /// The histories of an [`Output::Remember`] are on disk, or could not be written and come again.
+    pub fn handle_written(&mut self, now: Now, shard: u8, success: bool) {
+        self.health.handle_written(now.instant, shard, success);
+    }
+
+    /// All histories that are not on disk as they are, by shard: for the end of the agent.
+    pub fn take_histories(&mut self, now: Now) -> Vec<(u8, Vec<HistoryRecord>)> {
+        self.health.take_all(now)
+    }
+
+    /// What this host remembers of its services of this name, in this container or in any if it is empty. At most two.
+    pub fn histories(&self, now: Now, container: &str, service: &str) -> Vec<v1::History> {
+        self.health.histories(now.unix, container, service)
+    }
+
     /// Leaves the cluster on purpose. [`Output::Left`] follows when the others were told.
     pub fn handle_leave(&mut self, now: Now) {
         self.begin_turn(now);
@@ -473,6 +512,9 @@ impl Node {
         for request in self.health.handle_timeout(now.instant, MAX_PROBES) {
             self.outputs.push_back(Output::Probe(request));
         }
+        if let Some((shard, histories)) = self.health.take_due(now) {
+            self.outputs.push_back(Output::Remember { shard, histories });
+        }
         if self.syncs.take_due(now.instant, &mut self.rng) {
             self.forget_lost(now);
             self.forget_costs(now);
@@ -497,6 +539,8 @@ impl Node {
             (self.overlay.poll_protection(), TimerKind::Silence),
             (self.next_watch(), TimerKind::Silence),
             (self.health.poll_timeout(), TimerKind::Health),
+            (self.health.poll_memory(), TimerKind::Memory),
+            (self.crowd.poll_timeout(), TimerKind::Crowd),
             (self.own.poll_timeout(self.overlay.rings().len()), TimerKind::Record),
             (self.outbox.poll_timeout(), TimerKind::Flood),
             (Some(self.syncs.poll_timeout()), TimerKind::Sync),
@@ -626,6 +670,7 @@ impl Node {
         while let Some(change) = self.health.poll_change() {
             self.health_changed(now, change);
         }
+        self.tell_crowd(now);
         self.take_round_trip();
         self.spread_record(now);
         self.tend_zone(now);
@@ -700,44 +745,6 @@ impl Node {
         self.zone.stale = true;
         self.shown.hosts_stale();
         came
-    }
-
-    fn health_changed(&mut self, now: Now, change: health::Change) {
-        use v1::{event::Severity, verdict::Value};
-        let mut event = match change {
-            health::Change::Verdict { container, service, old, new, answer } => EventRecord {
-                kind: "service-verdict".into(),
-                severity: match new {
-                    Value::Critical => Severity::Critical,
-                    Value::Warning => Severity::Warning,
-                    Value::Passing | Value::Unknown => Severity::Info,
-                } as u32,
-                text: format!("{service} in {container} is {}, was {}: {answer}", show::word(new), show::word(old)),
-                container,
-                service,
-                ..EventRecord::default()
-            },
-            health::Change::Container { container, old, new, problem } => EventRecord {
-                kind: "container-state".into(),
-                severity: match new {
-                    health::spec::ContainerState::Stopped | health::spec::ContainerState::Absent => Severity::Critical,
-                    health::spec::ContainerState::Unknown
-                    | health::spec::ContainerState::Created
-                    | health::spec::ContainerState::Running
-                    | health::spec::ContainerState::Paused => Severity::Info,
-                } as u32,
-                text: format!(
-                    "{container} is {}, was {}{}",
-                    show::state_word(new),
-                    show::state_word(old),
-                    problem.map(|problem| format!(": {problem}")).unwrap_or_default()
-                ),
-                container,
-                ..EventRecord::default()
-            },
-        };
-        event.host = self.me().id.raw();
-        self.tell(now, event, false);
     }
 
     /// Puts an event into the log, and sends it to all unless every host concludes it for itself.

@@ -8,7 +8,9 @@ use ringmesh_node::{
     health::spec::{CheckId, ProbeReply},
 };
 use ringmesh_proto::{
-    HostId, Uplink, frame,
+    HostId, Uplink,
+    disk::HistoryRecord,
+    frame,
     member::Member,
     peer::{Request, Response, SyncRequest, SyncResponse, request, response},
 };
@@ -69,6 +71,13 @@ pub(super) enum Event {
         host: u32,
         write: u64,
     },
+    /// The disk has taken a shard of histories, or is full.
+    Written {
+        host: u32,
+        life: u32,
+        shard: u8,
+        histories: Vec<HistoryRecord>,
+    },
     /// It has arrived, and its process did not run then or takes its time.
     Late(Box<Event>),
 }
@@ -95,9 +104,11 @@ pub(super) struct Answer {
 impl Event {
     fn target(&self) -> u32 {
         match self {
-            Self::Wake(host) | Self::Probed { host, .. } | Self::Reached { host, .. } | Self::Synced { host, .. } => {
-                *host
-            }
+            Self::Wake(host)
+            | Self::Probed { host, .. }
+            | Self::Reached { host, .. }
+            | Self::Synced { host, .. }
+            | Self::Written { host, .. } => *host,
             Self::Datagram { to, .. } => *to,
             Self::Frame { key, .. } => key.to,
             Self::Ask(ask) => ask.to,
@@ -137,6 +148,7 @@ impl World {
                 | Event::Probed { .. }
                 | Event::Reached { .. }
                 | Event::Synced { .. }
+                | Event::Written { .. }
                 | Event::Late(_) => {}
             }
             return self.push(at, Event::Late(Box::new(event)));
@@ -163,9 +175,12 @@ impl World {
             Event::Frame { from, key, number } => self.frame_arrives(*from, *key, *number),
             Event::Ask(ask) => self.is_open_by(ask.from, ask.via, ask.to, ask.uplink),
             Event::Answer(answer) => self.is_open_by(answer.from, answer.via, answer.to, answer.uplink),
-            Event::Wake(_) | Event::Probed { .. } | Event::Reached { .. } | Event::Synced { .. } | Event::Late(_) => {
-                true
-            }
+            Event::Wake(_)
+            | Event::Probed { .. }
+            | Event::Reached { .. }
+            | Event::Synced { .. }
+            | Event::Written { .. }
+            | Event::Late(_) => true,
         }
     }
 
@@ -231,8 +246,20 @@ impl World {
                 }
                 self.trace.note(self.now, "probed", target.into(), id.0, host.sick.into());
                 let latency = Duration::from_millis(1);
-                let reply = ProbeReply { id, success: !host.sick, answer: "simulated".into(), latency };
+                let reply =
+                    ProbeReply { id, success: !host.sick, outright: false, answer: "simulated".into(), latency };
                 node.handle_probe_reply(now, reply);
+            }
+            Event::Written { life, shard, histories, .. } => {
+                if life != host.life {
+                    return;
+                }
+                let success = !host.disk.full;
+                self.trace.note(self.now, "written", target.into(), shard.into(), success.into());
+                node.handle_written(now, shard, success);
+                if success {
+                    host.disk.histories.insert(shard, histories);
+                }
             }
             Event::Frame { .. } | Event::Synced { .. } | Event::Late(_) => {}
         }
@@ -295,6 +322,10 @@ impl World {
                 disk.writes += 1;
                 let write = disk.writes;
                 self.push(self.now + self.settings.sync, Event::Synced { host: from, write });
+            }
+            Output::Remember { shard, histories } => {
+                let at = self.now + self.settings.sync;
+                self.push(at, Event::Written { host: from, life, shard, histories });
             }
             Output::Pin(_) => {}
             Output::Left => {

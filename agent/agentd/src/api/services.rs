@@ -1,10 +1,11 @@
 //! `ringmesh.v1.Services`.
 
 use ringmesh_proto::{
-    peer::{QueryRequest, QueryResponse},
+    peer::{HistoryQuery, QueryRequest, QueryResponse},
     v1::{
-        GetServiceRequest, GetServiceResponse, ListServicesRequest, ListServicesResponse, Service,
-        WatchServicesRequest, WatchServicesResponse, change::Kind, services_server::Services,
+        GetHistoryRequest, GetHistoryResponse, GetServiceRequest, GetServiceResponse, History, ListServicesRequest,
+        ListServicesResponse, Service, WatchServicesRequest, WatchServicesResponse, change::Kind,
+        services_server::Services,
     },
 };
 use tonic::{Request, Response, Status};
@@ -14,6 +15,9 @@ use super::{
     containers::{none_found, selects},
     watch::{Step, Watched},
 };
+
+/// Places that are named when a name is not clear.
+const MAX_NAMED: usize = 3;
 
 fn query() -> QueryRequest {
     QueryRequest { services: true, ..QueryRequest::default() }
@@ -68,6 +72,31 @@ impl Services for Api {
         match found.pop() {
             Some(service) => Ok(Response::new(GetServiceResponse { service: Some(service), sources })),
             None => Err(none_found("service", &request.name, &sources)),
+        }
+    }
+
+    async fn get_history(&self, request: Request<GetHistoryRequest>) -> Result<Response<GetHistoryResponse>, Status> {
+        let GetHistoryRequest { service, container, host } = request.into_inner();
+        let history = Some(HistoryQuery { service: service.clone(), container });
+        let gathered = self.ask_all(QueryRequest { history, ..QueryRequest::default() }, &host, "").await?;
+        let found: Vec<History> = gathered.details.into_iter().flat_map(|details| details.histories).collect();
+        // One that is configured is meant rather than those that are no more.
+        let live = found.iter().filter(|history| history.retired.is_none()).count();
+        let mut found: Vec<History> =
+            found.into_iter().filter(|history| live == 0 || history.retired.is_none()).collect();
+        if found.len() > 1 {
+            let places: Vec<String> =
+                found.iter().take(MAX_NAMED).map(|of| format!("{}/{}", of.host, of.container)).collect();
+            let text = format!(
+                "several services have this name, such as in {}; name the container and the host too",
+                places.join(", ")
+            );
+            return Err(Status::failed_precondition(text));
+        }
+        let sources = gathered.sources;
+        match found.pop() {
+            Some(history) => Ok(Response::new(GetHistoryResponse { history: Some(history), sources })),
+            None => Err(none_found("service", &service, &sources)),
         }
     }
 

@@ -150,7 +150,7 @@ impl Api {
                 let mut objects = Vec::new();
                 if now.hosts.iter().any(|host| host.local && (only.is_empty() || host.name == only || host.id == only))
                 {
-                    objects.extend(fanout::own(&now, &query).details.map(&pick).unwrap_or_default());
+                    objects.extend(pick(fanout::show(&now, &query)));
                 }
                 objects.extend(others.values().flat_map(|known| known.objects.iter().cloned()));
                 drop(now);

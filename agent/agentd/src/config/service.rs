@@ -4,8 +4,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ringmesh_node::health::spec::{Check, ServiceKind, ServiceSpec};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use super::{name, range};
+use super::{Alarm, name, range};
 
 /// `[[container.service]]`: exactly one of `exec`, `tcp`, `http` and `grpc` is there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,6 +32,10 @@ pub struct Service {
     /// Failures in a row that make it critical. 1 to 100, default 3.
     #[serde(default = "three")]
     pub threshold_down: u32,
+    /// "threshold", or "at-once": an answer that is outright an error (HTTP 5xx, a refused connection, NOT_SERVING, an exit status)
+    /// makes it critical at once. Default "threshold".
+    #[serde(default, skip_serializing_if = "Alarm::is_default")]
+    pub alarm: Alarm,
     /// Program and arguments, run in the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<Vec<String>>,
@@ -104,6 +109,7 @@ impl Service {
             timeout: default_timeout(),
             threshold_up: one(),
             threshold_down: three(),
+            alarm: Alarm::Threshold,
             exec: None,
             tcp: None,
             http: None,
@@ -130,7 +136,17 @@ impl Service {
             timeout: self.timeout,
             threshold_up: self.threshold_up,
             threshold_down: self.threshold_down,
+            plan: None,
+            alarm: self.alarm.into(),
+            definition: self.definition(),
         }
+    }
+
+    /// Differs when anything here does, and stays over restarts and new versions: keys that are not there do not count.
+    fn definition(&self) -> u64 {
+        let text = serde_json::to_vec(self).expect("a service is plain data");
+        let digest = Sha256::digest(&text);
+        u64::from_be_bytes(digest[..8].try_into().expect("it has 32 bytes"))
     }
 
     pub(super) fn check(&self, key: &str) -> Result<(), (String, String)> {

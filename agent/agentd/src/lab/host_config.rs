@@ -33,6 +33,8 @@ pub(super) fn host_config(lab: &str, dir: &Path, host: HostNumber, containers: u
         identity: Identity::default(),
         log: Log::default(),
         probe: Probe::default(),
+        judgement: Default::default(),
+        applications: Vec::new(),
         containers: (1..=containers).map(|nth| container(lab, dir, host, nth)).collect(),
     }
 }

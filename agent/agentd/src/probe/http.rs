@@ -98,7 +98,8 @@ pub(super) async fn get(
         }
     }
     let success = (expected.0..=expected.1).contains(&status);
-    Ok(Outcome { success, answer: describe(&bytes[..len]), at })
+    let outright = !success && status >= 500;
+    Ok(Outcome { success, outright, answer: describe(&bytes[..len]), at })
 }
 
 fn request(address: SocketAddr, path: &str) -> String {

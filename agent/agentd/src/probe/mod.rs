@@ -117,17 +117,30 @@ impl Prober {
 #[derive(Debug)]
 struct Outcome {
     success: bool,
+    /// As in [`ProbeReply::outright`].
+    outright: bool,
     answer: String,
     at: Instant,
 }
 
 impl Outcome {
     fn pass(answer: impl AsRef<str>) -> Self {
-        Self { success: true, answer: answer::clean(answer.as_ref()), at: Instant::now() }
+        Self { success: true, outright: false, answer: answer::clean(answer.as_ref()), at: Instant::now() }
     }
 
     fn fail(answer: impl AsRef<str>) -> Self {
-        Self { success: false, answer: answer::clean(answer.as_ref()), at: Instant::now() }
+        Self { success: false, outright: false, answer: answer::clean(answer.as_ref()), at: Instant::now() }
+    }
+
+    /// A failure that is the service's own word, or its kernel's.
+    fn outright(answer: impl AsRef<str>) -> Self {
+        Self { outright: true, ..Self::fail(answer) }
+    }
+
+    /// A kernel that refuses or resets a connection says that nobody serves there.
+    fn error(error: &io::Error) -> Self {
+        let outright = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset);
+        Self { outright, ..Self::fail(answer::io_error(error)) }
     }
 
     fn no_answer(timeout: Duration) -> Self {
@@ -136,6 +149,6 @@ impl Outcome {
 
     fn reply(self, id: CheckId, started: Instant) -> ProbeReply {
         let latency = self.at.saturating_duration_since(started);
-        ProbeReply { id, success: self.success, answer: self.answer, latency }
+        ProbeReply { id, success: self.success, outright: self.outright, answer: self.answer, latency }
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout_at,
 };
 
-use super::{Check, Outcome, ProbeReply, ProbeRequest, answer, grpc, http, netns::Namespaces};
+use super::{Check, Outcome, ProbeReply, ProbeRequest, grpc, http, netns::Namespaces};
 
 /// So many probes are begun before those under way have their turn: below a millisecond of work.
 const BATCH: usize = 32;
@@ -78,11 +78,10 @@ fn begin(
         Check::Tcp { address } | Check::Http { address, .. } | Check::Grpc { address, .. } => address,
         Check::Exec { .. } => return,
     };
-    let dial = namespaces
-        .enter(request.netns.as_deref())
-        .and_then(|()| Dial::start(address).map_err(|error| answer::io_error(&error)));
+    let entered = namespaces.enter(request.netns.as_deref()).map_err(Outcome::fail);
+    let dial = entered.and_then(|()| Dial::start(address).map_err(|error| Outcome::error(&error)));
     let outcome = match dial {
-        Err(words) => Outcome::fail(words),
+        Err(outcome) => outcome,
         Ok(dial) if dial.connected && matches!(*request.check, Check::Tcp { .. }) => Outcome::pass("connected"),
         Ok(dial) => {
             let replies = replies.clone();
@@ -116,7 +115,7 @@ async fn converse(dial: Dial, check: &Check, started: Instant, timeout: Duration
             },
             Check::Exec { .. } => Ok(Outcome::fail("exec is no probe by socket")),
         };
-        outcome.unwrap_or_else(|error| Outcome::fail(answer::io_error(&error)))
+        outcome.unwrap_or_else(|error| Outcome::error(&error))
     };
     timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| Outcome::no_answer(timeout))
 }

@@ -12,13 +12,13 @@ use ringmesh_proto::{
     frame::{self, FrameError},
     member::Member,
     peer::{
-        Delegate, JoinRequest, JoinResponse, QueryRequest, QueryResponse, Refusal, RelayRequest, RenewRequest,
-        RenewResponse, Request, Response, ShareRequest, ZoneRecord, refusal::Reason, relay_request,
+        Delegate, HistoryQuery, JoinRequest, JoinResponse, QueryRequest, QueryResponse, Refusal, RelayRequest,
+        RenewRequest, RenewResponse, Request, Response, ShareRequest, ZoneRecord, refusal::Reason, relay_request,
         request::Body as Ask, response::Body as Answer,
     },
     v1::{self, host::State},
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Inbound, Transport, connection, table::Waiting};
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     config::is_name,
     counters::count,
     fanout,
+    host_loop::HistoryQuestion,
     identity::{
         Keyring,
         admission::{self, AuthoritySlot},
@@ -54,6 +55,8 @@ pub struct Requests {
     pub view: watch::Receiver<Arc<View>>,
     /// Admits hosts, if this host holds the CA's key. Signing and a write to disk, at most some ten a second.
     pub authority: AuthoritySlot,
+    /// To the host loop, which has the histories.
+    pub histories: mpsc::Sender<HistoryQuestion>,
 }
 
 /// Why a request got no answer.
@@ -96,6 +99,16 @@ impl Transport {
                 Err(RequestError::Broken)
             }
         }
+    }
+
+    /// What this host itself remembers of these services; `None` if its loop does not answer.
+    pub async fn own_histories(&self, wanted: HistoryQuery) -> Option<Vec<v1::History>> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.shared.requests.histories.send(HistoryQuestion { wanted, reply }).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(LOOP_TIMEOUT, asked).await.ok()?
     }
 
     /// Asks a host that holds the CA's key for a new certificate.
@@ -269,9 +282,9 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
         }
         (Some(Ask::Query(query)), Some(_)) => {
             let view = shared.requests.view.borrow().clone();
-            match tokio::task::spawn_blocking(move || fanout::show(&view, &query)).await {
-                Ok(details) => Answer::Query(details),
-                Err(_) => Answer::Refusal(frame::refusal(Reason::Busy, "this host is busy; ask again")),
+            match fanout::own(transport, view, query).await {
+                Some(details) => Answer::Query(details),
+                None => Answer::Refusal(frame::refusal(Reason::Busy, "this host is busy; ask again")),
             }
         }
         (Some(Ask::Sync(request)), Some(_)) => {

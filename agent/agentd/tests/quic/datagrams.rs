@@ -119,6 +119,8 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
             zones: Vec::new(),
             budgets: Budgets::default(),
             containers: Vec::new(),
+            judgement: Default::default(),
+            histories: Vec::new(),
             protection: Default::default(),
             tick: Duration::ZERO,
             seed: u64::from(member.id.raw()),
@@ -129,6 +131,8 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
     let (_commands, commands) = mpsc::channel(COMMAND_BOUND);
     let (_, statuses) = mpsc::channel(1);
     let (_, carriers) = mpsc::channel(1);
+    let (_, written) = mpsc::channel(1);
+    let (histories, _) = mpsc::channel(1);
     let (disk, _disk) = watch::channel(None);
     let view = host.view.subscribe();
     // There is nothing to probe; any program stands for the runner.
@@ -143,9 +147,11 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
         prober,
         reacher,
         disk,
+        histories,
         view: host.view,
     };
-    tokio::spawn(host_loop.run(Inputs { inbound: host.inbound, replies, reached, statuses, carriers, commands }));
+    let (inbound, questions) = (host.inbound, host.questions);
+    tokio::spawn(host_loop.run(Inputs { inbound, replies, reached, statuses, carriers, commands, questions, written }));
     Running { member, view, _commands, _disk }
 }
 

@@ -15,6 +15,7 @@ use rcgen::{CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, Issue
 use ringmesh_agentd::{
     alarm::AlarmClock,
     counters::Counters,
+    host_loop::{HistoryQuestion, QUESTION_BOUND},
     identity::{
         Identity, Keyring, PeerIdentity, Role,
         admission::{Authority, AuthoritySlot},
@@ -33,7 +34,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
 /// Longer than anything here takes on a machine that is busy; a test that waits so long has failed.
-const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// Connections that a host keeps unless a test says otherwise.
 pub(crate) const CACHE: usize = 64;
@@ -174,6 +175,7 @@ pub(crate) struct Host {
     pub(crate) counters: Arc<Counters>,
     pub(crate) view: watch::Sender<Arc<View>>,
     pub(crate) inbound: mpsc::Receiver<Inbound>,
+    pub(crate) questions: mpsc::Receiver<HistoryQuestion>,
 }
 
 impl Host {
@@ -227,7 +229,8 @@ impl Host {
         let (view, shown) = watch::channel(Arc::new(View::default()));
         let (sender, inbound) = mpsc::channel(4096);
         let counters = Arc::new(Counters::default());
-        let requests = Requests { view: shown, authority };
+        let (histories, questions) = mpsc::channel(QUESTION_BOUND);
+        let requests = Requests { view: shown, authority, histories };
         let transport = Transport::open(
             Arc::clone(&keyring),
             &AlarmClock::start().ok()?,
@@ -239,7 +242,7 @@ impl Host {
         )
         .ok()?;
         let member = Member { id: identity.host, generation: 1, addresses };
-        Some(Self { identity: Arc::clone(identity), keyring, transport, member, counters, view, inbound })
+        Some(Self { identity: Arc::clone(identity), keyring, transport, member, counters, view, inbound, questions })
     }
 
     pub(crate) fn id(&self) -> HostId {

@@ -27,6 +27,7 @@ messages!(
     CreateTokenResponse,
     Event,
     GetConfigResponse,
+    History,
     Host,
     Link,
     ListRingsResponse,

@@ -1,66 +1,189 @@
 //! One check: what it answered last and what it is judged to be.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use ringmesh_proto::{Now, UnixMillis, v1, v1::verdict::Value};
+use ringmesh_proto::{Instant, Now, UnixMillis, v1, v1::verdict::Value};
 
-use super::spec::{ContainerSpec, MAX_ANSWER, ProbeReply, ServiceKind, ServiceSpec};
+use super::{
+    Judgement,
+    flap::{self, Flap},
+    latency::{self, Normal},
+    spec::{Alarm, ContainerSpec, ServiceKind, ServiceSpec},
+};
 
-/// When something is judged, and by which thresholds.
+/// When something is judged, and by what.
 pub(super) struct At<'a> {
     pub(super) now: Now,
     pub(super) spec: &'a ServiceSpec,
+    pub(super) judgement: &'a Judgement,
+}
+
+/// What came of a probe.
+pub(super) struct Outcome {
+    pub(super) success: bool,
+    /// The failure is the service's own word, or its kernel's.
+    pub(super) outright: bool,
+    pub(super) latency: Duration,
+    pub(super) answer: Arc<str>,
+}
+
+/// What an outcome changed beside the verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Turns {
+    pub(super) flap: Option<flap::Turn>,
+    pub(super) latency: Option<latency::Turn>,
+    /// The first failure after a success: it is worth a closer look.
+    pub(super) falters: bool,
 }
 
 /// Outcomes so far.
 #[derive(Debug, Default)]
 pub(super) struct CheckState {
+    /// What is told.
     pub(super) verdict: Value,
-    pub(super) answer: String,
+    pub(super) answer: Arc<str>,
+    /// What the thresholds say.
+    raw: Value,
+    /// Since when.
+    raw_since: Instant,
+    /// Critical for what is known of its container: that is never damped.
+    certain: bool,
     /// Outcomes in a row that speak against the verdict, or for the first one.
     successes: u32,
     failures: u32,
+    flap: Flap,
+    normal: Normal,
+    /// What the detailed plan found since the service was last well.
+    plan: Option<Arc<str>>,
     latency: Option<Duration>,
     last_probe: Option<UnixMillis>,
     last_change: Option<UnixMillis>,
 }
 
 impl CheckState {
-    /// Counts an outcome; the verdict changes when a threshold is met.
-    pub(super) fn reply(&mut self, at: At<'_>, reply: ProbeReply) {
-        self.latency = Some(reply.latency);
+    /// Counts an outcome; the verdict changes when a threshold is met, or when it deviates from what was normal.
+    pub(super) fn reply(&mut self, at: At<'_>, outcome: &Outcome) -> Turns {
+        self.latency = Some(outcome.latency);
         self.last_probe = Some(at.now.unix);
-        self.answer = reply.answer;
-        truncate(&mut self.answer, MAX_ANSWER);
-        if reply.success {
+        self.answer = Arc::clone(&outcome.answer);
+        self.certain = false;
+        let mut turns = Turns::default();
+        if outcome.success {
             self.failures = 0;
             self.successes = self.successes.saturating_add(1);
+            turns.latency = self.normal.take(outcome.latency, &at.judgement.latency);
             if self.successes >= at.spec.threshold_up {
-                self.become_(at.now, Value::Passing);
+                self.find(&at, Value::Passing);
             }
         } else {
+            turns.falters = self.failures == 0 && self.raw == Value::Passing;
             self.successes = 0;
             self.failures = self.failures.saturating_add(1);
-            if self.failures >= at.spec.threshold_down {
-                self.become_(at.now, Value::Critical);
+            let alarm = outcome.outright && at.spec.alarm == Alarm::AtOnce;
+            if alarm || self.failures >= at.spec.threshold_down {
+                turns.flap = self.find(&at, Value::Critical);
             }
         }
+        let down = (self.raw == Value::Critical).then(|| at.now.instant.since(self.raw_since));
+        turns.flap = turns.flap.or(self.flap.tick(at.now.instant, down, &at.judgement.damping));
+        self.tell(at.now);
+        turns
     }
 
     /// Critical without a probe: it is known that there is nothing to answer.
-    pub(super) fn fail_at_once(&mut self, at: At<'_>, why: &str) {
+    pub(super) fn fail_at_once(&mut self, at: At<'_>, why: &Arc<str>) -> Turns {
         self.successes = 0;
         self.failures = at.spec.threshold_down;
         self.latency = None;
-        self.answer = why.to_owned();
-        self.become_(at.now, Value::Critical);
+        self.answer = Arc::clone(why);
+        self.certain = true;
+        let flap = self.find(&at, Value::Critical);
+        self.tell(at.now);
+        Turns { flap, ..Turns::default() }
+    }
+
+    /// Takes what the detailed plan found. An outright error of its own is one of the service.
+    pub(super) fn plan(&mut self, at: At<'_>, outcome: &Outcome, words: &Arc<str>) -> Turns {
+        self.plan = Some(Arc::clone(words));
+        let mut turns = Turns::default();
+        if !outcome.success && outcome.outright && at.spec.alarm == Alarm::AtOnce {
+            self.answer = Arc::clone(&outcome.answer);
+            self.successes = 0;
+            turns.flap = self.find(&at, Value::Critical);
+            self.tell(at.now);
+        }
+        turns
+    }
+
+    /// The thresholds are met.
+    fn find(&mut self, at: &At<'_>, raw: Value) -> Option<flap::Turn> {
+        let old = std::mem::replace(&mut self.raw, raw);
+        if old != raw {
+            self.raw_since = at.now.instant;
+        }
+        let fell = (old, raw) == (Value::Passing, Value::Critical);
+        if fell { self.flap.punish(at.now.instant, &at.judgement.damping) } else { None }
+    }
+
+    fn tell(&mut self, now: Now) {
+        let warns = match self.raw {
+            Value::Passing => self.flap.is_damped() || self.normal.is_slow(),
+            Value::Critical => self.flap.is_damped() && !self.certain,
+            Value::Unknown | Value::Warning => false,
+        };
+        if self.raw == Value::Passing && !warns {
+            self.plan = None;
+        }
+        self.become_(now, if warns { Value::Warning } else { self.raw });
+    }
+
+    /// Why it is judged so, for people.
+    pub(super) fn cause(&self) -> String {
+        let mut cause = self.answer.to_string();
+        if self.verdict == Value::Warning && self.flap.is_damped() {
+            cause = format!("it flaps, and is damped until it is steady; its last answer: {cause}");
+        } else if self.verdict == Value::Warning && self.normal.is_slow() {
+            cause = format!("{}: {cause}", self.slow_words());
+        }
+        match &self.plan {
+            Some(plan) if self.verdict > Value::Passing => format!("{cause}; plan {plan}"),
+            Some(_) | None => cause,
+        }
+    }
+
+    /// "answers after 120 ms, normal are 3 ms"
+    pub(super) fn slow_words(&self) -> String {
+        let millis = |latency: Option<Duration>| latency.unwrap_or_default().as_secs_f64() * 1000.0;
+        format!("answers after {:.1} ms, normal are {:.1} ms", millis(self.latency), millis(self.normal.latency()))
+    }
+
+    /// Its latency is out of what is normal.
+    pub(super) fn is_slow(&self) -> bool {
+        self.normal.is_slow()
+    }
+
+    /// It changes too often.
+    pub(super) fn is_flapping(&self) -> bool {
+        self.flap.is_damped()
+    }
+
+    /// The latency that is normal for it.
+    pub(super) fn normal(&self) -> &Normal {
+        &self.normal
+    }
+
+    /// What an earlier life of the agent has learned.
+    pub(super) fn recall(&mut self, normal: Normal) {
+        self.normal = normal;
     }
 
     /// Forgets what was: another life of its container has begun.
-    pub(super) fn begin_anew(&mut self, now: Now, why: &str) {
+    pub(super) fn begin_anew(&mut self, at: At<'_>, why: &Arc<str>) -> Turns {
         (self.successes, self.failures, self.latency) = (0, 0, None);
-        self.answer = why.to_owned();
-        self.become_(now, Value::Unknown);
+        self.answer = Arc::clone(why);
+        let flap = self.find(&at, Value::Unknown);
+        self.tell(at.now);
+        Turns { flap, ..Turns::default() }
     }
 
     /// Whether it was ever judged.
@@ -100,9 +223,10 @@ pub(super) fn show(
             timeout: Some(duration(spec.timeout)),
             threshold_up: spec.threshold_up,
             threshold_down: spec.threshold_down,
+            alarms_at_once: spec.alarm == Alarm::AtOnce,
         }),
         last_change: state.last_change.map(Into::into),
-        last_answer: state.answer.clone(),
+        last_answer: state.answer.to_string(),
         last_latency: state.latency.map(duration),
         last_probe: state.last_probe.map(Into::into),
         weight: spec.weight,
@@ -111,14 +235,10 @@ pub(super) fn show(
             ServiceKind::Readiness => v1::service::Kind::Readiness,
             ServiceKind::Startup => v1::service::Kind::Startup,
         } as i32,
+        flapping: state.is_flapping(),
+        slow: state.is_slow(),
+        normal_latency: state.normal().latency().map(duration),
         tenant: of.map(|spec| spec.tenant.clone()).unwrap_or_default(),
         labels: of.map(|spec| spec.labels.clone()).unwrap_or_default(),
-    }
-}
-
-fn truncate(text: &mut String, max: usize) {
-    if text.len() > max {
-        let cut = (0..=max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(cut);
     }
 }

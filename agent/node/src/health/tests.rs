@@ -1,11 +1,14 @@
-use std::{collections::BTreeMap, time::Duration};
+mod judgement;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rand::{SeedableRng, rngs::StdRng};
 use ringmesh_proto::{Instant, Now, UnixMillis, v1::verdict::Value};
 
 use super::{
     Change, Health,
-    spec::{Check, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ServiceKind, ServiceSpec},
+    history::Kind,
+    spec::{Check, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest, ServiceKind, ServiceSpec},
 };
 
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -22,6 +25,7 @@ fn spec(name: &str, services: &[(&str, u32)]) -> ContainerSpec {
         driver: "oci".to_owned(),
         tenant: String::new(),
         labels: BTreeMap::new(),
+        score: None,
         services: services.iter().map(service).collect(),
     }
 }
@@ -53,7 +57,10 @@ impl Bench {
             self.now = self.health.poll_timeout().expect("there are checks");
             if let Some(request) = self.health.handle_timeout(self.now, 1).pop() {
                 let (id, answer) = (request.id, "told".to_owned());
-                self.health.handle_reply(at(self.now), ProbeReply { id, success, answer, latency: Duration::ZERO });
+                self.health.handle_reply(
+                    at(self.now),
+                    ProbeReply { id, success, outright: false, answer, latency: Duration::ZERO },
+                );
                 return self.now.since(before);
             }
         }
@@ -89,7 +96,7 @@ fn groups(containers: usize, span: Duration) -> (Vec<usize>, Duration, Duration)
                 (least, most) = (least.min(due.since(before)), most.max(due.since(before)));
             }
             let (answer, latency) = (String::new(), Duration::ZERO);
-            let reply = ProbeReply { id: request.id, success: true, answer, latency };
+            let reply = ProbeReply { id: request.id, success: true, outright: false, answer, latency };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }
@@ -111,6 +118,59 @@ fn many_checks_stay_spread_out() {
     // When all have been made and none is due for a while, the last ones join: soon after the start only.
     let joined = sizes.iter().filter(|size| **size > 1).count();
     assert!(joined * 100 < sizes.len(), "{joined} of {} times", sizes.len());
+}
+
+#[test]
+fn what_was_noted_is_found_by_the_next_life_of_the_agent() {
+    let containers = || vec![spec("c1", &[("web", 1)]), spec("c2", &[("web", 1)])];
+    let mut bench = Bench::new(containers());
+    bench.status("c1", ContainerState::Running);
+    "1100011".chars().for_each(|outcome| {
+        bench.probe(outcome == '1');
+    });
+    bench.status("c1", ContainerState::Stopped);
+    let told = |health: &Health, container: &str| {
+        let history = health.histories(UnixMillis(0), container, "web").pop().expect("it is configured");
+        let changes: Vec<(Kind, Value)> = history.changes.iter().map(|change| (change.kind(), change.to())).collect();
+        (history.outcomes.len(), changes)
+    };
+    let expected = vec![
+        (Kind::Verdict, Value::Passing),
+        (Kind::Verdict, Value::Critical),
+        (Kind::Verdict, Value::Passing),
+        (Kind::ContainerStopped, Value::Unknown),
+        (Kind::Verdict, Value::Critical),
+    ];
+    assert_eq!(told(&bench.health, "c1"), (7, expected.clone()));
+    assert_eq!(bench.health.histories(UnixMillis(0), "", "web").len(), 2, "the name is not clear");
+    let records = bench.health.take_all(at(bench.now)).into_iter().flat_map(|(_, records)| records).collect();
+
+    // Only c1 is left, and its service asks for something else.
+    let mut left = spec("c1", &[("web", 1)]);
+    left.services[0].definition = 7;
+    let mut bench = Bench::new(vec![left, spec("c3", &[("web", 1)])]);
+    bench.health.recall(at(Instant::ZERO), records);
+    let mut expected = expected;
+    expected.push((Kind::Redefined, Value::Unknown));
+    assert_eq!(told(&bench.health, "c1"), (7, expected));
+    let shown = bench.health.histories(UnixMillis(0), "c1", "web");
+    assert!(shown[0].retired.is_none() && shown[0].changes[5].cause.contains("tcp://127.0.0.1:80"));
+    assert_eq!(told(&bench.health, "c3"), (0, Vec::new()));
+}
+
+#[test]
+fn the_history_of_a_service_that_is_gone_is_shown_as_such() {
+    let mut bench = Bench::new(vec![spec("c1", &[("web", 1)])]);
+    bench.status("c1", ContainerState::Running);
+    bench.probe(true);
+    let records = bench.health.take_all(at(bench.now)).into_iter().flat_map(|(_, records)| records).collect();
+    let mut bench = Bench::new(vec![spec("c2", &[("web", 1)])]);
+    bench.health.recall(Now { instant: Instant::ZERO, unix: UnixMillis(5000) }, records);
+    let shown = bench.health.histories(UnixMillis(0), "c1", "web");
+    assert_eq!(shown[0].retired, Some(UnixMillis(5000).into()));
+    assert_eq!(shown[0].outcomes.len(), 1);
+    let written = bench.health.take_all(at(Instant::ZERO));
+    assert!(written.iter().any(|(_, records)| records[0].retired_ms == 5000), "that it is gone is written down");
 }
 
 #[test]
@@ -165,8 +225,13 @@ fn scores_follow_the_weights_and_the_digest_counts() {
         bench.now = bench.health.poll_timeout().expect("there are checks");
         for request in bench.health.handle_timeout(bench.now, 10) {
             // The first check is the web service's.
-            let reply =
-                ProbeReply { id: request.id, success: request.id.0 == 1, answer: String::new(), latency: INTERVAL };
+            let reply = ProbeReply {
+                id: request.id,
+                success: request.id.0 == 1,
+                outright: false,
+                answer: String::new(),
+                latency: INTERVAL,
+            };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }
@@ -212,7 +277,8 @@ fn asked(bench: &mut Bench, span: Duration, boot: bool) -> Vec<u64> {
         for request in bench.health.handle_timeout(due, 10) {
             asked.push(request.id.0);
             let success = request.id.0 != 1 || boot;
-            let reply = ProbeReply { id: request.id, success, answer: String::new(), latency: Duration::ZERO };
+            let reply =
+                ProbeReply { id: request.id, success, outright: false, answer: String::new(), latency: Duration::ZERO };
             bench.health.handle_reply(at(due), reply);
         }
     }
@@ -268,7 +334,13 @@ fn an_answer_from_before_the_start_counts_for_nothing() {
     let (name, state) = ("c1".to_owned(), ContainerState::Running);
     bench.health.handle_status(at(bench.now), ContainerStatus { name, state, pid: Some(7), ..Default::default() });
     for id in requests.iter().map(|request| request.id) {
-        let reply = ProbeReply { id, success: true, answer: "of the life before".into(), latency: Duration::ZERO };
+        let reply = ProbeReply {
+            id,
+            success: true,
+            outright: false,
+            answer: "of the life before".into(),
+            latency: Duration::ZERO,
+        };
         bench.health.handle_reply(at(bench.now), reply);
     }
     assert!(bench.health.services().iter().all(|service| service.last_answer != "of the life before"));

@@ -160,6 +160,7 @@ impl Node {
         counters.insert("gossip_duplicates", self.store.duplicates());
         counters.insert("accusations_void", self.store.void());
         counters.insert("probes_postponed", self.health.postponed());
+        counters.insert("plans_skipped", self.health.plans_skipped());
         view.counters = Arc::new(counters);
         self.shown.hosts = false;
         self.shown.events = false;

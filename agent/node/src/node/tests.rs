@@ -90,7 +90,7 @@ impl Pair {
             Output::Reach { to: host, uplink } => {
                 self.nodes[from].handle_reach(now, host.id, uplink, Reach::Answers);
             }
-            Output::Pin(_) | Output::Probe(_) | Output::Persist(_) | Output::Left => {}
+            Output::Pin(_) | Output::Probe(_) | Output::Persist(_) | Output::Remember { .. } | Output::Left => {}
         }
         true
     }
@@ -150,6 +150,8 @@ fn config(me: Member, known: Vec<Member>) -> Config {
         zones: Vec::new(),
         budgets: Budgets::default(),
         containers: Vec::new(),
+        judgement: Default::default(),
+        histories: Vec::new(),
         protection: Timers::default(),
         tick: Duration::ZERO,
         seed: u64::from(me.id.raw()),
