@@ -276,6 +276,7 @@ fn every_kind_of_server(netns: &Option<PathBuf>) {
             Err(words) => (false, words),
         };
         assert_eq!(reply.success, success, "{target}: {reply:?}");
+        assert_eq!(reply.silent, words.starts_with("no answer"), "{target}: {reply:?}");
         assert!(reply.answer.starts_with(words), "{target}: {reply:?}, not {words:?}");
         assert!(words.ends_with(": ") || reply.answer == words || words.ends_with("1.1: "), "{target}: {reply:?}");
         assert!(reply.answer.len() <= MAX_ANSWER, "{target}: {reply:?}");

@@ -231,7 +231,7 @@ impl World {
                 }
                 self.trace.note(self.now, "probed", target.into(), id.0, host.sick.into());
                 let latency = Duration::from_millis(1);
-                let reply = ProbeReply { id, success: !host.sick, answer: "simulated".into(), latency };
+                let reply = ProbeReply { id, success: !host.sick, silent: false, answer: "simulated".into(), latency };
                 node.handle_probe_reply(now, reply);
             }
             Event::Frame { .. } | Event::Synced { .. } | Event::Late(_) => {}

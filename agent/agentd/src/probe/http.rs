@@ -98,7 +98,7 @@ pub(super) async fn get(
         }
     }
     let success = (expected.0..=expected.1).contains(&status);
-    Ok(Outcome { success, answer: describe(&bytes[..len]), at })
+    Ok(Outcome { success, silent: false, answer: describe(&bytes[..len]), at })
 }
 
 fn request(address: SocketAddr, path: &str) -> String {

@@ -117,25 +117,41 @@ impl Prober {
 #[derive(Debug)]
 struct Outcome {
     success: bool,
+    /// As in [`ProbeReply::silent`].
+    silent: bool,
     answer: String,
     at: Instant,
 }
 
 impl Outcome {
     fn pass(answer: impl AsRef<str>) -> Self {
-        Self { success: true, answer: answer::clean(answer.as_ref()), at: Instant::now() }
+        Self { success: true, silent: false, answer: answer::clean(answer.as_ref()), at: Instant::now() }
     }
 
     fn fail(answer: impl AsRef<str>) -> Self {
-        Self { success: false, answer: answer::clean(answer.as_ref()), at: Instant::now() }
+        Self { success: false, silent: false, answer: answer::clean(answer.as_ref()), at: Instant::now() }
+    }
+
+    /// It failed without a word from the container.
+    fn silence(answer: impl AsRef<str>) -> Self {
+        Self { silent: true, ..Self::fail(answer) }
     }
 
     fn no_answer(timeout: Duration) -> Self {
-        Self::fail(answer::no_answer(timeout))
+        Self::silence(answer::no_answer(timeout))
+    }
+
+    /// Nobody there, or nobody who says so.
+    fn broken(error: &io::Error) -> Self {
+        let silent = matches!(
+            error.kind(),
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::TimedOut
+        );
+        Self { silent, ..Self::fail(answer::io_error(error)) }
     }
 
     fn reply(self, id: CheckId, started: Instant) -> ProbeReply {
         let latency = self.at.saturating_duration_since(started);
-        ProbeReply { id, success: self.success, answer: self.answer, latency }
+        ProbeReply { id, success: self.success, silent: self.silent, answer: self.answer, latency }
     }
 }

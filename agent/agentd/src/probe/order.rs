@@ -62,6 +62,7 @@ pub(super) enum End {
 impl Report {
     /// In words. `timeout` is what the program had.
     pub(super) fn outcome(self, timeout: Duration) -> Outcome {
+        let silent = matches!(self.end, End::TimedOut) && self.output.is_empty();
         let (success, what) = match self.end {
             End::Exited(0) if !self.output.is_empty() => return Outcome::pass(self.output),
             End::Exited(status) => (status == 0, format!("exit status {status}")),
@@ -71,7 +72,7 @@ impl Report {
             End::Failed(why) => (false, why),
         };
         let answer = if self.output.is_empty() { what } else { format!("{what}: {}", self.output) };
-        if success { Outcome::pass(answer) } else { Outcome::fail(answer) }
+        if success { Outcome::pass(answer) } else { Outcome { silent, ..Outcome::fail(answer) } }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout_at,
 };
 
-use super::{Check, Outcome, ProbeReply, ProbeRequest, answer, grpc, http, netns::Namespaces};
+use super::{Check, Outcome, ProbeReply, ProbeRequest, grpc, http, netns::Namespaces};
 
 /// So many probes are begun before those under way have their turn: below a millisecond of work.
 const BATCH: usize = 32;
@@ -80,9 +80,10 @@ fn begin(
     };
     let dial = namespaces
         .enter(request.netns.as_deref())
-        .and_then(|()| Dial::start(address).map_err(|error| answer::io_error(&error)));
+        .map_err(Outcome::fail)
+        .and_then(|()| Dial::start(address).map_err(|error| Outcome::broken(&error)));
     let outcome = match dial {
-        Err(words) => Outcome::fail(words),
+        Err(outcome) => outcome,
         Ok(dial) if dial.connected && matches!(*request.check, Check::Tcp { .. }) => Outcome::pass("connected"),
         Ok(dial) => {
             let replies = replies.clone();
@@ -116,7 +117,7 @@ async fn converse(dial: Dial, check: &Check, started: Instant, timeout: Duration
             },
             Check::Exec { .. } => Ok(Outcome::fail("exec is no probe by socket")),
         };
-        outcome.unwrap_or_else(|error| Outcome::fail(answer::io_error(&error)))
+        outcome.unwrap_or_else(|error| Outcome::broken(&error))
     };
     timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| Outcome::no_answer(timeout))
 }

@@ -184,6 +184,9 @@ pub struct ProbeReply {
     pub id: CheckId,
     /// The answer was right.
     pub success: bool,
+    /// The container was asked and gave no sign of life: no wrong answer either, and no refusal. What went wrong at this
+    /// end is no silence.
+    pub silent: bool,
     /// What was answered or what went wrong, in words; at most [`MAX_ANSWER`] bytes.
     pub answer: String,
     /// From the start of the probe to its answer.
