@@ -1,7 +1,7 @@
 //! One host of the machine room: its agent if it runs, its disk, its clock, and the streams that it sends on.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -38,6 +38,8 @@ pub(crate) struct Host {
     pub(crate) powered: bool,
     /// Its services answer wrongly.
     pub(crate) sick: bool,
+    /// Processes of containers that give no sign of life.
+    pub(crate) mute: BTreeSet<u32>,
     /// What the wall clock is ahead of the true time, in milliseconds.
     pub(crate) clock_ms: i64,
     pub(crate) lives: Draw,
@@ -102,6 +104,7 @@ impl Host {
             life: 0,
             powered: true,
             sick: false,
+            mute: BTreeSet::new(),
             clock_ms: 0,
             lives,
             probes,

@@ -242,13 +242,33 @@ impl World {
         if !self.settings.views {
             node.observe();
         }
-        for container in &host.config.containers {
-            let name = container.name.clone();
-            node.handle_status(now, ContainerStatus { name, state: ContainerState::Running, ..Default::default() });
+        for (place, container) in host.config.containers.iter().enumerate() {
+            node.handle_status(now, status(&container.name, place, ContainerState::Running));
         }
         host.node = Some(node);
         self.trace.note(self.now, "start", index as u64, 0, 0);
         self.drain(index);
+    }
+
+    /// A container of a host does something else now, and its runtime says so. Until the host's next start.
+    pub fn set_container(&mut self, host: HostIndex, container: &str, state: ContainerState) {
+        let now = self.time(host);
+        let known = self.hosts[host].config.containers.iter().position(|spec| spec.name == container);
+        if let (Some(place), Some(node)) = (known, &mut self.hosts[host].node) {
+            node.handle_status(now, status(container, place, state));
+            self.drain(host);
+        }
+    }
+
+    /// A container of a host hangs: no probe of it is answered.
+    pub fn mute_container(&mut self, host: HostIndex, container: &str, mute: bool) {
+        let host = &mut self.hosts[host];
+        let Some(place) = host.config.containers.iter().position(|spec| spec.name == container) else { return };
+        if mute {
+            host.mute.insert(pid(place))
+        } else {
+            host.mute.remove(&pid(place))
+        };
     }
 
     /// A host's snapshot.
@@ -359,6 +379,16 @@ impl World {
     fn push(&mut self, at: Instant, event: Event) {
         self.queue.push(at.as_nanos(), event);
     }
+}
+
+/// Of the first process of a host's container, by its place in the configuration.
+fn pid(place: usize) -> u32 {
+    1000 + place as u32
+}
+
+fn status(container: &str, place: usize, state: ContainerState) -> ContainerStatus {
+    let runs = matches!(state, ContainerState::Running | ContainerState::Paused);
+    ContainerStatus { name: container.to_owned(), state, pid: runs.then(|| pid(place)), ..ContainerStatus::default() }
 }
 
 /// A host's name, as people know it.

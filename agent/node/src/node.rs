@@ -3,6 +3,7 @@
 //! It is the only place where these meet. It decides what is sent to whom and when; it neither sends nor waits.
 
 mod accuse;
+mod cells;
 mod chords;
 mod coordinate;
 mod detection;
@@ -44,6 +45,7 @@ use ringmesh_topology::Chords;
 
 use crate::{
     Seals, View,
+    cells::Cells,
     coordinate::Place,
     gossip::{Store, life},
     health::{
@@ -54,6 +56,7 @@ use crate::{
     overlay::{Overlay, Timers, Wiring},
     zones::{Budgets, Crossing, KnownZone, Trunks, Zones},
 };
+use cells::OwnServices;
 pub use detection::{Detection, Path};
 use flood::Outbox;
 pub use frame::Frame;
@@ -193,6 +196,8 @@ pub enum TimerKind {
     Silence,
     /// Probes of services.
     Health,
+    /// The turns of this host's cells of containers.
+    Cells,
     /// The own record is to be spread.
     Record,
     /// What waits for all neighbours is to be sent on.
@@ -243,6 +248,8 @@ pub struct Node {
     /// Of the last minute; of hosts with a certificate only.
     costs: BTreeMap<HostId, Cost>,
     health: Health,
+    cells: Cells,
+    services: OwnServices,
     rng: StdRng,
     outputs: VecDeque<Output>,
     sequence: u32,
@@ -303,7 +310,9 @@ impl Node {
         let among = known.iter().any(|member| member.id != me.id);
         let containers = std::mem::take(&mut config.containers);
         let membership = Membership::new(now.instant, me, &known, fork(&mut rng));
+        let services = OwnServices::new(me, &containers, config.seed);
         let health = Health::new(now.instant, &config.name, containers, fork(&mut rng));
+        let cells = Cells::new(config.seed);
         let overlay =
             Overlay::new(me.id, config.wiring, me.addresses.map(|address| address.is_some()), config.protection);
         let mut node = Self {
@@ -317,6 +326,8 @@ impl Node {
             seals,
             costs: BTreeMap::new(),
             health,
+            cells,
+            services,
             rng,
             outputs: VecDeque::new(),
             outbox: Outbox::default(),
@@ -393,6 +404,7 @@ impl Node {
             Kind::LinkAck => self.handle_link_ack(now, from, uplink, datagram.payload),
             Kind::TrunkProbe => self.handle_trunk_probe(now, from, uplink, datagram.payload),
             Kind::TrunkAck => self.handle_trunk_ack(now, from, uplink, datagram.payload),
+            Kind::Cell => self.handle_cell_message(now, from, datagram.payload),
         }
         self.settle(now);
     }
@@ -411,6 +423,7 @@ impl Node {
     /// What a runtime says of a container.
     pub fn handle_status(&mut self, now: Now, status: ContainerStatus) {
         self.begin_turn(now);
+        self.seat_container(now, &status);
         self.health.handle_status(now, status);
         self.settle(now);
     }
@@ -418,6 +431,7 @@ impl Node {
     /// The outcome of an [`Output::Probe`].
     pub fn handle_probe_reply(&mut self, now: Now, reply: ProbeReply) {
         self.begin_turn(now);
+        self.note_sign_of_life(now, &reply);
         self.health.handle_reply(now, reply);
         self.shown.details_stale();
         self.settle(now);
@@ -441,6 +455,8 @@ impl Node {
             let late = now.instant.since(self.poll_timeout().max(self.turn));
             if late >= PAUSE_MIN {
                 self.membership.pause(late);
+                self.cells.pause(late);
+                self.services.cells.pause(late);
             }
         }
         self.turn = self.turn.max(now.instant);
@@ -470,6 +486,7 @@ impl Node {
         if self.next_watch().is_some_and(|due| due <= now.instant) {
             self.tend_watches(now);
         }
+        self.tend_cells(now);
         for request in self.health.handle_timeout(now.instant, MAX_PROBES) {
             self.outputs.push_back(Output::Probe(request));
         }
@@ -497,6 +514,8 @@ impl Node {
             (self.overlay.poll_protection(), TimerKind::Silence),
             (self.next_watch(), TimerKind::Silence),
             (self.health.poll_timeout(), TimerKind::Health),
+            (self.cells.poll_timeout(), TimerKind::Cells),
+            (self.services.poll_timeout(), TimerKind::Cells),
             (self.own.poll_timeout(self.overlay.rings().len()), TimerKind::Record),
             (self.outbox.poll_timeout(), TimerKind::Flood),
             (Some(self.syncs.poll_timeout()), TimerKind::Sync),
@@ -576,6 +595,7 @@ impl Node {
                 self.tell_host(now, "host-alive", id, v1::event::Severity::Info, "joined");
             }
             let (had_left, place) = before.get(&id).map_or((false, None), |(left, before)| (*left, before.as_ref()));
+            self.services.stale_if(now, place.is_none_or(|before| before.more != record.more));
             moved |= place.is_none_or(|before| (before.position, &before.rack) != (record.position, &record.rack));
             self.compare_chords(now, record);
             if record.leaving && !had_left {
@@ -623,6 +643,10 @@ impl Node {
             self.rebuild_rings(now);
             self.persist();
         }
+        while let Some(change) = self.cells.poll_change() {
+            self.cell_changed(now, change);
+        }
+        self.settle_services(now);
         while let Some(change) = self.health.poll_change() {
             self.health_changed(now, change);
         }
@@ -813,6 +837,7 @@ impl Node {
             self.pin();
             self.forget_round_trips();
         }
+        self.services.stale_if(now, true);
         (self.zone.dirty, self.zone.stale) = (true, true);
         self.shown.links_stale(true);
     }

@@ -33,6 +33,8 @@ pub struct View {
     pub containers: Arc<Vec<Arc<v1::Container>>>,
     /// This host's services, in the order of its configuration.
     pub services: Arc<Vec<Arc<v1::Service>>>,
+    /// This host's cells of containers, by number.
+    pub cells: Arc<Vec<v1::Cell>>,
     /// The newest events, oldest first.
     pub events: Arc<Vec<Arc<v1::Event>>>,
     /// The other hosts that can be asked for their details.

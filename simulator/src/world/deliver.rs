@@ -57,6 +57,8 @@ pub(super) enum Event {
         host: u32,
         life: u32,
         id: CheckId,
+        /// The container's process.
+        pid: Option<u32>,
     },
     Reached {
         host: u32,
@@ -225,13 +227,15 @@ impl World {
                 self.trace.note(self.now, "reach", target.into(), of.raw().into(), reach as u64);
                 node.handle_reach(now, of, uplink, reach);
             }
-            Event::Probed { life, id, .. } => {
+            Event::Probed { life, id, pid, .. } => {
                 if life != host.life {
                     return;
                 }
                 self.trace.note(self.now, "probed", target.into(), id.0, host.sick.into());
                 let latency = Duration::from_millis(1);
-                let reply = ProbeReply { id, success: !host.sick, silent: false, answer: "simulated".into(), latency };
+                let silent = pid.is_some_and(|pid| host.mute.contains(&pid));
+                let success = !host.sick && !silent;
+                let reply = ProbeReply { id, success, silent, answer: "simulated".into(), latency };
                 node.handle_probe_reply(now, reply);
             }
             Event::Frame { .. } | Event::Synced { .. } | Event::Late(_) => {}
@@ -274,7 +278,7 @@ impl World {
             Output::Probe(request) => {
                 let host = &mut self.hosts[from as usize];
                 let takes = Duration::from_micros(200 + host.probes.below(1800)).min(request.timeout);
-                self.push(self.now + takes, Event::Probed { host: from, life, id: request.id });
+                self.push(self.now + takes, Event::Probed { host: from, life, id: request.id, pid: request.pid });
             }
             Output::Reach { to, uplink } => {
                 let reach = self.reach(from, to, uplink);

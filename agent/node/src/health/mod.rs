@@ -91,6 +91,8 @@ struct Container {
     ran: bool,
     /// It has startup checks, and not all of them have passed since it started.
     starting: bool,
+    /// What its cell takes it for, if it is a member.
+    member: Option<v1::CellMember>,
     shown: Option<Arc<v1::Container>>,
 }
 
@@ -143,8 +145,8 @@ impl Health {
             checks.push(id);
         }
         let status = ContainerStatus { name: spec.name.clone(), ..ContainerStatus::default() };
-        self.containers
-            .insert(spec.name.clone(), Container { spec, status, checks, ran: false, starting: false, shown: None });
+        let container = Container { spec, status, checks, ran: false, starting: false, member: None, shown: None };
+        self.containers.insert(container.spec.name.clone(), container);
         self.revision += 1;
     }
 
@@ -213,6 +215,26 @@ impl Health {
         }
         let due = now + self.draw(FIRST_PROBE / 2);
         self.reschedule(id, due);
+    }
+
+    /// Whether a container is one of this host's.
+    pub fn declares(&self, container: &str) -> bool {
+        self.containers.contains_key(container)
+    }
+
+    /// Which container was probed, and how, if the reply to this is waited for.
+    pub fn asked(&self, id: CheckId) -> Option<(&str, &ServiceSpec)> {
+        let check = self.checks.get(&id).filter(|check| check.under_way.is_some())?;
+        Some((&check.container, &check.spec))
+    }
+
+    /// Takes what its cell takes a container for. One that is taken for down is critical, whatever its services are.
+    pub fn handle_cell(&mut self, container: &str, member: Option<v1::CellMember>) {
+        if let Some(container) = self.containers.get_mut(container) {
+            container.member = member;
+            container.shown = None;
+            self.revision += 1;
+        }
     }
 
     /// When [`Self::handle_timeout`] is next wanted.
@@ -400,7 +422,8 @@ impl Health {
             ContainerState::Running | ContainerState::Paused => {}
         }
         let (mut total, mut passing) = (0, 0);
-        let mut worst = Value::Passing;
+        let down = container.member.as_ref().is_some_and(|member| member.state() == v1::cell_member::State::Down);
+        let mut worst = if down { Value::Critical } else { Value::Passing };
         let mut unverified = false;
         for check in container.checks.iter().filter_map(|id| self.checks.get(id)) {
             total += check.spec.weight;
@@ -440,6 +463,7 @@ impl Health {
             started_at: status.started_at.map(Into::into),
             problem: status.problem.clone().unwrap_or_default(),
             services: container.checks.len() as u32,
+            cell: container.member.clone(),
         }
     }
 

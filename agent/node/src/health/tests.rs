@@ -53,7 +53,10 @@ impl Bench {
             self.now = self.health.poll_timeout().expect("there are checks");
             if let Some(request) = self.health.handle_timeout(self.now, 1).pop() {
                 let (id, answer) = (request.id, "told".to_owned());
-                self.health.handle_reply(at(self.now), ProbeReply { id, success, silent: false, answer, latency: Duration::ZERO });
+                self.health.handle_reply(
+                    at(self.now),
+                    ProbeReply { id, success, silent: false, answer, latency: Duration::ZERO },
+                );
                 return self.now.since(before);
             }
         }
@@ -165,8 +168,13 @@ fn scores_follow_the_weights_and_the_digest_counts() {
         bench.now = bench.health.poll_timeout().expect("there are checks");
         for request in bench.health.handle_timeout(bench.now, 10) {
             // The first check is the web service's.
-            let reply =
-                ProbeReply { id: request.id, success: request.id.0 == 1, silent: false, answer: String::new(), latency: INTERVAL };
+            let reply = ProbeReply {
+                id: request.id,
+                success: request.id.0 == 1,
+                silent: false,
+                answer: String::new(),
+                latency: INTERVAL,
+            };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }

@@ -121,7 +121,7 @@ impl Node {
             return None;
         }
         let quiet = self.shown.quiet.is_some_and(|due| due <= now.instant);
-        let details = self.shown.revision != Some(self.health.revision());
+        let details = self.shown.revision != Some(self.details_revision());
         if !(self.shown.hosts || self.shown.events || details || quiet) {
             return None;
         }
@@ -150,6 +150,7 @@ impl Node {
         if details || quiet {
             view.containers = Arc::new(self.health.containers());
             view.services = Arc::new(self.health.services());
+            view.cells = Arc::new(self.show_cells());
         }
         let mut counters = self.counters.clone();
         counters.insert("gossip_refused", self.store.refused());
@@ -160,11 +161,13 @@ impl Node {
         counters.insert("gossip_duplicates", self.store.duplicates());
         counters.insert("accusations_void", self.store.void());
         counters.insert("probes_postponed", self.health.postponed());
+        counters.insert("cell_letters_dropped", self.cells.dropped());
+        counters.insert("services_without_cell", self.services.cells.left_out() as u64);
         view.counters = Arc::new(counters);
         self.shown.hosts = false;
         self.shown.events = false;
         self.shown.quiet = None;
-        self.shown.revision = Some(self.health.revision());
+        self.shown.revision = Some(self.details_revision());
         self.shown.shown_at = now.instant;
         self.shown.view = view.clone();
         Some(view)
