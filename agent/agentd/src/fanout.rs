@@ -122,10 +122,11 @@ pub async fn answer_for_zone(transport: &Transport, view: &Arc<View>, query: Que
         events: events(view, &query),
         ..base(view)
     };
-    if !query.containers && !query.services {
+    if !query.containers && !query.services && !query.cells {
         return response;
     }
-    let plain = QueryRequest { containers: query.containers, services: query.services, ..QueryRequest::default() };
+    let QueryRequest { containers, services, cells, cell_members, .. } = query;
+    let plain = QueryRequest { containers, services, cells, cell_members, ..QueryRequest::default() };
     let mut room = MAX_ZONE_ANSWER.saturating_sub(response.encoded_len());
     for Answer { mut source, details } in ask_hosts(transport, view, &plain, &query.host).await {
         let details = details.unwrap_or_default();
@@ -134,6 +135,7 @@ pub async fn answer_for_zone(transport: &Transport, view: &Arc<View>, query: Que
             room -= len;
             response.containers.extend(details.containers);
             response.services.extend(details.services);
+            response.cells.extend(details.cells);
         } else {
             source.reached = false;
             source.error = "its details do not fit into one answer; ask for this host alone".into();
@@ -188,8 +190,17 @@ pub fn show(view: &View, query: &QueryRequest) -> QueryResponse {
     QueryResponse {
         containers: if query.containers { copy(&view.containers) } else { Vec::new() },
         services: if query.services { copy(&view.services) } else { Vec::new() },
+        cells: if query.cells { cells(view, query.cell_members) } else { Vec::new() },
         ..base(view)
     }
+}
+
+fn cells(view: &View, members: bool) -> Vec<v1::Cell> {
+    let mut cells = view.cells.to_vec();
+    if !members {
+        cells.iter_mut().for_each(|cell| cell.members.clear());
+    }
+    cells
 }
 
 fn base(view: &View) -> QueryResponse {

@@ -152,10 +152,11 @@ fn router(api: &Api) -> Router {
             v1::certificates_server::CertificatesServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(v1::zones_server::ZonesServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(v1::cells_server::CellsServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(v1::agent_server::AgentServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
 }
 
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "ringmesh.v1.Hosts",
     "ringmesh.v1.Rings",
     "ringmesh.v1.Links",
@@ -163,6 +164,7 @@ const SERVICES: [&str; 9] = [
     "ringmesh.v1.Services",
     "ringmesh.v1.Events",
     "ringmesh.v1.Zones",
+    "ringmesh.v1.Cells",
     "ringmesh.v1.Agent",
     "ringmesh.v1.Certificates",
 ];

@@ -7,7 +7,7 @@ use ringmesh_proto::v1::{
     change::Kind, containers_client::ContainersClient,
 };
 
-use super::{empty_answer, labels_text};
+use super::{cell, empty_answer, labels_text};
 use crate::{
     args,
     context::{Context, client},
@@ -155,6 +155,7 @@ fn describe(container: &Container, out: &mut Details) {
     out.add("Score", container.score.to_string());
     out.add("Services", container.services.to_string());
     out.add("Frozen", if container.frozen { "yes" } else { "no" });
+    out.add("Cell", cell::membership(container.cell.as_ref()));
     out.add("Driver", &container.driver);
     out.add("Pid", pid(container));
     out.add("Addresses", container.addresses.join(", "));

@@ -10,6 +10,7 @@ use crate::{
 
 pub(crate) mod agent;
 pub(crate) mod ca;
+pub(crate) mod cell;
 pub(crate) mod cert;
 pub(crate) mod completion;
 pub(crate) mod config;
@@ -54,6 +55,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Ring(command) => ask(ring::run(&context, command)),
         Command::Link(command) => ask(link::run(&context, command)),
         Command::Container(command) => ask(container::run(&context, command)),
+        Command::Cell(command) => ask(cell::run(&context, command)),
         Command::Service(command) => ask(service::run(&context, command)),
         Command::Event(command) => ask(event::run(&context, command)),
         Command::Config(command) => ask(config::run(&context, command)),

@@ -22,6 +22,7 @@ macro_rules! messages {
 
 messages!(
     Accusation,
+    Cell,
     Certificate,
     Container,
     CreateTokenResponse,
