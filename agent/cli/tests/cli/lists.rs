@@ -157,6 +157,7 @@ fn services_as_yaml_and_as_tables() {
   weight: 1
   tenant: acme
   labels: {}
+  kind: liveness
 "
     );
     let agent = Agent::start(Manner::default());
