@@ -92,7 +92,7 @@ fn groups(containers: usize, span: Duration) -> (Vec<usize>, Duration, Duration)
                 (least, most) = (least.min(due.since(before)), most.max(due.since(before)));
             }
             let (answer, latency) = (String::new(), Duration::ZERO);
-            let reply = ProbeReply { id: request.id, success: true, answer, latency };
+            let reply = ProbeReply { id: request.id, success: true, silent: false, answer, latency };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }
@@ -220,7 +220,8 @@ fn asked(bench: &mut Bench, span: Duration, boot: bool) -> Vec<u64> {
         for request in bench.health.handle_timeout(due, 10) {
             asked.push(request.id.0);
             let success = request.id.0 != 1 || boot;
-            let reply = ProbeReply { id: request.id, success, answer: String::new(), latency: Duration::ZERO };
+            let reply =
+                ProbeReply { id: request.id, success, silent: false, answer: String::new(), latency: Duration::ZERO };
             bench.health.handle_reply(at(due), reply);
         }
     }
@@ -276,7 +277,13 @@ fn an_answer_from_before_the_start_counts_for_nothing() {
     let (name, state) = ("c1".to_owned(), ContainerState::Running);
     bench.health.handle_status(at(bench.now), ContainerStatus { name, state, pid: Some(7), ..Default::default() });
     for id in requests.iter().map(|request| request.id) {
-        let reply = ProbeReply { id, success: true, answer: "of the life before".into(), latency: Duration::ZERO };
+        let reply = ProbeReply {
+            id,
+            success: true,
+            silent: false,
+            answer: "of the life before".into(),
+            latency: Duration::ZERO,
+        };
         bench.health.handle_reply(at(bench.now), reply);
     }
     assert!(bench.health.services().iter().all(|service| service.last_answer != "of the life before"));
