@@ -218,7 +218,7 @@ enum Kind {
 
 /// Starts h1 anew with so many containers; how long it takes until another host knows that all of them pass.
 fn employ(lab: &Lab, responders: &Responders, containers: u32, kind: Kind) -> Result<Duration, String> {
-    let config = PathBuf::from(format!("/run/ringmesh/labs/{LAB}/h1/agent.toml"));
+    let config = lab.status()?.dir.join("h1/agent.toml");
     let own = config.with_extension("own");
     let io = |error: std::io::Error| format!("write {}: {error}", config.display());
     if !own.exists() {
