@@ -55,11 +55,7 @@ impl ProcessId {
     /// What it does now.
     pub(super) fn state(self) -> AgentState {
         match Stat::read(self.pid) {
-            Some(stat) if stat.start == self.start => match stat.state {
-                'T' | 't' => AgentState::Stopped,
-                'Z' | 'X' => AgentState::Dead,
-                _ => AgentState::Running,
-            },
+            Some(stat) if stat.start == self.start => stat.state(),
             Some(_) | None => AgentState::Dead,
         }
     }
@@ -207,6 +203,8 @@ struct Stat {
     name: String,
     state: char,
     parent: u32,
+    /// How many threads it has, the first one too when that has ended.
+    threads: u32,
     start: u64,
 }
 
@@ -215,15 +213,26 @@ impl Stat {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// proc(5): "pid (name) state ppid …", the start time being field 22. The name may hold anything, also ")".
+    /// A process whose first thread has ended still holds its sockets while another thread lives.
+    fn state(&self) -> AgentState {
+        match self.state {
+            'T' | 't' => AgentState::Stopped,
+            'X' => AgentState::Dead,
+            'Z' if self.threads <= 1 => AgentState::Dead,
+            _ => AgentState::Running,
+        }
+    }
+
+    /// proc(5): "pid (name) state ppid …", the number of threads being field 20 and the start time field 22. The name may hold anything, also ")".
     fn parse(text: &str) -> Option<Self> {
         let (head, tail) = text.rsplit_once(')')?;
         let (_, name) = head.split_once('(')?;
         let mut fields = tail.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
-        let start = fields.nth(22 - 5)?.parse().ok()?;
-        Some(Self { name: name.to_owned(), state, parent, start })
+        let threads = fields.nth(20 - 5)?.parse().ok()?;
+        let start = fields.nth(22 - 21)?.parse().ok()?;
+        Some(Self { name: name.to_owned(), state, parent, threads, start })
     }
 }
 
@@ -268,6 +277,18 @@ mod tests {
         let stat = Stat::parse(&format!("12 (a) (b c) {rest}")).expect("a line of proc(5)");
         assert_eq!((stat.name.as_str(), stat.state, stat.parent, stat.start), ("a) (b c", 'S', 7, 4242));
         assert!(Stat::parse("12 (a").is_none() && Stat::parse("12 (a) S 7").is_none() && Stat::parse("").is_none());
+    }
+
+    #[test]
+    fn a_process_is_dead_when_its_last_thread_is() {
+        let state = |letter, threads| {
+            let line = format!("12 (a) {letter} 7 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 {threads} 0 4242 99 1");
+            Stat::parse(&line).expect("a line of proc(5)").state()
+        };
+        assert_eq!(state('Z', 2), AgentState::Running);
+        assert_eq!(state('Z', 1), AgentState::Dead);
+        assert_eq!(state('T', 2), AgentState::Stopped);
+        assert_eq!(state('S', 1), AgentState::Running);
     }
 
     #[test]
