@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "ringmesh/v1/common.proto",
     "ringmesh/v1/host.proto",
     "ringmesh/v1/ring.proto",
@@ -12,15 +12,17 @@ const FILES: [&str; 9] = [
     "ringmesh/v1/agent.proto",
     "ringmesh/v1/certificate.proto",
     "ringmesh/v1/zone.proto",
+    "ringmesh/v1/operation.proto",
 ];
 const RECORD_FILE: &str = "ringmesh/peer/v1/record.proto";
 const PEER_FILE: &str = "ringmesh/peer/v1/peer.proto";
 
 /// The messages of [`RECORD_FILE`], and how those of [`PEER_FILE`] hold them.
-const RECORDS: [(&str, &str); 3] = [
+const RECORDS: [(&str, &str); 4] = [
     ("HostRecord", "crate::shared::Shared<crate::peer::HostRecord>"),
     ("LinkRecord", "crate::peer::LinkRecord"),
     ("BrokenPair", "crate::peer::BrokenPair"),
+    ("ArmingRecord", "crate::peer::ArmingRecord"),
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

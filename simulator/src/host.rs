@@ -12,7 +12,7 @@ use std::{
 use ringmesh_node::{Class, Config, Frame, Node, Persistent, View};
 use ringmesh_proto::{Instant, Uplink};
 
-use crate::{draw::Draw, seal::SimSeals};
+use crate::{draw::Draw, seal::SimSeals, world::repair::Runtime};
 
 /// Frames that wait on a stream, as `EVENT_QUEUE` and `DIGEST_QUEUE` of the agent's `quic/connection.rs` bound them.
 pub(crate) const STREAM_BOUND: [usize; 2] = [256, 64];
@@ -43,6 +43,7 @@ pub(crate) struct Host {
     pub(crate) lives: Draw,
     pub(crate) probes: Draw,
     pub(crate) streams: BTreeMap<StreamKey, Stream>,
+    pub(crate) runtime: Runtime,
     /// How often its certificate was replaced; its agent's seals see it.
     renewals: Arc<AtomicU32>,
 }
@@ -106,6 +107,7 @@ impl Host {
             lives,
             probes,
             streams: BTreeMap::new(),
+            runtime: Runtime::default(),
             renewals: Arc::default(),
         }
     }

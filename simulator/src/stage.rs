@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ringmesh_node::health::spec::{Check, ContainerSpec, ServiceSpec};
+use ringmesh_node::health::spec::{Check, ContainerSpec, ServiceSpec, Verbs};
 
 use crate::{
     HostIndex, Way, World,
@@ -203,6 +203,8 @@ fn containers(scenario: &Scenario, host: HostIndex) -> Vec<ContainerSpec> {
         driver: "oci".into(),
         tenant: String::new(),
         labels: BTreeMap::new(),
+        verbs: Verbs::default(),
+        address: String::new(),
         services: (0..scenario.services).map(service).collect(),
     };
     (0..scenario.containers).map(container).collect()

@@ -9,17 +9,19 @@
 mod deliver;
 mod faults;
 mod lies;
+pub(crate) mod repair;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use ringmesh_node::{
     Config, Node, View,
-    health::spec::{ContainerSpec, ContainerState, ContainerStatus},
+    health::spec::ContainerSpec,
     membership::Change,
     overlay::{Timers, Wiring},
+    remedy::{Mode, Policy, Settings as Repairs},
     zones::{Budgets, KnownZone},
 };
-use ringmesh_proto::{ClusterId, HostId, Instant, Now, UnixMillis, member::Member};
+use ringmesh_proto::{ClusterId, HostId, Instant, Now, UnixMillis, member::Member, peer::RepairState};
 use ringmesh_topology::Chords;
 
 use crate::{
@@ -31,6 +33,7 @@ use crate::{
     trace::Trace,
 };
 use deliver::Event;
+pub use repair::{Acted, Cure, RESTART};
 
 /// A host by its number, from 0.
 pub type HostIndex = usize;
@@ -126,6 +129,7 @@ pub struct World {
     /// Of the hosts that are added from now on.
     chords: Chords,
     rack: String,
+    repair: Repairs,
 }
 
 impl World {
@@ -148,6 +152,7 @@ impl World {
             connections: 0,
             chords: Chords::Auto,
             rack: String::new(),
+            repair: Repairs { default: Policy { mode: Mode::Off, ..Policy::default() }, ..Repairs::default() },
             settings,
         }
     }
@@ -212,6 +217,8 @@ impl World {
             zones: Vec::new(),
             budgets: Budgets::default(),
             containers,
+            repair: self.repair.clone(),
+            repairs: RepairState::default(),
             protection: Timers::default(),
             tick: Duration::ZERO,
             seed: 0,
@@ -237,14 +244,16 @@ impl World {
             host.config.known.clone_from(&disk.known);
             host.config.zones.clone_from(&disk.zones);
         }
-        let config = Config { seed: host.lives.any(), ..host.config.clone() };
+        let seed = host.lives.any();
+        let (containers, repairs, statuses) = self.find_containers(index);
+        let host = &mut self.hosts[index];
+        let config = Config { seed, containers, repairs, ..host.config.clone() };
         let mut node = Box::new(Node::new(now, config, Box::new(host.seals())));
         if !self.settings.views {
             node.observe();
         }
-        for container in &host.config.containers {
-            let name = container.name.clone();
-            node.handle_status(now, ContainerStatus { name, state: ContainerState::Running, ..Default::default() });
+        for status in statuses {
+            node.handle_status(now, status);
         }
         host.node = Some(node);
         self.trace.note(self.now, "start", index as u64, 0, 0);

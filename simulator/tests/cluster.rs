@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ringmesh_node::health::spec::{Check, ContainerSpec, ServiceSpec};
+use ringmesh_node::health::spec::{Check, ContainerSpec, ServiceSpec, Verbs};
 use ringmesh_proto::{Uplink, v1};
 use ringmesh_simulator::World;
 use v1::{host::State, uplink::State as UplinkState, verdict::Value};
@@ -18,6 +18,8 @@ fn container(name: &str) -> ContainerSpec {
         driver: "oci".into(),
         tenant: String::new(),
         labels: BTreeMap::new(),
+        verbs: Verbs::default(),
+        address: String::new(),
         services: vec![ServiceSpec {
             interval: SECOND,
             timeout: SECOND / 2,

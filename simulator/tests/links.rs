@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 use ringmesh_node::{
     Detection, Path,
-    health::spec::{Check, ContainerSpec, ServiceSpec},
+    health::spec::{Check, ContainerSpec, ServiceSpec, Verbs},
 };
 use ringmesh_proto::{Uplink, v1};
 use ringmesh_simulator::World;
@@ -28,6 +28,8 @@ fn container(host: usize, nth: usize) -> ContainerSpec {
         driver: "oci".into(),
         tenant: String::new(),
         labels: BTreeMap::new(),
+        verbs: Verbs::default(),
+        address: String::new(),
         services: vec![ServiceSpec {
             interval: SECOND,
             timeout: SECOND / 2,

@@ -98,6 +98,8 @@ fn config() -> Config {
         driver: "oci".into(),
         tenant: String::new(),
         labels: BTreeMap::from([("app".into(), "web".into())]),
+        verbs: Default::default(),
+        address: String::new(),
         services: vec![ServiceSpec::new(
             "web",
             Check::Http(Box::new(HttpCheck::get(([127, 0, 0, 1], 80).into(), "/"))),
@@ -120,6 +122,8 @@ fn config() -> Config {
         zones: Vec::new(),
         budgets: Budgets::default(),
         containers: containers.collect(),
+        repair: Default::default(),
+        repairs: Default::default(),
         protection: Timers::default(),
         tick: GRID,
         seed: 1,

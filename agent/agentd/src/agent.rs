@@ -6,8 +6,8 @@ use std::{
 };
 
 use rand::{TryRng, rngs::SysRng};
-use ringmesh_node::{Node, View, overlay::Wiring};
-use ringmesh_proto::member::Member;
+use ringmesh_node::{Node, overlay::Wiring};
+use ringmesh_proto::{member::Member, peer::RepairState};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -31,6 +31,7 @@ use crate::{
     probe::{Prober, heartbeat},
     quic::{Requests, Transport, TransportError},
     reach::{self, REACHED_BOUND, Reacher},
+    repair::{self, Hands},
     runtime,
 };
 
@@ -136,10 +137,18 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let (reached_sender, reached) = mpsc::channel(REACHED_BOUND);
     let (heartbeat_sender, heartbeats) = mpsc::channel(heartbeat::HEARTBEAT_BOUND);
     let (carrier_sender, carriers) = mpsc::channel(CARRIER_BOUND);
-    let (view_sender, view) = watch::channel(Arc::new(View::default()));
     let (disk_sender, disk_receiver) = watch::channel(None);
 
-    let node_config = node_config(&config, &identity)?;
+    let repairs = repair::read(&config.host.state_dir, &config)?;
+    // As the containers are now, clones in the places of what they replaced.
+    let running = config.with_instances(&repairs.instances);
+    let left = repair::left(&repairs);
+    let node_config = node_config(&running, &identity, repairs)?;
+    let containers = node_config.containers.clone();
+    let mut node = Node::new(clock.now(), node_config, Box::new(HostSeals::new(&keyring)));
+    node.handle_signed(clock.now(), None, keyring.records());
+    // Who asks before the first turn of the loop is not told that there are no containers.
+    let (view_sender, view) = watch::channel(Arc::new(node.poll_view(clock.now()).unwrap_or_default()));
     let requests = Requests { view: view.clone(), authority: Arc::clone(&authority) };
     let alarms = AlarmClock::start().map_err(|source| AgentError::Platform { what: "timers", source })?;
     let transport = Transport::open(
@@ -153,7 +162,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     )?;
     let prober = Prober::spawn(&config.probe, program.clone(), reply_sender)
         .map_err(|source| AgentError::Platform { what: "a thread for probes", source })?;
-    heartbeat::listen(&config.host.state_dir, &node_config.containers, heartbeat_sender)
+    heartbeat::listen(&config.host.state_dir, &containers, heartbeat_sender)
         .map_err(|source| AgentError::Platform { what: "sockets for heartbeats, in host.state_dir", source })?;
     let keeper = Keeper::new(
         Arc::clone(&keyring),
@@ -179,10 +188,9 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     };
     // Whatever may refuse has been tried: only now others are told that this host is there, and containers start.
     api::start(api).await?;
-    let mut node = Node::new(clock.now(), node_config, Box::new(HostSeals::new(&keyring)));
-    node.handle_signed(clock.now(), None, keyring.records());
     let instance = runtime::instance(&config.host.state_dir);
-    let (handle, statuses) = runtime::spawn(&config, &instance, &program);
+    let (handle, statuses) = runtime::spawn(&running, &instance, &program, &left);
+    let (hands, repairs) = Hands::new(handle, config.host.state_dir.clone());
     let writer = tokio::spawn(disk::write_latest(config.host.state_dir.clone(), disk_receiver));
     reach::listen(config.addresses()).await;
     let reacher = Reacher::new(config.addresses(), reached_sender);
@@ -193,12 +201,21 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
         transport: transport.clone(),
         prober,
         reacher,
+        hands,
         disk: disk_sender,
         view: view_sender,
     };
     let keeper = tokio::spawn(keeper.run());
-    let host_loop =
-        tokio::spawn(host_loop.run(Inputs { inbound, replies, heartbeats, reached, statuses, carriers, commands }));
+    let host_loop = tokio::spawn(host_loop.run(Inputs {
+        inbound,
+        replies,
+        heartbeats,
+        reached,
+        statuses,
+        repairs,
+        carriers,
+        commands,
+    }));
     tracing::info!(host = %identity.host, name = identity.name, cluster = %identity.cluster, "the agent runs");
     if config.uplink.b.is_none() {
         tracing::warn!("there is no uplink b: the loss of one cable cuts this host off");
@@ -206,7 +223,6 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
 
     let why = until_end(host_loop).await?;
     tracing::info!(why, "the agent ends; its containers run on");
-    drop(handle);
     keeper.abort();
     transport.close().await;
     // The loop is gone, and with it the last sender: what was sent last is written.
@@ -232,7 +248,11 @@ async fn until_end(mut host_loop: tokio::task::JoinHandle<()>) -> Result<&'stati
     Ok(why)
 }
 
-fn node_config(config: &Config, identity: &Identity) -> Result<ringmesh_node::Config, AgentError> {
+fn node_config(
+    config: &Config,
+    identity: &Identity,
+    repairs: RepairState,
+) -> Result<ringmesh_node::Config, AgentError> {
     let state = disk::read(&config.host.state_dir)?;
     let seed = SysRng.try_next_u64().map_err(|_| AgentError::Platform {
         what: "randomness",
@@ -257,6 +277,8 @@ fn node_config(config: &Config, identity: &Identity) -> Result<ringmesh_node::Co
         zones: state.zones,
         budgets: config.trunk.budgets(),
         containers: config.container_specs(),
+        repair: config.repair_settings(),
+        repairs,
         protection: config.mesh.protection(),
         tick: GRID,
         seed,

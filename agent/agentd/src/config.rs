@@ -5,6 +5,7 @@
 mod check;
 mod chords;
 mod docker;
+mod repair;
 mod service;
 
 use std::{
@@ -14,13 +15,19 @@ use std::{
     time::Duration,
 };
 
-use ringmesh_node::{health::spec::ContainerSpec, overlay::Timers, zones::Budgets};
-use ringmesh_proto::Uplink;
+use ringmesh_node::{
+    health::spec::{ContainerSpec, Verbs},
+    overlay::Timers,
+    remedy::Settings,
+    zones::Budgets,
+};
+use ringmesh_proto::{Uplink, peer::Instance};
 use serde::{Deserialize, Serialize};
 
 pub use check::{Expect, Grpc, Http, Json, Plan, Step, Tcp, Tls, Udp};
 pub use chords::ChordRule;
 pub use docker::{DEFAULT_DOCKER_SOCKET, Docker};
+pub use repair::{Mode as RepairMode, Pool, Repair, RepairLimits, RepairPolicy, RepairStep, RungName};
 pub use service::{Heartbeat, Kind, Service};
 
 use crate::probe::heartbeat;
@@ -60,6 +67,12 @@ pub struct Config {
     /// Bounds of probing.
     #[serde(default)]
     pub probe: Probe,
+    /// How containers are repaired.
+    #[serde(default)]
+    pub repair: Repair,
+    /// Addresses for clones.
+    #[serde(default, rename = "pool", skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<Pool>,
     /// Containers to run or to watch.
     #[serde(default, rename = "container", skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<Container>,
@@ -458,6 +471,24 @@ impl Config {
         self.containers.iter().map(|container| container.spec(&self.host.state_dir)).collect()
     }
 
+    /// How the node repairs containers.
+    pub fn repair_settings(&self) -> Settings {
+        self.repair.settings(&self.pools)
+    }
+
+    /// The same configuration with clones in the places of what they replaced: their names, and their addresses.
+    pub fn with_instances(&self, instances: &BTreeMap<String, Instance>) -> Self {
+        let mut config = self.clone();
+        for container in &mut config.containers {
+            let Some(instance) = instances.get(&container.name) else { continue };
+            container.name.clone_from(&instance.name);
+            if let Some(network) = container.network.as_mut().filter(|_| !instance.address.is_empty()) {
+                network.address.clone_from(&instance.address);
+            }
+        }
+        config
+    }
+
     fn check(&self) -> Result<(), (String, String)> {
         name("host.name", &self.host.name)?;
         name("host.zone", &self.host.zone)?;
@@ -515,6 +546,8 @@ impl Config {
         }
         range("probe.concurrency", self.probe.concurrency, 1, 65_536)?;
         range("probe.exec_concurrency", self.probe.exec_concurrency, 1, 256)?;
+        self.repair.check()?;
+        Pool::check(&self.pools)?;
         range("container", self.containers.len(), 0, MAX_CONTAINERS)?;
         let mut names = BTreeSet::new();
         for container in &self.containers {
@@ -537,6 +570,8 @@ impl Container {
             driver: self.driver().into(),
             tenant: self.tenant.clone(),
             labels: self.labels.clone(),
+            verbs: self.verbs(),
+            address: self.network.as_ref().map(|network| network.address.clone()).unwrap_or_default(),
             services: self.services.iter().map(|service| service.spec(&socket)).collect(),
         }
     }
@@ -553,6 +588,13 @@ impl Container {
             (None, Some(_)) => "docker-api",
             (None, None) => "declared",
         }
+    }
+
+    /// What its driver advertises, as far as repair needs it. The driver docker-api knows its containers by the names in the
+    /// configuration, of which a clone has none.
+    fn verbs(&self) -> Verbs {
+        let runs_it = self.oci.is_some() || self.docker.is_some();
+        Verbs { restart: runs_it, clone: self.oci.is_some(), pause: runs_it }
     }
 
     fn check(&self) -> Result<(), (String, String)> {

@@ -137,7 +137,7 @@ impl Detail for Container {
 
     fields!(
         name, host, tenant, state, score, verdict, frozen, driver, pid, addresses, labels, started_at, problem,
-        services,
+        services, hold, operation,
     );
 
     fn key(&self) -> Key<'_> {

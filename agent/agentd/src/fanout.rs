@@ -152,6 +152,16 @@ async fn ask_host(transport: &Transport, view: &Arc<View>, host: &v1::Host, quer
     }
 }
 
+/// Asks every host of this one's zone for its operations, or only the one of this name or id. Hosts that have left are not asked.
+pub async fn ask_hosts(transport: &Transport, view: &Arc<View>, query: &QueryRequest, only: &str) -> Vec<Answer> {
+    let query = QueryRequest { operations: true, operation: query.operation.clone(), ..QueryRequest::default() };
+    let wanted = view.hosts.iter().filter(|host| only.is_empty() || host.name == only || host.id == only);
+    let there = wanted.filter(|host| host.state() != v1::host::State::Left);
+    let asked: Vec<_> = there.map(|host| ask_host(transport, view, host, query.clone())).collect();
+    // In the order of the hosts.
+    stream::iter(asked).buffered(ASK_CONCURRENCY).collect().await
+}
+
 /// Asks one host of this zone.
 pub async fn ask(transport: &Transport, peer: Peer, query: QueryRequest, zone: &str) -> Answer {
     match tokio::time::timeout(ASK_TIMEOUT, transport.query(peer.member, peer.way, query)).await {
@@ -219,7 +229,14 @@ pub async fn answer_for_zone(transport: &Transport, view: &Arc<View>, query: Que
         events: events(view, &query),
         ..base(view)
     };
-    if !query.containers && !query.services {
+    if !query.containers && !query.services && !query.operations {
+        return response;
+    }
+    if query.operations {
+        for Answer { source, details } in ask_hosts(transport, view, &query, &query.host).await {
+            response.sources.push(source);
+            response.operations.extend(details.unwrap_or_default().operations);
+        }
         return response;
     }
     let selection = query.selection.unwrap_or_default();
@@ -304,7 +321,7 @@ pub fn own(view: &View, query: &QueryRequest) -> Answer {
 /// The details of this host alone, as far as they fit into one answer: containers, or services.
 pub fn show(view: &View, query: &QueryRequest) -> QueryResponse {
     let selection = query.selection.clone().unwrap_or_default();
-    let mut response = base(view);
+    let mut response = QueryResponse { operations: operations(view, query), ..base(view) };
     if query.containers {
         show_into::<v1::Container>(&mut response, view, &selection);
     } else if query.services {
@@ -320,6 +337,12 @@ fn show_into<T: Detail>(response: &mut QueryResponse, view: &View, selection: &S
     let page = details::select(T::own(view), selection, after, fields);
     response.last = page.last(&view.zone);
     *T::in_answer(response) = page.items;
+}
+
+fn operations(view: &View, query: &QueryRequest) -> Vec<v1::Operation> {
+    let wanted = |operation: &&Arc<v1::Operation>| query.operation.is_empty() || operation.id == query.operation;
+    let found = view.operations.iter().filter(|_| query.operations).filter(wanted);
+    found.map(|operation| v1::Operation::clone(operation)).collect()
 }
 
 fn base(view: &View) -> QueryResponse {

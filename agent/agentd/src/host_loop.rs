@@ -7,6 +7,7 @@
 //!  carrier Carrier (16; its thread waits) ──────────────────────────────────────────────▶ │
 //!  reach ─ Reached (256; the asker waits) ─────────────────────────────────────────────▶ │      ─▶ reach
 //!  runtime Vec<ContainerStatus> (the supervisor waits) ────────────────────────────────▶ │      ─▶ View (watch)
+//!  repair  Report (512; the hands wait) ───────────────────────────────────────────────▶ │      ─▶ repair
 //!  api ─── Command (16; the caller waits) ─────────────────────────────────────────────▶ ┘
 //! ```
 
@@ -16,17 +17,19 @@ use ringmesh_node::{
     Certificate, Node, Output, Persistent, TimerKind, View,
     health::spec::{ContainerStatus, Heartbeat, ProbeReply},
     overlay::Order,
+    remedy::Refused,
 };
-use ringmesh_proto::Instant;
-use tokio::sync::{mpsc, watch};
+use ringmesh_proto::{Instant, peer::OrderRequest, v1::Operation};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     alarm::AlarmClock,
     carrier::Carrier,
     clock::Clock,
-    probe::{Prober, Refused},
+    probe::{self, Prober},
     quic::{Inbound, Transport},
     reach::{Reached, Reacher},
+    repair::{Hands, Report},
 };
 
 /// Bound of the channel of what comes from other hosts: some 5 MB of the largest datagrams.
@@ -53,6 +56,13 @@ pub enum Command {
     Certificate(Certificate),
     /// Send over this uplink.
     Switch(Order),
+    /// Do something to a container, an operation or this host.
+    Order {
+        /// What.
+        order: OrderRequest,
+        /// Where the operation goes, or why there is none.
+        reply: oneshot::Sender<Result<Operation, Refused>>,
+    },
 }
 
 /// What the loop works with.
@@ -69,6 +79,8 @@ pub struct HostLoop {
     pub prober: Prober,
     /// Asks silent hosts' kernels.
     pub reacher: Reacher,
+    /// Repairs containers.
+    pub hands: Hands,
     /// Keeps the newest state to write down.
     pub disk: watch::Sender<Option<Persistent>>,
     /// Shows the newest snapshot.
@@ -87,6 +99,8 @@ pub struct Inputs {
     pub reached: mpsc::Receiver<Reached>,
     /// Of the runtimes.
     pub statuses: mpsc::Receiver<Vec<ContainerStatus>>,
+    /// What came of repairs.
+    pub repairs: mpsc::Receiver<Report>,
     /// What the kernel says of the uplinks' interfaces.
     pub carriers: mpsc::Receiver<Carrier>,
     /// Of operators.
@@ -108,11 +122,12 @@ impl HostLoop {
                 biased;
                 Some(carrier) = inputs.carriers.recv() => self.note_carrier(carrier),
                 Some(inbound) = inputs.inbound.recv() => self.take(inbound),
-                Some(command) = inputs.commands.recv() => self.obey(&command),
+                Some(command) = inputs.commands.recv() => self.obey(command),
                 Some(reply) = inputs.replies.recv() => self.node.handle_probe_reply(self.clock.now(), reply),
                 Some(heartbeat) = inputs.heartbeats.recv() => self.node.handle_heartbeat(self.clock.now(), heartbeat),
                 Some(reached) = inputs.reached.recv() => self.note_reach(reached),
                 Some(statuses) = inputs.statuses.recv() => self.note(statuses),
+                Some(report) = inputs.repairs.recv() => self.note_repair(report),
                 () = alarm.rings() => {}
             }
             // A turn takes some of each, so that a flood of one keeps none of the others waiting for long.
@@ -132,7 +147,7 @@ impl HostLoop {
                 self.note(statuses);
             }
             if let Ok(command) = inputs.commands.try_recv() {
-                self.obey(&command);
+                self.obey(command);
             }
             if self.node.poll_timeout() <= self.clock.instant() {
                 self.node.handle_timeout(self.clock.now());
@@ -140,17 +155,29 @@ impl HostLoop {
         }
     }
 
-    fn obey(&mut self, command: &Command) {
+    fn obey(&mut self, command: Command) {
         match command {
             Command::Leave => self.node.handle_leave(self.clock.now()),
-            Command::Certificate(certificate) => self.node.handle_certificate(self.clock.now(), *certificate),
-            Command::Switch(order) => self.node.handle_order(self.clock.now(), *order),
+            Command::Certificate(certificate) => self.node.handle_certificate(self.clock.now(), certificate),
+            Command::Switch(order) => self.node.handle_order(self.clock.now(), order),
+            Command::Order { order, reply } => {
+                // Who ordered it may have gone.
+                let _ = reply.send(self.node.handle_operation_order(self.clock.now(), order));
+            }
         }
     }
 
     fn note(&mut self, statuses: Vec<ContainerStatus>) {
         for status in statuses {
             self.node.handle_status(self.clock.now(), status);
+        }
+    }
+
+    fn note_repair(&mut self, report: Report) {
+        let now = self.clock.now();
+        match report {
+            Report::Done { operation, result } => self.node.handle_act_done(now, &operation, result),
+            Report::Kept { version, result } => self.node.handle_kept(now, version, &result),
         }
     }
 
@@ -169,6 +196,9 @@ impl HostLoop {
             Inbound::Gossip { from, gossip, relay_to: None } => self.node.handle_gossip(now, from, gossip),
             Inbound::Gossip { from, gossip, relay_to: Some(to) } => self.node.handle_relay(now, from, to, gossip),
             Inbound::Signed { from, records } => self.node.handle_signed(now, from, records),
+            Inbound::Order { order, reply } => {
+                let _ = reply.send(self.node.handle_operation_order(now, order));
+            }
             Inbound::Sync { request, reply } => {
                 // The asker may have given up.
                 let _ = reply.send(self.node.handle_sync_request(now, &request));
@@ -196,12 +226,14 @@ impl HostLoop {
                 Output::Probe(request) => {
                     let id = request.id;
                     if let Err(refused) = self.prober.start(request) {
-                        self.node.handle_probe_busy(id, refused == Refused::Busy);
+                        self.node.handle_probe_busy(self.clock.now(), id, refused == probe::Refused::Busy);
                     }
                 }
                 Output::Persist(state) => {
                     self.disk.send_replace(Some(state));
                 }
+                Output::Act { operation, act } => self.hands.act(operation, act),
+                Output::Keep { version, state } => self.hands.keep(version, state),
                 Output::Left => left = true,
             }
         }

@@ -20,4 +20,5 @@ pub mod lab;
 pub mod probe;
 pub mod quic;
 pub mod reach;
+pub mod repair;
 pub mod runtime;

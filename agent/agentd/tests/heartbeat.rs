@@ -9,7 +9,7 @@ use std::{
 };
 
 use ringmesh_agentd::probe::{Check, heartbeat};
-use ringmesh_node::health::spec::{Beat, ContainerSpec, Heartbeat, MAX_ANSWER, ServiceSpec};
+use ringmesh_node::health::spec::{Beat, ContainerSpec, Heartbeat, MAX_ANSWER, ServiceSpec, Verbs};
 use tokio::{sync::mpsc, time::timeout};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,6 +21,8 @@ fn container(name: &str, checks: Vec<Check>) -> ContainerSpec {
         driver: "oci".into(),
         tenant: String::new(),
         labels: BTreeMap::new(),
+        verbs: Verbs::default(),
+        address: String::new(),
         services: checks.into_iter().map(|check| ServiceSpec::new("web", check)).collect(),
     }
 }

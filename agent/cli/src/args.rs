@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{commands, output::Format};
+use crate::{commands, error::CliError, output::Format};
 
 /// Watches hosts and containers in a dual ring.
 #[derive(Debug, Parser)]
@@ -161,6 +161,11 @@ pub(crate) enum Command {
     /// The services in the containers, and their verdicts.
     #[command(subcommand)]
     Service(commands::service::ServiceCommand),
+    /// What is and was done to containers and hosts.
+    #[command(subcommand)]
+    Operation(commands::operation::OperationCommand),
+    Disarm(commands::arming::DisarmArgs),
+    Arm(commands::arming::ArmArgs),
     /// What happened.
     #[command(subcommand)]
     Event(commands::event::EventCommand),
@@ -246,6 +251,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
         .ok_or("expected a time, such as 30s or 5m or 1h")
 }
 
+/// For a request.
+pub(crate) fn proto_duration(duration: Duration) -> Result<prost_types::Duration, CliError> {
+    prost_types::Duration::try_from(duration).map_err(|_| CliError::Usage("that time is too long".into()))
+}
+
 #[cfg(test)]
 impl Global {
     pub(crate) fn for_tests() -> Self {
@@ -275,11 +285,8 @@ mod tests {
             let name = command.get_name().to_owned();
             assert!(command.get_about().is_some(), "{name} has no help");
             assert!(command.get_subcommands().all(|c| {
-                ![
-                    "drain", "undrain", "restart", "freeze", "release", "clone", "probe", "history", "store", "apply",
-                    "get", "delete", "vrf", "route", "evpn", "bgp",
-                ]
-                .contains(&c.get_name())
+                !["probe", "history", "store", "apply", "get", "delete", "vrf", "route", "evpn", "bgp"]
+                    .contains(&c.get_name())
             }));
             for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {
                 assert!(argument.get_help().is_some(), "{name} {} has no help", argument.get_id());

@@ -59,6 +59,11 @@ impl Context {
         }
     }
 
+    /// How long the user waits for an answer.
+    pub(crate) fn patience(&self) -> Duration {
+        self.global.timeout
+    }
+
     /// Asks for less patience than the user has.
     pub(crate) fn limit_timeout(&mut self, most: Duration) {
         self.global.timeout = self.global.timeout.min(most);

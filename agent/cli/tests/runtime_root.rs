@@ -22,7 +22,7 @@ use nix::{
 };
 use ringmesh_agentd::{
     config::Config,
-    runtime::{self, ContainerState, ContainerStatus, ProcessId, RuntimeHandle},
+    runtime::{self, ContainerState, ContainerStatus, Left, ProcessId, RuntimeHandle},
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc::Receiver;
@@ -66,7 +66,7 @@ impl Lab {
     }
 
     fn agent(&self, config: &Config) -> Agent {
-        let (handle, reports) = runtime::spawn(config, &self.instance, Path::new(RINGMESH));
+        let (handle, reports) = runtime::spawn(config, &self.instance, Path::new(RINGMESH), &Left::default());
         Agent { handle, reports, seen: BTreeMap::new() }
     }
 

@@ -10,6 +10,7 @@ use prost::Message;
 use ringmesh_node::{
     Chords, Config, Node, Output, Seals,
     overlay::{Order, Timers, Wiring},
+    remedy::Settings,
     zones::{Budgets, KnownZone},
 };
 use ringmesh_proto::{
@@ -17,7 +18,7 @@ use ringmesh_proto::{
     datagram::{Datagram, Kind, MAX_LEN, MAX_PAYLOAD},
     frame,
     member::Member,
-    peer::{Gossip, SyncRequest, SyncResponse},
+    peer::{Gossip, OrderRequest, RepairState, SyncRequest, SyncResponse},
 };
 
 const CLUSTER: ClusterId = ClusterId::new(0);
@@ -36,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
         let (input, tail) = tail.split_at(tail.len().min(usize::from(*len) * 4));
         rest = tail;
         let from = HostId::new(2 + u32::from(*step >> 6));
-        match step % 10 {
+        match step % 11 {
             0 => node.handle_datagram(now, from, Uplink::A, Bytes::copy_from_slice(input)),
             kind @ (1 | 2) => {
                 let kind = if kind == 1 { Kind::Swim } else { Kind::LinkProbe };
@@ -69,6 +70,7 @@ fuzz_target!(|bytes: &[u8]| {
                 now,
                 [Order::None, Order::Forced(Uplink::B), Order::Manual(Uplink::A)][usize::from(*len % 3)],
             ),
+            9 => drop(node.handle_operation_order(now, OrderRequest::decode(input).unwrap_or_default())),
             _ => now.instant += Duration::from_millis(u64::from(*len) * 20),
         }
         drain(&mut node, now);
@@ -130,6 +132,8 @@ fn drain(node: &mut Node, now: Now) {
             | Output::Pin(_)
             | Output::Probe(_)
             | Output::Persist(_)
+            | Output::Act { .. }
+            | Output::Keep { .. }
             | Output::Left => {}
         }
     }
@@ -158,6 +162,8 @@ fn config() -> Config {
         zones: vec![KnownZone { name: "other".into(), delegates: vec![member(4)] }],
         budgets: Budgets::default(),
         containers: Vec::new(),
+        repair: Settings::default(),
+        repairs: RepairState::default(),
         protection: Timers::default(),
         tick: Duration::ZERO,
         seed: 1,

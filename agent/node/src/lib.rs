@@ -16,6 +16,7 @@ pub mod health;
 pub mod membership;
 mod node;
 pub mod overlay;
+pub mod remedy;
 mod seal;
 mod view;
 pub mod zones;

@@ -15,6 +15,7 @@ mod links;
 mod observe;
 mod record;
 mod relay;
+mod repair;
 mod seal;
 mod show;
 mod show_zones;
@@ -28,7 +29,7 @@ mod watch;
 mod zone;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -36,7 +37,7 @@ use ringmesh_proto::{
     ClusterId, Generation, HostId, Instant, Now, Uplink,
     datagram::{Datagram, DatagramError, Kind},
     member::Member,
-    peer::{EventRecord, Gossip, HostRecord, SyncRequest},
+    peer::{EventRecord, Gossip, HostRecord, RepairState, SyncRequest},
     shared::Shared,
     v1,
 };
@@ -52,6 +53,7 @@ use crate::{
     },
     membership::{self, Membership, Refused, SeenWindow, SwimState},
     overlay::{Overlay, Timers, Wiring},
+    remedy::{self, Act, Remedy},
     zones::{Budgets, Crossing, KnownZone, Trunks, Zones},
 };
 pub use detection::{Detection, Path};
@@ -103,6 +105,10 @@ pub struct Config {
     pub budgets: Budgets,
     /// What should run on it.
     pub containers: Vec<ContainerSpec>,
+    /// How its containers are repaired.
+    pub repair: remedy::Settings,
+    /// What its last life left of its repairs.
+    pub repairs: RepairState,
     /// How changes of its uplinks are damped.
     pub protection: Timers,
     /// What the daemon may put off a timer by that is not [`TimerKind::Silence`].
@@ -158,6 +164,20 @@ pub enum Output {
     Probe(ProbeRequest),
     /// Write this to disk.
     Persist(Persistent),
+    /// Do this to a container; what comes of it goes to [`Node::handle_act_done`].
+    Act {
+        /// For which operation.
+        operation: String,
+        /// What.
+        act: Act,
+    },
+    /// Write this to disk, and tell [`Node::handle_kept`].
+    Keep {
+        /// Grows; a later one replaces it.
+        version: u64,
+        /// What the next life of this host finds in [`Config::repairs`].
+        state: Arc<RepairState>,
+    },
     /// This host has left; the agent may end.
     Left,
 }
@@ -193,6 +213,8 @@ pub enum TimerKind {
     Silence,
     /// Probes of services.
     Health,
+    /// The next step of a repair, or the end of a hold.
+    Repair,
     /// The own record is to be spread.
     Record,
     /// What waits for all neighbours is to be sent on.
@@ -243,6 +265,7 @@ pub struct Node {
     /// Of the last minute; of hosts with a certificate only.
     costs: BTreeMap<HostId, Cost>,
     health: Health,
+    remedy: Remedy,
     rng: StdRng,
     outputs: VecDeque<Output>,
     sequence: u32,
@@ -304,6 +327,8 @@ impl Node {
         let containers = std::mem::take(&mut config.containers);
         let membership = Membership::new(now.instant, me, &known, fork(&mut rng));
         let health = Health::new(now.instant, &config.name, containers, fork(&mut rng));
+        let (repair, repairs) = (std::mem::take(&mut config.repair), std::mem::take(&mut config.repairs));
+        let remedy = Remedy::new(now, me.id, me.generation, repair, repairs);
         let overlay =
             Overlay::new(me.id, config.wiring, me.addresses.map(|address| address.is_some()), config.protection);
         let mut node = Self {
@@ -317,6 +342,7 @@ impl Node {
             seals,
             costs: BTreeMap::new(),
             health,
+            remedy,
             rng,
             outputs: VecDeque::new(),
             outbox: Outbox::default(),
@@ -418,8 +444,12 @@ impl Node {
     /// The outcome of an [`Output::Probe`].
     pub fn handle_probe_reply(&mut self, now: Now, reply: ProbeReply) {
         self.begin_turn(now);
-        self.health.handle_reply(now, reply);
-        self.shown.details_stale();
+        if self.remedy.is_exec(reply.id) {
+            self.handle_exec(now, reply.id, Some(&reply));
+        } else {
+            self.health.handle_reply(now, reply);
+            self.shown.details_stale();
+        }
         self.settle(now);
     }
 
@@ -434,8 +464,13 @@ impl Node {
     }
 
     /// An [`Output::Probe`] could not be made: too many are under way (`overloaded`), or who would make it is not there.
-    pub fn handle_probe_busy(&mut self, id: CheckId, overloaded: bool) {
-        self.health.handle_busy(id, overloaded);
+    pub fn handle_probe_busy(&mut self, now: Now, id: CheckId, overloaded: bool) {
+        if self.remedy.is_exec(id) {
+            self.handle_exec(now, id, None);
+            self.settle(now);
+        } else {
+            self.health.handle_busy(id, overloaded);
+        }
     }
 
     /// Leaves the cluster on purpose. [`Output::Left`] follows when the others were told.
@@ -508,6 +543,7 @@ impl Node {
             (self.overlay.poll_protection(), TimerKind::Silence),
             (self.next_watch(), TimerKind::Silence),
             (self.health.poll_timeout(), TimerKind::Health),
+            (self.remedy.poll_timeout(), TimerKind::Repair),
             (self.own.poll_timeout(self.overlay.rings().len()), TimerKind::Record),
             (self.outbox.poll_timeout(), TimerKind::Flood),
             (Some(self.syncs.poll_timeout()), TimerKind::Sync),
@@ -589,6 +625,7 @@ impl Node {
             let (had_left, place) = before.get(&id).map_or((false, None), |(left, before)| (*left, before.as_ref()));
             moved |= place.is_none_or(|before| (before.position, &before.rack) != (record.position, &record.rack));
             self.compare_chords(now, record);
+            self.learn_arming(now, record);
             if record.leaving && !had_left {
                 self.host_leaves(now, id);
             } else if self
@@ -637,6 +674,7 @@ impl Node {
         while let Some(change) = self.health.poll_change() {
             self.health_changed(now, change);
         }
+        self.repair(now);
         self.take_round_trip();
         self.spread_record(now);
         self.tend_zone(now);
@@ -809,6 +847,7 @@ impl Node {
             ..EventRecord::default()
         };
         self.tell(now, event, false);
+        self.remedy.distrust(now.instant);
         self.restart_watches(now);
         // Whoever has declared us down meanwhile says so when it is greeted.
         let neighbours = self.overlay.members();

@@ -33,6 +33,12 @@ pub struct View {
     pub containers: Arc<Vec<Arc<v1::Container>>>,
     /// This host's services, by container and name.
     pub services: Arc<Vec<Arc<v1::Service>>>,
+    /// What is and was done to this host and its containers, the newest last.
+    pub operations: Arc<Vec<Arc<v1::Operation>>>,
+    /// How the cluster is armed.
+    pub arming: v1::Arming,
+    /// Of the order that this follows from; 0 if there was none.
+    pub arming_version: u64,
     /// The newest events, oldest first.
     pub events: Arc<Vec<Arc<v1::Event>>>,
     /// The other hosts that can be asked for their details.

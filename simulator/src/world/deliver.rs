@@ -1,19 +1,16 @@
 //! From a node's outputs to another's inputs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use ringmesh_node::{
-    Class, Frame, Output, Reach, Way,
-    health::spec::{CheckId, ProbeReply},
-};
+use ringmesh_node::{Class, Frame, Output, Reach, Way, health::spec::ProbeRequest};
 use ringmesh_proto::{
     HostId, Uplink, frame,
     member::Member,
-    peer::{Request, Response, SyncRequest, SyncResponse, request, response},
+    peer::{RepairState, Request, Response, SyncRequest, SyncResponse, request, response},
 };
 
-use super::{CLUSTER, World, id, index};
+use super::{CLUSTER, World, id, index, repair::UnderWay};
 use crate::{
     host::{BACKLOG, STREAM_BOUND, Stream, StreamKey, Waiting},
     link::Passage,
@@ -56,7 +53,14 @@ pub(super) enum Event {
     Probed {
         host: u32,
         life: u32,
-        id: CheckId,
+        request: Box<ProbeRequest>,
+    },
+    Act(Box<UnderWay>),
+    Kept {
+        host: u32,
+        life: u32,
+        version: u64,
+        state: Arc<RepairState>,
     },
     Reached {
         host: u32,
@@ -95,9 +99,12 @@ pub(super) struct Answer {
 impl Event {
     fn target(&self) -> u32 {
         match self {
-            Self::Wake(host) | Self::Probed { host, .. } | Self::Reached { host, .. } | Self::Synced { host, .. } => {
-                *host
-            }
+            Self::Wake(host)
+            | Self::Probed { host, .. }
+            | Self::Kept { host, .. }
+            | Self::Reached { host, .. }
+            | Self::Synced { host, .. } => *host,
+            Self::Act(under_way) => under_way.host,
             Self::Datagram { to, .. } => *to,
             Self::Frame { key, .. } => key.to,
             Self::Ask(ask) => ask.to,
@@ -135,6 +142,8 @@ impl World {
                 | Event::Ask(_)
                 | Event::Answer(_)
                 | Event::Probed { .. }
+                | Event::Act(_)
+                | Event::Kept { .. }
                 | Event::Reached { .. }
                 | Event::Synced { .. }
                 | Event::Late(_) => {}
@@ -163,9 +172,13 @@ impl World {
             Event::Frame { from, key, number } => self.frame_arrives(*from, *key, *number),
             Event::Ask(ask) => self.is_open_by(ask.from, ask.via, ask.to, ask.uplink),
             Event::Answer(answer) => self.is_open_by(answer.from, answer.via, answer.to, answer.uplink),
-            Event::Wake(_) | Event::Probed { .. } | Event::Reached { .. } | Event::Synced { .. } | Event::Late(_) => {
-                true
-            }
+            Event::Wake(_)
+            | Event::Probed { .. }
+            | Event::Act(_)
+            | Event::Kept { .. }
+            | Event::Reached { .. }
+            | Event::Synced { .. }
+            | Event::Late(_) => true,
         }
     }
 
@@ -225,14 +238,23 @@ impl World {
                 self.trace.note(self.now, "reach", target.into(), of.raw().into(), reach as u64);
                 node.handle_reach(now, of, uplink, reach);
             }
-            Event::Probed { life, id, .. } => {
+            Event::Probed { life, request, .. } => {
                 if life != host.life {
                     return;
                 }
-                self.trace.note(self.now, "probed", target.into(), id.0, host.sick.into());
-                let latency = Duration::from_millis(1);
-                let reply = ProbeReply { id, success: !host.sick, answer: "simulated".into(), latency };
-                node.handle_probe_reply(now, reply);
+                let reply = self.answer_probe(target, &request);
+                self.trace.note(self.now, "probed", target.into(), reply.id.0, (!reply.success).into());
+                if let Some(node) = &mut self.hosts[place].node {
+                    node.handle_probe_reply(now, reply);
+                }
+            }
+            Event::Act(under_way) => {
+                self.trace.note(self.now, "act", target.into(), 0, 0);
+                self.go_on(*under_way);
+            }
+            Event::Kept { life, version, state, .. } => {
+                self.trace.note(self.now, "kept", target.into(), version, 0);
+                self.kept(target, life, version, state);
             }
             Event::Frame { .. } | Event::Synced { .. } | Event::Late(_) => {}
         }
@@ -274,7 +296,7 @@ impl World {
             Output::Probe(request) => {
                 let host = &mut self.hosts[from as usize];
                 let takes = Duration::from_micros(200 + host.probes.below(1800)).min(request.timeout);
-                self.push(self.now + takes, Event::Probed { host: from, life, id: request.id });
+                self.push(self.now + takes, Event::Probed { host: from, life, request: Box::new(request) });
             }
             Output::Reach { to, uplink } => {
                 let reach = self.reach(from, to, uplink);
@@ -296,6 +318,8 @@ impl World {
                 let write = disk.writes;
                 self.push(self.now + self.settings.sync, Event::Synced { host: from, write });
             }
+            Output::Act { operation, act } => self.begin_act(from, operation, act),
+            Output::Keep { version, state } => self.begin_keep(from, version, state),
             Output::Pin(_) => {}
             Output::Left => {
                 let disk = &mut self.hosts[from as usize].disk;

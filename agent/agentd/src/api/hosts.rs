@@ -83,7 +83,7 @@ impl Hosts for Api {
 
 impl Api {
     /// The host of this name or id, of whatever zone.
-    async fn host_anywhere(&self, name: &str) -> Result<Host, Status> {
+    pub(super) async fn host_anywhere(&self, name: &str) -> Result<Host, Status> {
         let view = self.view();
         if let Ok(found) = find_host(&view, name) {
             return Ok(found.clone());

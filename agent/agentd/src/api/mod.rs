@@ -10,6 +10,7 @@ mod containers;
 mod events;
 mod hosts;
 mod hub;
+mod operations;
 mod rings;
 mod server;
 mod services;

@@ -151,17 +151,19 @@ fn router(api: &Api) -> Router {
         .add_service(
             v1::certificates_server::CertificatesServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST),
         )
+        .add_service(v1::operations_server::OperationsServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(v1::zones_server::ZonesServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(v1::agent_server::AgentServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
 }
 
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "ringmesh.v1.Hosts",
     "ringmesh.v1.Rings",
     "ringmesh.v1.Links",
     "ringmesh.v1.Containers",
     "ringmesh.v1.Services",
     "ringmesh.v1.Events",
+    "ringmesh.v1.Operations",
     "ringmesh.v1.Zones",
     "ringmesh.v1.Agent",
     "ringmesh.v1.Certificates",

@@ -42,6 +42,10 @@ pub struct Service {
     /// Failures in a row that make it critical. 1 to 100, default 3.
     #[serde(default = "three")]
     pub threshold_down: u32,
+    /// Program and arguments that start it anew, run in the container. What it leaves running must be in a session of its own
+    /// (setsid). Default none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restart: Vec<String>,
     /// Program and arguments, run in the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<Vec<String>>,
@@ -112,6 +116,7 @@ impl Service {
             max_latency: None,
             threshold_up: one(),
             threshold_down: three(),
+            restart: Vec::new(),
             exec: None,
             tcp: None,
             udp: None,
@@ -148,6 +153,7 @@ impl Service {
             max_latency: self.max_latency,
             threshold_up: self.threshold_up,
             threshold_down: self.threshold_down,
+            restart: self.restart.clone(),
             ..ServiceSpec::new(&self.name, check)
         }
     }

@@ -238,7 +238,11 @@ async fn ask_one(
         Some(response::Body::Join(response)) => response,
         Some(response::Body::Refusal(refusal)) => return Err(refused(address, &refusal).into()),
         Some(
-            response::Body::Sync(_) | response::Body::Query(_) | response::Body::Renew(_) | response::Body::Share(_),
+            response::Body::Sync(_)
+            | response::Body::Query(_)
+            | response::Body::Renew(_)
+            | response::Body::Share(_)
+            | response::Body::Order(_),
         )
         | None => {
             return Err(wrong("it is no answer to a join").into());

@@ -9,8 +9,8 @@ use super::{
     rootfs,
 };
 use crate::config::{
-    Api, Config, Container, Host, Http, Identity, Log, Mesh, Network, Oci, OciRuntime, Probe, Service, Trunk,
-    UplinkAddress, Uplinks,
+    Api, Config, Container, Host, Http, Identity, Log, Mesh, Network, Oci, OciRuntime, Probe, Repair, RepairMode,
+    Service, Trunk, UplinkAddress, Uplinks,
 };
 
 /// What a service of the lab is probed with: soon enough to watch a fault with one's own eyes.
@@ -22,7 +22,14 @@ const THRESHOLD_DOWN: u32 = 2;
 const TENANTS: [&str; 2] = ["red", "blue"];
 
 /// The configuration of a host with `containers` containers, in one of `zones` zones.
-pub(super) fn host_config(lab: &str, dir: &Path, host: HostNumber, containers: u16, zones: u16) -> Config {
+pub(super) fn host_config(
+    lab: &str,
+    dir: &Path,
+    host: HostNumber,
+    containers: u16,
+    zones: u16,
+    repair: RepairMode,
+) -> Config {
     let uplink = |uplink| UplinkAddress { address: host.address(uplink).into(), port: crate::config::DEFAULT_PORT };
     Config {
         host: Host { name: host.name(), state_dir: host.state_dir(dir), zone: host.zone(zones), rack: None },
@@ -33,6 +40,8 @@ pub(super) fn host_config(lab: &str, dir: &Path, host: HostNumber, containers: u
         identity: Identity::default(),
         log: Log::default(),
         probe: Probe::default(),
+        repair: Repair { mode: repair, ..Repair::default() },
+        pools: Vec::new(),
         containers: (1..=containers).map(|nth| container(lab, dir, host, nth)).collect(),
     }
 }
@@ -66,6 +75,7 @@ fn web() -> Service {
         interval: INTERVAL,
         timeout: TIMEOUT,
         threshold_down: THRESHOLD_DOWN,
+        restart: rootfs::restart_args(),
         http: Some(Http::new(([127, 0, 0, 1], rootfs::PORT).into())),
         ..Service::new("web")
     }
@@ -79,7 +89,7 @@ mod tests {
     #[test]
     fn what_the_lab_writes_the_agent_takes() {
         let host = HostNumber::new(MAX_HOSTS).expect("in range");
-        let config = host_config("lab", Path::new("/run/x"), host, MAX_CONTAINERS, 3);
+        let config = host_config("lab", Path::new("/run/x"), host, MAX_CONTAINERS, 3, RepairMode::Manual);
         let read = Config::parse(Path::new("agent.toml"), &config.to_toml()).expect("the agent takes it");
         assert_eq!((read.host.name.as_str(), read.host.zone.as_str()), ("h64", "z1"));
         assert_eq!(read.uplink.a.socket_addr().to_string(), "10.77.0.64:7400");

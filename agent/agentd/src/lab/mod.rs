@@ -34,7 +34,7 @@ pub use plan::{DEFAULT_NAME, MAX_CONTAINERS, MAX_HOSTS};
 pub use process::AgentState;
 pub use record::{HostStatus, LabStatus};
 
-use crate::config::Mode;
+use crate::config::{Mode, RepairMode};
 
 /// What a lab is to be.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ pub struct UpOptions {
     pub zones: u16,
     /// How the hosts are wired. [`Mode::Cabled`] is refused in this version.
     pub mode: Mode,
+    /// How containers are repaired.
+    pub repair: RepairMode,
     /// For the lab's files, empty or not there yet. Default /run/ringmesh/labs/NAME.
     pub dir: Option<PathBuf>,
     /// The program `ringmesh`, which the hosts run.

@@ -18,6 +18,7 @@ use super::{
     plan::{self, DEFAULT_NAME, HostNumber},
     process::{AgentState, ProcessId},
 };
+use crate::config::RepairMode;
 
 const VERSION: u32 = 1;
 
@@ -38,6 +39,9 @@ pub(super) struct Record {
     /// Zones, over which the hosts are dealt out in turn.
     #[serde(default = "one")]
     pub(super) zones: u16,
+    /// Of containers.
+    #[serde(default)]
+    pub(super) repair: RepairMode,
     pub(super) hosts: Vec<HostRecord>,
 }
 
@@ -96,6 +100,7 @@ impl Record {
             binary,
             containers,
             zones,
+            repair: RepairMode::default(),
             hosts: Vec::new(),
         }
     }

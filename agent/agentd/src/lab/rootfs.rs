@@ -16,7 +16,7 @@ use super::error::LabError;
 pub(super) const BUSYBOX: &str = "/bin/busybox";
 
 /// What the lab cannot do without.
-const NEEDED: [&str; 5] = ["sh", "httpd", "sleep", "kill", "setsid"];
+const NEEDED: [&str; 6] = ["sh", "httpd", "sleep", "kill", "killall", "setsid"];
 
 /// Where a runtime mounts or writes something.
 const MOUNT_POINTS: [&str; 8] = ["dev", "etc", "proc", "root", "run", "sys", "tmp", "var"];
@@ -47,6 +47,11 @@ const INDEX: &str = "<!doctype html><title>ringmesh lab</title><p>A container of
 /// The first process's arguments; `mark` is how it is found again.
 pub(super) fn init_args(mark: &str) -> Vec<String> {
     ["/bin/sh", "/sbin/init", mark].map(str::to_owned).to_vec()
+}
+
+/// Ends the service, be it stopped, and has the first process start it anew.
+pub(super) fn restart_args() -> Vec<String> {
+    ["/bin/sh", "-c", "killall -9 httpd; kill -USR1 1"].map(str::to_owned).to_vec()
 }
 
 /// Refuses a machine without a busybox that runs in an otherwise empty root file system.

@@ -169,7 +169,16 @@ fn stand_in(dir: &Path, agent: &str) -> std::path::PathBuf {
 
 fn options(name: &str, dir: &Path, binary: std::path::PathBuf) -> UpOptions {
     let dir = Some(dir.join("files"));
-    UpOptions { name: name.into(), hosts: 3, containers: 1, zones: 1, mode: Mode::Switched, dir, binary }
+    UpOptions {
+        name: name.into(),
+        hosts: 3,
+        containers: 1,
+        zones: 1,
+        mode: Mode::Switched,
+        repair: RepairMode::Off,
+        dir,
+        binary,
+    }
 }
 
 #[test]

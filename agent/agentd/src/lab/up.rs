@@ -151,7 +151,8 @@ fn claim(options: &UpOptions) -> Result<(Lock, Record), LabError> {
     }
     let claimed = lab_dir(options).and_then(|dir| {
         let binary = options.binary.canonicalize().map_err(LabError::file("find", &options.binary))?;
-        let record = Record::new(name, dir, binary, options.containers, options.zones);
+        let mut record = Record::new(name, dir, binary, options.containers, options.zones);
+        record.repair = options.repair;
         record.save()?;
         Ok(record)
     });
@@ -206,7 +207,8 @@ fn build_host(record: &Record, newcomer: HostNumber, all: &[HostNumber]) -> Resu
 fn write_config(record: &Record, host: HostNumber) -> Result<(), LabError> {
     let dir = host.dir(&record.dir);
     fs::create_dir_all(&dir).map_err(LabError::file("make", &dir))?;
-    let config = host_config::host_config(&record.name, &record.dir, host, record.containers, record.zones);
+    let Record { name, dir, containers, zones, repair, .. } = record;
+    let config = host_config::host_config(name, dir, host, *containers, *zones, *repair);
     let path = host.config(&record.dir);
     fs::write(&path, config.to_toml()).map_err(LabError::file("write", path))
 }

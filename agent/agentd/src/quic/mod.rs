@@ -28,11 +28,12 @@ use quinn::{
     AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
-use ringmesh_node::Class;
+use ringmesh_node::{Class, remedy::Refused};
 use ringmesh_proto::{
     HostId, Uplink,
     member::Member,
-    peer::{Gossip, SignedRecord, SyncRequest, SyncResponse},
+    peer::{Gossip, OrderRequest, SignedRecord, SyncRequest, SyncResponse},
+    v1::Operation,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -98,6 +99,13 @@ pub enum Inbound {
         request: SyncRequest,
         /// Where the answer goes.
         reply: oneshot::Sender<SyncResponse>,
+    },
+    /// What an operator ordered at another host.
+    Order {
+        /// What.
+        order: OrderRequest,
+        /// Where the operation goes, or why there is none.
+        reply: oneshot::Sender<Result<Operation, Refused>>,
     },
     /// The answer to a sync of ours.
     SyncAnswer {

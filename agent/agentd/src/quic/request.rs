@@ -6,15 +6,15 @@ use std::{
 };
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
-use ringmesh_node::{View, Way};
+use ringmesh_node::{View, Way, remedy::Refused};
 use ringmesh_proto::{
     HostId, Uplink, ZoneId,
     frame::{self, FrameError},
     member::Member,
     peer::{
-        Delegate, JoinRequest, JoinResponse, QueryRequest, QueryResponse, Refusal, RelayRequest, RenewRequest,
-        RenewResponse, Request, Response, ShareRequest, ZoneRecord, refusal::Reason, relay_request,
-        request::Body as Ask, response::Body as Answer,
+        Delegate, JoinRequest, JoinResponse, OrderRequest, OrderResponse, QueryRequest, QueryResponse, Refusal,
+        RelayRequest, RenewRequest, RenewResponse, Request, Response, ShareRequest, ZoneRecord, refusal::Reason,
+        relay_request, request::Body as Ask, response::Body as Answer,
     },
     v1::{self, host::State},
 };
@@ -92,9 +92,25 @@ impl Transport {
     ) -> Result<QueryResponse, RequestError> {
         match self.ask(to, way, Ask::Query(query), patience).await? {
             Answer::Query(answer) => Ok(answer),
-            Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) | Answer::Renew(_) | Answer::Share(_) => {
-                Err(RequestError::Broken)
-            }
+            Answer::Refusal(_)
+            | Answer::Sync(_)
+            | Answer::Join(_)
+            | Answer::Renew(_)
+            | Answer::Share(_)
+            | Answer::Order(_) => Err(RequestError::Broken),
+        }
+    }
+
+    /// Passes on what an operator ordered. It may come twice, and is obeyed once.
+    pub async fn order(&self, to: Member, way: Way, order: OrderRequest) -> Result<OrderResponse, RequestError> {
+        match self.ask(to, way, Ask::Order(order), TRY_TIMEOUT).await? {
+            Answer::Order(answer) => Ok(answer),
+            Answer::Refusal(_)
+            | Answer::Sync(_)
+            | Answer::Join(_)
+            | Answer::Renew(_)
+            | Answer::Share(_)
+            | Answer::Query(_) => Err(RequestError::Broken),
         }
     }
 
@@ -102,9 +118,12 @@ impl Transport {
     pub async fn renew(&self, to: Member, csr: Vec<u8>) -> Result<RenewResponse, RequestError> {
         match self.ask(to, Way::over(Uplink::A), Ask::Renew(RenewRequest { csr: csr.into() }), TRY_TIMEOUT).await? {
             Answer::Renew(answer) => Ok(answer),
-            Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) | Answer::Query(_) | Answer::Share(_) => {
-                Err(RequestError::Broken)
-            }
+            Answer::Refusal(_)
+            | Answer::Sync(_)
+            | Answer::Join(_)
+            | Answer::Query(_)
+            | Answer::Share(_)
+            | Answer::Order(_) => Err(RequestError::Broken),
         }
     }
 
@@ -112,9 +131,12 @@ impl Transport {
     pub async fn share(&self, to: Member, key: Vec<u8>) -> Result<(), RequestError> {
         match self.ask(to, Way::over(Uplink::A), Ask::Share(ShareRequest { key: key.into() }), TRY_TIMEOUT).await? {
             Answer::Share(_) => Ok(()),
-            Answer::Refusal(_) | Answer::Sync(_) | Answer::Join(_) | Answer::Query(_) | Answer::Renew(_) => {
-                Err(RequestError::Broken)
-            }
+            Answer::Refusal(_)
+            | Answer::Sync(_)
+            | Answer::Join(_)
+            | Answer::Query(_)
+            | Answer::Renew(_)
+            | Answer::Order(_) => Err(RequestError::Broken),
         }
     }
 
@@ -130,7 +152,14 @@ impl Transport {
                     let answer = Inbound::SyncAnswer { from: to.id, response };
                     let _ = transport.shared.inbound.send(answer).await;
                 }
-                Ok(Answer::Refusal(_) | Answer::Query(_) | Answer::Join(_) | Answer::Renew(_) | Answer::Share(_)) => {}
+                Ok(
+                    Answer::Refusal(_)
+                    | Answer::Query(_)
+                    | Answer::Join(_)
+                    | Answer::Renew(_)
+                    | Answer::Share(_)
+                    | Answer::Order(_),
+                ) => {}
                 Err(error) => tracing::debug!(host = %to.id, %error, "no sync"),
             }
         });
@@ -188,6 +217,7 @@ fn by_relay(to: HostId, body: Ask) -> Ask {
     let body = match body {
         Ask::Sync(sync) => Some(relay_request::Body::Sync(sync)),
         Ask::Query(query) => Some(relay_request::Body::Query(query)),
+        Ask::Order(order) => Some(relay_request::Body::Order(order)),
         // None of these is ever relayed.
         Ask::Join(_) | Ask::Relay(_) | Ask::Renew(_) | Ask::Share(_) => None,
     };
@@ -282,6 +312,7 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
                 Ok(_) | Err(_) => Answer::Refusal(frame::refusal(Reason::Busy, "this host is busy; ask again")),
             }
         }
+        (Some(Ask::Order(order)), Some(_)) => self::order(transport, order).await,
         (Some(Ask::Relay(relay)), Some(_)) => self::relay(transport, relay).await,
         (Some(Ask::Renew(request)), Some(from)) => {
             transport.renew_for(from, request).await.map_or_else(Answer::Refusal, Answer::Renew)
@@ -292,10 +323,25 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
         (Some(Ask::Join(_)), Some(_)) => {
             Answer::Refusal(frame::refusal(Reason::NotAllowed, "a member of the cluster needs not join it"))
         }
-        (Some(Ask::Query(_) | Ask::Sync(_) | Ask::Relay(_) | Ask::Renew(_) | Ask::Share(_)), None) => {
+        (Some(Ask::Query(_) | Ask::Sync(_) | Ask::Relay(_) | Ask::Renew(_) | Ask::Share(_) | Ask::Order(_)), None) => {
             Answer::Refusal(frame::refusal(Reason::NotAllowed, "without a certificate one may only join"))
         }
         (None, _) => Answer::Refusal(frame::refusal(Reason::Malformed, "a request without a question")),
+    }
+}
+
+/// What an operator ordered at another host, which has seen to it that it was one.
+async fn order(transport: &Transport, order: OrderRequest) -> Answer {
+    let (reply, answered) = oneshot::channel();
+    let asked = transport.shared.inbound.send(Inbound::Order { order, reply }).await;
+    match tokio::time::timeout(LOOP_TIMEOUT, answered).await {
+        Ok(Ok(Ok(operation))) if asked.is_ok() => {
+            Answer::Order(OrderResponse { operation: Some(operation), ..OrderResponse::default() })
+        }
+        Ok(Ok(Err(Refused { code, text }))) => {
+            Answer::Order(OrderResponse { operation: None, code: code as u32, error: text })
+        }
+        Ok(_) | Err(_) => Answer::Refusal(frame::refusal(Reason::Busy, "this host is busy; ask again")),
     }
 }
 
@@ -348,6 +394,7 @@ async fn relay(transport: &Transport, request: RelayRequest) -> Answer {
     let ask = match request.body {
         Some(relay_request::Body::Sync(sync)) => Ask::Sync(sync),
         Some(relay_request::Body::Query(query)) => Ask::Query(query),
+        Some(relay_request::Body::Order(order)) => Ask::Order(order),
         None => return Answer::Refusal(frame::refusal(Reason::Malformed, "a request without a question")),
     };
     let peer = shared.requests.view.borrow().peers.get(&HostId::new(request.to)).filter(|peer| peer.askable).cloned();

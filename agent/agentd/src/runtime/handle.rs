@@ -28,6 +28,9 @@ pub enum RuntimeError {
     /// The driver could not.
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// The old container is gone, and the driver could not start the new one. It is tried again.
+    #[error("the old container is gone, the new one could not be started: {0}")]
+    Removed(#[source] DriverError),
 }
 
 impl RuntimeHandle {
@@ -40,6 +43,21 @@ impl RuntimeHandle {
     /// Kills and deletes the container, makes it anew and starts it.
     pub async fn restart(&self, container: &str) -> Result<(), RuntimeError> {
         self.order(container, Job::Restart).await
+    }
+
+    /// Removes the container and starts another with the same configuration but this name, and this address if there is one.
+    pub async fn replace(&self, container: &str, to: String, address: Option<String>) -> Result<(), RuntimeError> {
+        self.order(container, Job::Replace(Box::new(Replacement { name: to, address }))).await
+    }
+
+    /// Freezes the container if it runs and its driver can. From now on it is not started unless somebody orders it.
+    pub async fn freeze(&self, container: &str) -> Result<(), RuntimeError> {
+        self.order(container, Job::Freeze).await
+    }
+
+    /// Ends what [`Self::freeze`] began.
+    pub async fn release(&self, container: &str) -> Result<(), RuntimeError> {
+        self.order(container, Job::Release).await
     }
 
     /// Kills every process of the container; it is not started again before [`Self::restart`].
@@ -77,7 +95,7 @@ pub(super) struct Order {
 pub(super) type Reply = oneshot::Sender<Result<(), RuntimeError>>;
 
 /// What can be done with one container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Job {
     Inspect,
     Start,
@@ -85,4 +103,15 @@ pub(super) enum Job {
     Stop,
     Pause,
     Resume,
+    Replace(Box<Replacement>),
+    Freeze,
+    Release,
+}
+
+/// What is different in the container that takes the place of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Replacement {
+    pub(super) name: String,
+    /// With prefix length; `None`: the same.
+    pub(super) address: Option<String>,
 }

@@ -32,7 +32,7 @@ pub use handle::{RuntimeError, RuntimeHandle};
 pub use oci::OciDriver;
 pub use process::ProcessId;
 pub use ringmesh_node::health::spec::{ContainerState, ContainerStatus};
-pub use supervisor::spawn;
+pub use supervisor::{Left, spawn};
 pub use teardown::{TeardownError, teardown};
 
 /// The name under which the containers of one state directory are kept apart from those of other agents on the machine,

@@ -35,8 +35,8 @@ pub(super) fn interface_name(instance: &str, container: &str) -> String {
     hash.iter().take(7).fold(String::from("rm"), |name, byte| format!("{name}{byte:02x}"))[..15].to_owned()
 }
 
-/// The hardware address of a container or a bridge, locally administered. It is the same in its next life, or its
-/// neighbours would talk to the old one until their caches expire.
+/// The hardware address of a bridge, or of whoever has an address, locally administered. It goes with the address: neighbours
+/// would talk to the container that had it before until their caches expire.
 fn mac(instance: &str, name: &str) -> Vec<u8> {
     let mut mac = hash(instance, name)[..6].to_vec();
     mac[0] = mac[0] & 0xfc | 0x02;
@@ -70,7 +70,7 @@ pub(super) async fn attach(
     let peer = || {
         LinkMessageBuilder::<LinkUnspec>::new()
             .name(INSIDE)
-            .address(mac(instance, container))
+            .address(mac(instance, &address.to_string()))
             .setns_by_fd(netns.as_raw_fd())
             .build()
     };

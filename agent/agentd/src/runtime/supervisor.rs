@@ -22,7 +22,7 @@ use super::{
     declared::DeclaredDriver,
     docker::DockerDriver,
     driver::{Driver, DriverError, Observed},
-    handle::{Job, Order, Reply, RuntimeError, RuntimeHandle},
+    handle::{Job, Order, Replacement, Reply, RuntimeError, RuntimeHandle},
     oci::OciDriver,
     process::ProcessId,
     watch::{End, Watcher},
@@ -39,8 +39,19 @@ const CHANGES: usize = 64;
 const REPORTS: usize = 16;
 /// A start that failed is tried again after the first of these, then twice as long, up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Orders for one container that wait until it is not busy; repair gives it one or two at a time.
+const WAITING: usize = 4;
 /// Containers that no descriptor watches are looked at so often.
 const RECONCILE: Duration = Duration::from_secs(10);
+
+/// What an earlier life of the agent has left.
+#[derive(Clone, Debug, Default)]
+pub struct Left {
+    /// Containers that are not to be started by themselves.
+    pub held: BTreeSet<String>,
+    /// By the name of a clone: what it replaces, and what must be gone before it is started.
+    pub replaced: BTreeMap<String, String>,
+}
 
 /// Runs the supervisor for all containers of `config` on the current event loop.
 ///
@@ -50,6 +61,7 @@ pub fn spawn(
     config: &Config,
     instance: &str,
     shim_path: &Path,
+    left: &Left,
 ) -> (RuntimeHandle, mpsc::Receiver<Vec<ContainerStatus>>) {
     let oci: Arc<dyn Driver> = Arc::new(OciDriver::new(&config.host.state_dir, instance, shim_path.to_owned()));
     let docker: Arc<dyn Driver> = Arc::new(DockerDriver::new(&config.containers, instance));
@@ -59,7 +71,12 @@ pub fn spawn(
         (None, Some(_)) => docker.clone(),
         (None, None) => declared.clone(),
     };
-    let slots = config.containers.iter().map(|c| Slot::new(Arc::new(c.clone()), driver_of(c))).collect();
+    let slot = |container: &Container| Slot {
+        held: left.held.contains(&container.name),
+        replaces: left.replaced.get(&container.name).cloned(),
+        ..Slot::new(Arc::new(container.clone()), driver_of(container))
+    };
+    let slots = config.containers.iter().map(slot).collect();
     supervise(slots, vec![oci.clone(), docker.clone(), declared.clone()], BACKOFF)
 }
 
@@ -111,6 +128,12 @@ struct Slot {
     watched: Option<ProcessId>,
     /// A job is under way, or a start waits for its turn.
     busy: bool,
+    /// Orders for when it is not; at most [`WAITING`].
+    waiting: VecDeque<(Job, Reply)>,
+    /// It is not started by itself.
+    held: bool,
+    /// What must be gone before it is started.
+    replaces: Option<String>,
     /// Why the last job failed.
     problem: Option<String>,
     /// Starts that failed since the last one that did not.
@@ -122,8 +145,19 @@ struct Slot {
 impl Slot {
     fn new(container: Arc<Container>, driver: Arc<dyn Driver>) -> Self {
         let status = ContainerStatus { name: container.name.clone(), ..Default::default() };
-        let (watched, problem, retry_at) = (None, None, None);
-        Self { container, driver, status, watched, busy: false, problem, failures: 0, retry_at }
+        Self {
+            container,
+            driver,
+            status,
+            watched: None,
+            busy: false,
+            waiting: VecDeque::new(),
+            held: false,
+            replaces: None,
+            problem: None,
+            failures: 0,
+            retry_at: None,
+        }
     }
 }
 
@@ -133,6 +167,8 @@ struct Done {
     job: Job,
     result: Result<(), DriverError>,
     observed: Result<Observed, DriverError>,
+    /// This container has taken the place of the one before.
+    replaced: Option<Arc<Container>>,
     reply: Option<Reply>,
 }
 
@@ -249,14 +285,25 @@ impl Supervisor {
             let _ = reply.send(Err(RuntimeError::Unknown(container)));
             return;
         };
-        if self.slots[at].busy {
+        let slot = &mut self.slots[at];
+        // From this moment on, whatever is under way.
+        slot.held = (slot.held || job == Job::Freeze) && job != Job::Release;
+        if !slot.busy {
+            self.dispatch(at, job, reply);
+        } else if slot.waiting.len() < WAITING {
+            slot.waiting.push_back((job, reply));
+        } else {
             let _ = reply.send(Err(RuntimeError::Busy(container)));
-            return;
         }
+    }
+
+    fn dispatch(&mut self, at: usize, job: Job, reply: Reply) {
         self.slots[at].busy = true;
         match job {
-            Job::Restart | Job::Start => self.starts.push_front((at, job, Some(reply))),
-            Job::Inspect | Job::Stop | Job::Pause | Job::Resume => self.begin(at, job, Some(reply)),
+            Job::Restart | Job::Start | Job::Replace(_) => self.starts.push_front((at, job, Some(reply))),
+            Job::Inspect | Job::Stop | Job::Pause | Job::Resume | Job::Freeze | Job::Release => {
+                self.begin(at, job, Some(reply));
+            }
         }
     }
 
@@ -289,31 +336,51 @@ impl Supervisor {
         {
             self.retries.remove(&(retry_at, at));
         }
-        let (driver, container) = (slot.driver.clone(), slot.container.clone());
+        let (driver, container, replaces) = (slot.driver.clone(), slot.container.clone(), slot.replaces.clone());
         self.looking += usize::from(job == Job::Inspect);
         self.jobs.spawn(async move {
             let name = &container.name;
-            let result = match job {
+            let mut replaced = None;
+            let result = match &job {
                 Job::Inspect => Ok(()),
-                Job::Start => driver.start(&container).await,
-                Job::Restart => driver.restart(&container).await,
+                Job::Start => start(&*driver, &container, replaces.as_deref()).await,
+                Job::Restart => match &replaces {
+                    Some(old) => match driver.delete(old).await {
+                        Ok(()) => driver.restart(&container).await,
+                        Err(error) => Err(error),
+                    },
+                    None => driver.restart(&container).await,
+                },
+                Job::Replace(replacement) => match driver.delete(name).await {
+                    Ok(()) => {
+                        let new = replaced.insert(Arc::new(replacement.of(&container)));
+                        start(&*driver, new, replaces.as_deref()).await
+                    }
+                    Err(error) => Err(error),
+                },
                 Job::Stop => driver.stop(name).await,
                 Job::Pause => driver.pause(name).await,
                 Job::Resume => driver.resume(name).await,
+                Job::Freeze => set_frozen(&*driver, name, true).await,
+                Job::Release => set_frozen(&*driver, name, false).await,
             };
-            let observed = driver.inspect(name).await;
-            Done { at, job, result, observed, reply }
+            let observed = driver.inspect(replaced.as_ref().map_or(name, |new| &new.name)).await;
+            Done { at, job, result, observed, replaced, reply }
         });
     }
 
-    fn finish(&mut self, Done { at, job, result, observed, reply }: Done) {
+    fn finish(&mut self, Done { at, job, result, observed, replaced, reply }: Done) {
+        let removed = replaced.is_some();
+        if let Some(container) = replaced {
+            self.take_place(at, container);
+        }
         let slot = &mut self.slots[at];
         slot.busy = false;
         self.looking -= usize::from(job == Job::Inspect);
-        if matches!(job, Job::Start | Job::Restart) {
+        if matches!(job, Job::Start | Job::Restart | Job::Replace(_)) {
             self.starting -= 1;
             match &result {
-                Ok(()) => slot.failures = 0,
+                Ok(()) => (slot.failures, slot.replaces) = (0, None),
                 Err(_) => {
                     let (first, longest) = self.backoff;
                     let delay = first.saturating_mul(2_u32.saturating_pow(slot.failures)).min(longest);
@@ -334,11 +401,31 @@ impl Supervisor {
                 tracing::warn!(container = slot.container.name, ?job, problem, "a container could not be changed");
             }
         }
+        if matches!(job, Job::Replace(_)) {
+            // Under whichever name: the host loop has heard nothing of it yet.
+            self.changed.insert(at);
+        }
         self.update(at, observed);
         if let Some(reply) = reply {
             // Who asked may have gone.
-            let _ = reply.send(result.map_err(RuntimeError::from));
+            let error = if removed { RuntimeError::Removed } else { RuntimeError::Driver };
+            let _ = reply.send(result.map_err(error));
         }
+        if !self.slots[at].busy
+            && let Some((job, reply)) = self.slots[at].waiting.pop_front()
+        {
+            self.dispatch(at, job, reply);
+        }
+    }
+
+    /// The container of this slot is another one from now on. The host loop knows it already.
+    fn take_place(&mut self, at: usize, container: Arc<Container>) {
+        let slot = &mut self.slots[at];
+        self.index.remove(&slot.container.name);
+        self.index.insert(container.name.clone(), at);
+        slot.status = ContainerStatus { name: container.name.clone(), ..ContainerStatus::default() };
+        slot.container = container;
+        slot.watched = None;
     }
 
     fn update(&mut self, at: usize, observed: Result<Observed, DriverError>) {
@@ -365,7 +452,8 @@ impl Supervisor {
             self.changed.insert(at);
         }
         let absent = slot.status.state == ContainerState::Absent;
-        if absent && slot.driver.capabilities().start && !slot.busy && slot.retry_at.is_none() {
+        let starts = slot.driver.capabilities().start && !slot.held;
+        if absent && starts && !slot.busy && slot.waiting.is_empty() && slot.retry_at.is_none() {
             slot.busy = true;
             self.starts.push_back((at, Job::Start, None));
         }
@@ -411,7 +499,7 @@ impl Supervisor {
             let slot = &mut self.slots[at];
             slot.retry_at = None;
             // What has come to run meanwhile needs no start.
-            if !slot.busy && slot.status.state == ContainerState::Absent {
+            if !slot.busy && !slot.held && slot.status.state == ContainerState::Absent {
                 slot.busy = true;
                 self.starts.push_back((at, Job::Start, None));
             }
@@ -450,6 +538,36 @@ impl Supervisor {
         if slot.watched.is_none() && !slot.busy {
             self.update(at, observed);
         }
+    }
+}
+
+/// Starts a container when what it replaces is gone.
+async fn start(driver: &dyn Driver, container: &Container, replaces: Option<&str>) -> Result<(), DriverError> {
+    if let Some(old) = replaces {
+        driver.delete(old).await?;
+    }
+    driver.start(container).await
+}
+
+/// Pauses what runs, or lets what is paused go on, if the driver can. What is in another state already stays so.
+async fn set_frozen(driver: &dyn Driver, name: &str, frozen: bool) -> Result<(), DriverError> {
+    let state = driver.inspect(name).await?.status.state;
+    let can = driver.capabilities();
+    match (frozen, state) {
+        (true, ContainerState::Running) if can.pause => driver.pause(name).await,
+        (false, ContainerState::Paused) if can.resume => driver.resume(name).await,
+        _ => Ok(()),
+    }
+}
+
+impl Replacement {
+    /// Like `container`, but for its name and address.
+    fn of(&self, container: &Container) -> Container {
+        let mut new = Container { name: self.name.clone(), ..container.clone() };
+        if let (Some(network), Some(address)) = (&mut new.network, &self.address) {
+            network.address.clone_from(address);
+        }
+        new
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -17,6 +18,8 @@ use ringmesh_agentd::{
     identity::{Keyring, keyring::HostSeals, tls},
     probe::Prober,
     reach::Reacher,
+    repair::Hands,
+    runtime::{self, Left},
 };
 use ringmesh_node::{Node, Persistent, View, overlay::Wiring, zones::Budgets};
 use ringmesh_proto::{
@@ -119,6 +122,8 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
             zones: Vec::new(),
             budgets: Budgets::default(),
             containers: Vec::new(),
+            repair: Default::default(),
+            repairs: Default::default(),
             protection: Default::default(),
             tick: Duration::ZERO,
             seed: u64::from(member.id.raw()),
@@ -127,7 +132,10 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
     );
     let (reply_sender, replies) = mpsc::channel(REPLY_BOUND);
     let (_commands, commands) = mpsc::channel(COMMAND_BOUND);
-    let (_, statuses) = mpsc::channel(1);
+    let config = "[host]\nname = \"h\"\nstate_dir = \"/no/such/directory\"\n[uplink.a]\naddress = \"127.0.0.1\"\n";
+    let config = config::Config::parse(Path::new("test.toml"), config).expect("it is valid");
+    let (runtime, statuses) = runtime::spawn(&config, "test", Path::new("/bin/false"), &Left::default());
+    let (hands, repairs) = Hands::new(runtime, config.host.state_dir);
     let (_, carriers) = mpsc::channel(1);
     let (_, heartbeats) = mpsc::channel(1);
     let (disk, _disk) = watch::channel(None);
@@ -143,11 +151,13 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
         transport: host.transport,
         prober,
         reacher,
+        hands,
         disk,
         view: host.view,
     };
     let inbound = host.inbound;
-    tokio::spawn(host_loop.run(Inputs { inbound, replies, heartbeats, reached, statuses, carriers, commands }));
+    let inputs = Inputs { inbound, replies, heartbeats, reached, statuses, repairs, carriers, commands };
+    tokio::spawn(host_loop.run(inputs));
     Running { member, view, _commands, _disk }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ringmesh_agentd::{
-    config::Mode,
+    config::{Mode, RepairMode},
     lab::{self, Fault, HostStatus, LabStatus, UpOptions},
 };
 
@@ -30,6 +30,7 @@ impl Lab {
             name: name.into(),
             hosts,
             zones: 1,
+            repair: RepairMode::Off,
             containers,
             mode: Mode::Switched,
             dir: None,

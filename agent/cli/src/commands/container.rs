@@ -1,13 +1,19 @@
 //! `ringmesh container`
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use ringmesh_proto::v1::{
-    Container, GetContainerRequest, ListContainersRequest, Source, WatchContainersRequest, WatchContainersResponse,
-    change::Kind, container::State, containers_client::ContainersClient,
+    Container, GetContainerRequest, ListContainersRequest, OrderContainerRequest, Source, WatchContainersRequest,
+    WatchContainersResponse, change, container::State, containers_client::ContainersClient, operation::Kind,
+    operations_client::OperationsClient,
 };
 
-use super::{empty_answer, fields, labels_text};
+use super::{
+    empty_answer, fields, labels_text,
+    operation::{Reason, Wait, ordered},
+};
 use crate::{
     args,
     context::{Context, client},
@@ -44,6 +50,24 @@ Examples:
   ringmesh container show web
   ringmesh container show h3/web    if several hosts have one of that name")]
     Show(ShowArgs),
+    /// Kill a container and make it anew, or only one of its services.
+    #[command(after_help = "\
+Examples:
+  ringmesh container restart web
+  ringmesh container restart h3/web --service http    runs that service's restart command")]
+    Restart(RestartArgs),
+    /// Pause a container and hold back all automatic action on it.
+    #[command(after_help = "\
+It stays so when its agent is started again, and is not probed meanwhile.
+
+Examples:
+  ringmesh container freeze web --reason \"looking at a leak\" --for 2h
+  ringmesh container release web")]
+    Freeze(FreezeArgs),
+    /// Let a frozen container go on.
+    Release(OrderArgs),
+    /// Remove a container and start another of its template, under the name CONTAINER.N.
+    Clone(OrderArgs),
 }
 
 #[derive(Args, Debug)]
@@ -76,6 +100,35 @@ pub(crate) struct ShowArgs {
     /// Its name, and the host's if needed.
     #[arg(value_name = "[HOST/]CONTAINER")]
     container: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct OrderArgs {
+    /// Its name, and the host's if needed.
+    #[arg(value_name = "[HOST/]CONTAINER")]
+    container: String,
+    #[command(flatten)]
+    reason: Reason,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RestartArgs {
+    /// Only this service, by its restart command.
+    #[arg(long, value_name = "SERVICE", default_value = "", hide_default_value = true)]
+    service: String,
+    #[command(flatten)]
+    order: OrderArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct FreezeArgs {
+    /// Released by itself after so long [default: not].
+    #[arg(long = "for", value_name = "TIME", value_parser = args::duration)]
+    lasts: Option<Duration>,
+    #[command(flatten)]
+    order: OrderArgs,
 }
 
 pub(crate) async fn run(context: &Context, command: ContainerCommand) -> Result<(), CliError> {
@@ -114,7 +167,34 @@ pub(crate) async fn run(context: &Context, command: ContainerCommand) -> Result<
             note_missing(&answer.sources, Container::PLURAL);
             Ok(())
         }
+        ContainerCommand::Restart(RestartArgs { service, order }) => {
+            let kind = if service.is_empty() { Kind::RestartContainer } else { Kind::RestartService };
+            let what = OrderContainerRequest { service, ..OrderContainerRequest::default() };
+            give_order(context, kind, what, order).await
+        }
+        ContainerCommand::Freeze(FreezeArgs { lasts, order }) => {
+            let lasts = lasts.map(args::proto_duration).transpose()?;
+            let what = OrderContainerRequest { lasts, ..OrderContainerRequest::default() };
+            give_order(context, Kind::Freeze, what, order).await
+        }
+        ContainerCommand::Release(order) => give_order(context, Kind::Release, Default::default(), order).await,
+        ContainerCommand::Clone(order) => give_order(context, Kind::Clone, Default::default(), order).await,
     }
+}
+
+async fn give_order(
+    context: &Context,
+    kind: Kind,
+    what: OrderContainerRequest,
+    order: OrderArgs,
+) -> Result<(), CliError> {
+    let OrderArgs { container, reason: Reason { reason }, wait } = order;
+    let (host, name) = container.rsplit_once('/').unwrap_or(("", &container));
+    let (container, host) = (name.to_owned(), host.to_owned());
+    let request = OrderContainerRequest { kind: kind as i32, container, host, reason, ..what };
+    let mut client = client!(context, OperationsClient);
+    let answer = context.call(client.order_container(request)).await;
+    ordered(context, answer.map_err(|error| error.or_see("ringmesh container list"))?, &wait).await
 }
 
 impl Resource for Container {
@@ -145,7 +225,7 @@ impl Resource for Container {
             Cell::new(&self.name),
             Cell::new(&self.host),
             Cell::new(&self.tenant),
-            Cell::state(self.state().as_str_name()),
+            Cell::styled(shown_state(self), Style::of_state(self.state().as_str_name())),
             Cell::state(self.verdict().as_str_name()),
             Cell::new(self.score.to_string()),
             Cell::new(self.services.to_string()),
@@ -160,6 +240,11 @@ impl Resource for Container {
     }
 }
 
+/// One that is frozen is paused, as a rule: that somebody ordered it is what matters.
+fn shown_state(container: &Container) -> &'static str {
+    if container.frozen { "frozen" } else { container.state().as_str_name() }
+}
+
 fn pid(container: &Container) -> String {
     if container.pid == 0 { String::new() } else { container.pid.to_string() }
 }
@@ -167,7 +252,7 @@ fn pid(container: &Container) -> String {
 impl Watched for WatchContainersResponse {
     type Item = Container;
 
-    fn split(self) -> (Kind, Option<Container>, Option<Source>) {
+    fn split(self) -> (change::Kind, Option<Container>, Option<Source>) {
         (self.change(), self.container, self.source)
     }
 }
@@ -181,7 +266,16 @@ fn describe(container: &Container, out: &mut Details) {
     out.state("Verdict", container.verdict().as_str_name());
     out.add("Score", container.score.to_string());
     out.add("Services", container.services.to_string());
-    out.add("Frozen", if container.frozen { "yes" } else { "no" });
+    match &container.hold {
+        Some(hold) => {
+            let since = time::stamp_and_age(Timestamp::now(), hold.since.as_ref());
+            out.add("Frozen", format!("by {}, since {since}", hold.who));
+            out.add("", &hold.reason);
+            out.add("Until", time::stamp(hold.until.as_ref()));
+        }
+        None => out.add("Frozen", "no"),
+    }
+    out.add("Operation", &container.operation);
     out.add("Driver", &container.driver);
     out.add("Pid", pid(container));
     out.add("Addresses", container.addresses.join(", "));

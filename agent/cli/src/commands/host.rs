@@ -5,12 +5,14 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use ringmesh_proto::v1::{
-    Detection, GetHostRequest, GetRoundTripRequest, Host, ListHostsRequest, ProbeLoad, RevokeHostRequest,
-    RevokeHostResponse, RoundTrip, Source, WatchHostsRequest, WatchHostsResponse,
-    certificates_client::CertificatesClient, change::Kind, hosts_client::HostsClient, uplink, uplinks,
+    Detection, GetHostRequest, GetRoundTripRequest, Host, ListHostsRequest, OrderHostRequest, ProbeLoad,
+    RevokeHostRequest, RevokeHostResponse, RoundTrip, Source, WatchHostsRequest, WatchHostsResponse,
+    certificates_client::CertificatesClient, change::Kind, hosts_client::HostsClient, operation,
+    operations_client::OperationsClient, uplink, uplinks,
 };
 use serde::Serialize;
 
+use super::operation::{Reason, Wait, ordered};
 use crate::{
     args,
     context::{Context, client},
@@ -60,6 +62,16 @@ Examples:
   ringmesh host revoke h5
   ringmesh host revoke h5 --serial 5f0c…    only a certificate that was copied, after `ringmesh --host h5 cert renew`")]
     Revoke(RevokeArgs),
+    /// Begin no automatic action on a host's containers.
+    #[command(after_help = "\
+What would be done is proposed; what operators order is done. It survives restarts of its agent.
+
+Examples:
+  ringmesh host drain h3 --for 4h --reason \"new memory\"
+  ringmesh host undrain h3")]
+    Drain(DrainArgs),
+    /// Repair a host's containers as usual again.
+    Undrain(UndrainArgs),
     /// Estimate the round trip between any two hosts.
     #[command(after_help = "\
 Each host finds a coordinate from the round trips of its own links; the estimate is the distance of two of them. If there \
@@ -77,6 +89,25 @@ pub(crate) struct RevokeArgs {
     /// Only the certificate with this serial number, as `cert show` prints it; the host itself stays.
     #[arg(long, value_name = "HEX", default_value = "", hide_default_value = true)]
     serial: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DrainArgs {
+    /// Ends by itself after so long [default: not].
+    #[arg(long = "for", value_name = "TIME", value_parser = args::duration)]
+    lasts: Option<Duration>,
+    #[command(flatten)]
+    order: UndrainArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UndrainArgs {
+    /// Name or id.
+    host: String,
+    #[command(flatten)]
+    reason: Reason,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 #[derive(Args, Debug)]
@@ -133,6 +164,11 @@ pub(crate) async fn run(context: &Context, command: HostCommand) -> Result<(), C
             }
             Ok(())
         }
+        HostCommand::Drain(DrainArgs { lasts, order }) => {
+            let lasts = lasts.map(args::proto_duration).transpose()?;
+            give_order(context, operation::Kind::Drain, lasts, order).await
+        }
+        HostCommand::Undrain(order) => give_order(context, operation::Kind::Undrain, None, order).await,
         HostCommand::Rtt(RttArgs { from, to }) => {
             let mut client = client!(context, HostsClient);
             let answer = context.call(client.get_round_trip(GetRoundTripRequest { from, to })).await;
@@ -140,6 +176,18 @@ pub(crate) async fn run(context: &Context, command: HostCommand) -> Result<(), C
             context.printer.message(&answer, round_trip)
         }
     }
+}
+
+async fn give_order(
+    context: &Context,
+    kind: operation::Kind,
+    lasts: Option<prost_types::Duration>,
+    order: UndrainArgs,
+) -> Result<(), CliError> {
+    let UndrainArgs { host, reason: Reason { reason }, wait } = order;
+    let mut client = client!(context, OperationsClient);
+    let answer = context.call(client.order_host(OrderHostRequest { kind: kind as i32, host, reason, lasts })).await;
+    ordered(context, answer.map_err(|error| error.or_see("ringmesh host list"))?, &wait).await
 }
 
 async fn get(context: &Context, name: String) -> Result<Host, CliError> {
@@ -283,6 +331,7 @@ fn describe(host: &Host, out: &mut Details) {
     out.add("", if of.no_carrier_b { "its interface has no carrier or address" } else { "" });
     out.add("Address B", &host.address_b);
     out.add("Order", order(of.order()));
+    out.add("Drained", if host.drained { "yes, nothing is repaired by itself" } else { "" });
     out.add("Zone", &host.zone);
     out.add("Rack", &host.rack);
     out.add("Generation", host.generation.to_string());

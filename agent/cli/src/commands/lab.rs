@@ -12,7 +12,7 @@ use ringmesh_proto::Uplink;
 
 use crate::{
     agentd::{
-        config::Mode,
+        config::{Mode, RepairMode},
         lab::{self, Fault, LabError, LabStatus, UpOptions},
     },
     error::CliError,
@@ -74,6 +74,9 @@ pub(crate) struct UpArgs {
     /// How the uplinks are wired.
     #[arg(long, value_enum, default_value_t = Wiring::Switched)]
     mode: Wiring,
+    /// Whether sick containers are repaired: automatic, manual (it is proposed) or off.
+    #[arg(long, value_enum, default_value_t = Repairs::Off, hide_possible_values = true)]
+    repair: Repairs,
     /// Where its files are kept [default: /run/ringmesh/labs/NAME].
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -88,6 +91,26 @@ enum Wiring {
     Switched,
     /// Each uplink is a cable to a neighbour.
     Cabled,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Repairs {
+    /// By itself.
+    Automatic,
+    /// When it is approved.
+    Manual,
+    /// Not at all.
+    Off,
+}
+
+impl From<Repairs> for RepairMode {
+    fn from(repairs: Repairs) -> Self {
+        match repairs {
+            Repairs::Automatic => Self::Automatic,
+            Repairs::Manual => Self::Manual,
+            Repairs::Off => Self::Off,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -220,10 +243,11 @@ fn up(printer: &Printer, args: UpArgs) -> Result<(), CliError> {
         Wiring::Switched => Mode::Switched,
         Wiring::Cabled => Mode::Cabled,
     };
-    let UpArgs { hosts, containers, zones, dir, name, .. } = args;
+    let UpArgs { hosts, containers, zones, dir, name, repair, .. } = args;
+    let repair = repair.into();
     let mut progress = Progress::new();
-    let status =
-        lab::up(&UpOptions { name, hosts, containers, zones, mode, dir, binary }, &mut |step| progress.step(step));
+    let options = UpOptions { name, hosts, containers, zones, mode, repair, dir, binary };
+    let status = lab::up(&options, &mut |step| progress.step(step));
     progress.end();
     let status = status.map_err(|error| failed(&error))?;
     show(printer, &status)?;

@@ -10,6 +10,7 @@ use crate::{
 };
 
 pub(crate) mod agent;
+pub(crate) mod arming;
 pub(crate) mod ca;
 pub(crate) mod cert;
 pub(crate) mod completion;
@@ -22,6 +23,7 @@ pub(crate) mod join;
 pub(crate) mod lab;
 pub(crate) mod leave;
 pub(crate) mod link;
+pub(crate) mod operation;
 pub(crate) mod ring;
 pub(crate) mod service;
 pub(crate) mod token;
@@ -56,6 +58,9 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Link(command) => ask(link::run(&context, command)),
         Command::Container(command) => ask(container::run(&context, command)),
         Command::Service(command) => ask(service::run(&context, command)),
+        Command::Operation(command) => ask(operation::run(&context, command)),
+        Command::Disarm(args) => ask(arming::disarm(&context, args)),
+        Command::Arm(args) => ask(arming::arm(&context, args)),
         Command::Event(command) => ask(event::run(&context, command)),
         Command::Config(command) => ask(config::run(&context, command)),
         Command::Version => ask(version::run(context)),

@@ -22,6 +22,7 @@ macro_rules! messages {
 
 messages!(
     Accusation,
+    Arming,
     Certificate,
     Container,
     CreateTokenResponse,
@@ -31,6 +32,7 @@ messages!(
     Link,
     ListRingsResponse,
     MeshPath,
+    Operation,
     RevokeHostResponse,
     Ring,
     RoundTrip,

@@ -66,6 +66,7 @@ impl Agent {
                     .add_service(containers_server::ContainersServer::new(fake.clone()))
                     .add_service(services_server::ServicesServer::new(fake.clone()))
                     .add_service(events_server::EventsServer::new(fake.clone()))
+                    .add_service(operations_server::OperationsServer::new(fake.clone()))
                     .add_service(zones_server::ZonesServer::new(fake.clone()))
                     .add_service(agent_server::AgentServer::new(fake))
                     .serve_with_incoming(UnixListenerStream::new(listener));
@@ -193,6 +194,7 @@ impl Fake {
             }),
             rtt_estimate_us: if number == 1 { 0 } else { 1240 },
             chords: "rack-aware:2".into(),
+            drained: false,
             detection: None,
             probe_load: None,
         }
@@ -251,6 +253,29 @@ impl Fake {
             labels: [("tier".to_owned(), "web".to_owned())].into(),
             started_at: self.at(0),
             services: 1,
+            ..Default::default()
+        }
+    }
+
+    fn operation(&self, state: operation::State) -> Operation {
+        Operation {
+            id: "0000002a-3-17".into(),
+            kind: operation::Kind::RestartContainer.into(),
+            state: state.into(),
+            host: "h1".into(),
+            container: "web".into(),
+            service: "http".into(),
+            rung: 2,
+            attempt: 1,
+            evidence: Some(Evidence {
+                verdict: verdict::Value::Critical.into(),
+                answer: "connection refused".into(),
+                since: self.at(0),
+            }),
+            who: "repair".into(),
+            automatic: true,
+            progress: "it is not well in time".into(),
+            created_at: self.at(0),
             ..Default::default()
         }
     }
@@ -383,6 +408,56 @@ impl zones_server::Zones for Fake {
         self.take(request).await?;
         let synced = WatchZonesResponse { change: change::Kind::Synced as i32, zone: None };
         Ok(Response::new(Box::pin(tokio_stream::iter([Ok(synced)]))))
+    }
+}
+
+#[tonic::async_trait]
+impl operations_server::Operations for Fake {
+    async fn list_operations(&self, request: Request<ListOperationsRequest>) -> Answer<ListOperationsResponse> {
+        self.take(request).await?;
+        let operations = self.some(vec![self.operation(operation::State::Proposed)]);
+        Ok(Response::new(ListOperationsResponse { operations, sources: self.sources() }))
+    }
+
+    async fn get_operation(&self, request: Request<GetOperationRequest>) -> Answer<Operation> {
+        self.take(request).await?;
+        Ok(Response::new(self.operation(operation::State::Running)))
+    }
+
+    async fn wait_operation(&self, request: Request<WaitOperationRequest>) -> Answer<Operation> {
+        self.take(request).await?;
+        Ok(Response::new(self.operation(operation::State::Failed)))
+    }
+
+    async fn order_container(&self, request: Request<OrderContainerRequest>) -> Answer<Operation> {
+        self.take(request).await?;
+        Ok(Response::new(self.operation(operation::State::Running)))
+    }
+
+    async fn decide_operation(&self, request: Request<DecideOperationRequest>) -> Answer<Operation> {
+        self.take(request).await?;
+        Ok(Response::new(self.operation(operation::State::Refused)))
+    }
+
+    async fn order_host(&self, request: Request<OrderHostRequest>) -> Answer<Operation> {
+        self.take(request).await?;
+        Ok(Response::new(self.operation(operation::State::Done)))
+    }
+
+    async fn disarm(&self, request: Request<DisarmRequest>) -> Answer<Arming> {
+        let DisarmRequest { mode, reason, .. } = self.take(request).await?;
+        let hold = Hold { reason, who: "root on h1".into(), ..Hold::default() };
+        Ok(Response::new(Arming { mode, hold: Some(hold), sources: Vec::new() }))
+    }
+
+    async fn arm(&self, request: Request<ArmRequest>) -> Answer<Arming> {
+        self.take(request).await?;
+        Ok(Response::new(Arming::default()))
+    }
+
+    async fn get_arming(&self, request: Request<GetArmingRequest>) -> Answer<Arming> {
+        self.take(request).await?;
+        Ok(Response::new(Arming::default()))
     }
 }
 

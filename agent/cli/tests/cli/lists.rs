@@ -103,7 +103,8 @@ fn host_list_as_json() {
       "error_permille": 83
     },
     "rtt_estimate_us": 0,
-    "chords": "rack-aware:2"
+    "chords": "rack-aware:2",
+    "drained": false
   },
 "#;
     assert!(text.starts_with(first), "{text}");
@@ -406,4 +407,41 @@ fn completion_and_help() {
         assert!(!help.out.contains(later), "{later} is not there yet");
     }
     assert!(help.out.contains("Exit status:") && help.out.contains("ringmesh lab up"));
+}
+
+#[test]
+fn operations_and_orders() {
+    let agent = Agent::start(Manner::default());
+    assert_eq!(
+        good(&agent, &["operation", "list", "--open", "--container", "web"]),
+        "\
+ID             KIND               STATE     HOST  CONTAINER  AGE  BY      WHY
+0000002a-3-17  restart_container  proposed  h1    web        3m   repair  http: connection refused
+"
+    );
+    let asked = r#"ListOperationsRequest { host: "", container: "web", open: true, zone: "" }"#;
+    assert_eq!(agent.asked()[0], asked);
+    let restarted = good(&agent, &["container", "restart", "h1/web", "--reason", "old", "--no-wait", "-o", "json"]);
+    let restarted: serde_json::Value = serde_json::from_str(&restarted).expect("one document");
+    assert_eq!((&restarted["state"], &restarted["rung"]), (&"running".into(), &2.into()));
+    let asked = agent.asked().pop().expect("it was asked");
+    assert!(
+        asked.contains(r#"RestartContainer, container: "web", host: "h1", service: "", reason: "old", lasts: None"#),
+        "{asked}"
+    );
+    good(&agent, &["container", "freeze", "web", "--for", "2h", "--no-wait"]);
+    let asked = agent.asked().pop().expect("it was asked");
+    assert!(asked.contains("Freeze") && asked.contains("seconds: 7200"), "{asked}");
+
+    // Who waits gets the outcome as the exit status.
+    let ran = finish(asking(&agent, &["container", "restart", "web", "--wait"]));
+    assert_eq!(ran.code, 1);
+    assert_eq!(ran.err, "error: operation 0000002a-3-17 failed: it is not well in time\n");
+    assert!(ran.out.contains("Rung:            2, attempt 1"), "{}", ran.out);
+
+    assert_eq!(good(&agent, &["disarm", "--reason", "work"]), "the cluster is disarmed: freeze, by root on h1: work\n");
+    assert_eq!(good(&agent, &["arm"]), "the cluster is armed\n");
+    good(&agent, &["host", "drain", "h2", "--no-wait"]);
+    let asked = agent.asked().pop().expect("it was asked");
+    assert!(asked.contains(r#"kind: Drain, host: "h2""#), "{asked}");
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ringmesh_agentd::{
-    config::Mode,
+    config::{Mode, RepairMode},
     lab::{
         self, Fault, HostStatus, LabError, LabStatus, UpOptions,
         wait::{self, Seen},
@@ -42,7 +42,8 @@ impl Lab {
         let start = Instant::now();
         let lab = Self { name };
         let (name_of, mode, binary) = (name.into(), Mode::Switched, BINARY.into());
-        let options = UpOptions { name: name_of, hosts, containers, zones, mode, dir: None, binary };
+        let options =
+            UpOptions { name: name_of, hosts, containers, zones, mode, repair: RepairMode::Off, dir: None, binary };
         let up = lab::up(&options, &mut |step| eprintln!("{:>6.1} s  {step}", start.elapsed().as_secs_f32()));
         up.unwrap_or_else(|error| panic!("{error}"));
         lab

@@ -6,7 +6,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use ringmesh_agentd::runtime::{self, ContainerState, ContainerStatus, RuntimeHandle};
+use ringmesh_agentd::runtime::{self, ContainerState, ContainerStatus, Left, RuntimeHandle};
 use tokio::sync::mpsc::Receiver;
 
 use crate::{
@@ -31,7 +31,7 @@ impl Agent {
             "[[container]]\nname = \"web\"\ndocker = {{ socket = {socket:?}, image = {IMAGE:?}, args = [\"sleep\", \"600\"] }}\n\
              [[container]]\nname = \"old\"\ndocker = {{ socket = {socket:?}, container = \"legacy\" }}\n"
         ));
-        let (handle, reports) = runtime::spawn(&config, INSTANCE, Path::new(RINGMESH));
+        let (handle, reports) = runtime::spawn(&config, INSTANCE, Path::new(RINGMESH), &Left::default());
         Self { handle, reports, seen: BTreeMap::new() }
     }
 

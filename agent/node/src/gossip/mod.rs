@@ -424,6 +424,7 @@ impl Store {
             && record.seal.len() <= MAX_SEAL
             && record.more.len() <= MAX_MORE
             && record.chords.len() <= MAX_CHORDS
+            && record.arming.as_ref().is_none_or(|arming| texts_fit(&[&arming.reason, &arming.who]))
             && record.coordinate.as_ref().is_none_or(|at| at.position_us.len() <= MAX_DIMENSIONS)
             && record.digest.len() <= digest::MAX_LEN
             && record.links.len() <= MAX_LINKS
@@ -491,7 +492,7 @@ pub(crate) fn life(record: &HostRecord) -> Option<Member> {
 
 /// Whether an event, be it of another zone, keeps to the bounds of what it says.
 pub(crate) fn event_fits(event: &EventRecord) -> bool {
-    texts_fit(&[&event.kind, &event.container, &event.service, &event.text, &event.host_name])
+    texts_fit(&[&event.kind, &event.container, &event.service, &event.text, &event.host_name, &event.operation])
         && event.accusers.len() <= MAX_ACCUSERS
         && event.accuser_names.len() <= MAX_ACCUSERS
         && event.accuser_names.iter().all(|name| name.len() <= MAX_TEXT)

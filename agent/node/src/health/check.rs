@@ -74,11 +74,16 @@ impl CheckState {
         truncate(&mut self.answer, MAX_ANSWER);
     }
 
-    /// Forgets what was: another life of its container has begun.
+    /// Forgets what was: another life of its container has begun, or nobody looks.
     pub(super) fn begin_anew(&mut self, now: Now, why: &str) {
         (self.successes, self.failures, self.latency) = (0, 0, None);
         self.answer = why.to_owned();
         self.become_(now, Value::Unknown);
+    }
+
+    /// Since when it is judged so.
+    pub(super) fn last_change(&self) -> Option<UnixMillis> {
+        self.last_change
     }
 
     /// Whether it was ever judged.

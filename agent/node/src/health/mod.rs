@@ -6,6 +6,7 @@
 mod check;
 mod heartbeat;
 mod load;
+mod repair;
 pub mod spec;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use std::{
 use check::CheckState;
 use load::{LATE, Load, Stretched};
 use rand::{Rng, RngExt, rngs::StdRng};
+pub use repair::{Condition, Failing, Marks, Place};
 use ringmesh_proto::Instant;
 use ringmesh_proto::{Now, digest::Digest, v1};
 use spec::{
@@ -99,6 +101,8 @@ pub struct Health {
     /// Probes that could not be made because too many were under way.
     postponed: u64,
     load: Load,
+    /// Containers that may have become better or worse.
+    touched: BTreeSet<String>,
 }
 
 struct Container {
@@ -109,6 +113,7 @@ struct Container {
     ran: bool,
     /// It has startup checks, and not all of them have passed since it started.
     starting: bool,
+    marks: Marks,
     shown: Option<Arc<v1::Container>>,
 }
 
@@ -145,6 +150,7 @@ impl Health {
             revision: 0,
             postponed: 0,
             load: Load::default(),
+            touched: BTreeSet::new(),
         };
         for container in containers {
             health.add(now, container);
@@ -175,8 +181,9 @@ impl Health {
         }
         checks.sort_by_key(|id| self.checks.get(id).map(|check| check.spec.name.clone()));
         let status = ContainerStatus { name: spec.name.clone(), ..ContainerStatus::default() };
+        let (ran, starting, marks) = (false, false, Marks::default());
         self.containers
-            .insert(spec.name.clone(), Container { spec, status, checks, ran: false, starting: false, shown: None });
+            .insert(spec.name.clone(), Container { spec, status, checks, ran, starting, marks, shown: None });
         self.revision += 1;
     }
 
@@ -205,6 +212,7 @@ impl Health {
         let status = &container.status;
         container.shown = None;
         self.revision += 1;
+        self.touched.insert(status.name.clone());
         // That a container is found running when the agent starts, or is made and started then, is no news.
         let ran = container.ran;
         container.ran |= status.state == ContainerState::Running;
@@ -356,6 +364,7 @@ impl Health {
         for container in self.containers.values() {
             let (verdict, score) = self.judge(container);
             digest.containers += 1;
+            digest.frozen += u32::from(container.marks.hold.is_some());
             digest.running += u32::from(container.status.state == ContainerState::Running);
             digest.worst = digest.worst.max(verdict as u8);
             scores += u64::from(score);
@@ -423,12 +432,13 @@ impl Health {
         })
     }
 
-    /// Whether it is to be probed: its container runs, and either starts and this is a startup check, or neither.
+    /// Whether it is to be probed: its container runs and is not held, and either starts and this is a startup check, or
+    /// neither.
     fn is_wanted(&self, check: &Check) -> bool {
         self.containers.get(&check.container).is_some_and(|container| {
             let startup = check.spec.kind == ServiceKind::Startup;
             let runs = matches!(container.status.state, ContainerState::Running | ContainerState::Paused);
-            runs && container.starting == startup
+            runs && container.marks.hold.is_none() && container.starting == startup
         })
     }
 
@@ -457,14 +467,18 @@ impl Health {
             let (service, answer) = (check.spec.name.clone(), check.state.answer.clone());
             self.changes.push_back(Change::Verdict { container: container.clone(), service, old, new, answer });
         }
-        if let Some(container) = self.containers.get_mut(&container) {
-            container.shown = None;
+        if let Some(found) = self.containers.get_mut(&container) {
+            found.shown = None;
         }
+        self.touched.insert(container);
     }
 
     /// A container's verdict is the worst of its services'; its score is the share of passing ones by weight.
     fn judge(&self, container: &Container) -> (v1::verdict::Value, u32) {
         use v1::verdict::Value;
+        if container.marks.hold.is_some() {
+            return (Value::Unknown, 0);
+        }
         match container.status.state {
             ContainerState::Unknown | ContainerState::Created => return (Value::Unknown, 0),
             ContainerState::Stopped | ContainerState::Absent => return (Value::Critical, 0),
@@ -503,7 +517,7 @@ impl Health {
             state: state as i32,
             score,
             verdict: verdict as i32,
-            frozen: false,
+            frozen: container.marks.hold.is_some(),
             driver: container.spec.driver.clone(),
             pid: status.pid.unwrap_or(0),
             addresses: status.addresses.clone(),
@@ -511,6 +525,8 @@ impl Health {
             started_at: status.started_at.map(Into::into),
             problem: status.problem.clone().unwrap_or_default(),
             services: container.checks.len() as u32,
+            hold: container.marks.hold.clone(),
+            operation: container.marks.operation.clone(),
         }
     }
 

@@ -18,8 +18,23 @@ pub struct ContainerSpec {
     pub tenant: String,
     /// For selectors.
     pub labels: BTreeMap<String, String>,
+    /// What its driver can do with it.
+    pub verbs: Verbs,
+    /// Its address with prefix length; empty if it has none of its own.
+    pub address: String,
     /// What to probe in it.
     pub services: Vec<ServiceSpec>,
+}
+
+/// What a driver can do with a container beyond watching it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verbs {
+    /// Kill it and make it anew.
+    pub restart: bool,
+    /// Make another one of its template.
+    pub clone: bool,
+    /// Freeze its processes and let them go on.
+    pub pause: bool,
 }
 
 /// A service and how it is probed.
@@ -45,6 +60,8 @@ pub struct ServiceSpec {
     pub threshold_up: u32,
     /// Failures in a row that make it critical.
     pub threshold_down: u32,
+    /// Program and arguments that start it anew, run in its container; empty if there is no way to.
+    pub restart: Vec<String>,
 }
 
 impl ServiceSpec {
@@ -61,6 +78,7 @@ impl ServiceSpec {
             plan: None,
             threshold_up: 1,
             threshold_down: 3,
+            restart: Vec::new(),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
     Change, Health,
     spec::{
         Beat, Check, ContainerSpec, ContainerState, ContainerStatus, Heartbeat, ProbeReply, ServiceKind, ServiceSpec,
+        Verbs,
     },
 };
 
@@ -24,6 +25,8 @@ fn spec(name: &str, services: &[(&str, u32)]) -> ContainerSpec {
         driver: "oci".to_owned(),
         tenant: String::new(),
         labels: BTreeMap::new(),
+        verbs: Verbs::default(),
+        address: String::new(),
         services: services.iter().map(service).collect(),
     }
 }

@@ -135,6 +135,8 @@ impl Node {
             no_carrier_a: !self.overlay.has_carrier(Uplink::A),
             no_carrier_b: !self.overlay.has_carrier(Uplink::B),
             order: show::order_number(self.overlay.order()),
+            drained: self.remedy.is_drained(),
+            arming: self.remedy.arming().cloned(),
             broken_pairs: self.broken_pairs(now),
             address_a: address(Uplink::A),
             address_b: address(Uplink::B),

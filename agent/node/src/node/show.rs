@@ -43,6 +43,8 @@ pub(super) struct Shown {
     log: VecDeque<Arc<v1::Event>>,
     /// The health revision that the snapshot shows.
     revision: Option<u64>,
+    /// The same of repair.
+    repair: Option<u64>,
     /// Round trips, latencies: when they are next worth a snapshot.
     quiet: Option<Instant>,
     /// What came too soon after the last snapshot is shown then.
@@ -108,6 +110,7 @@ impl Node {
             accusers: if foreign { event.accuser_names.clone() } else { accusers() },
             text: event.text.clone(),
             id: event_id(event, local),
+            operation: event.operation.clone(),
         };
         if self.shown.log.len() == EVENT_CAPACITY {
             self.shown.log.pop_front();
@@ -122,7 +125,8 @@ impl Node {
         }
         let quiet = self.shown.quiet.is_some_and(|due| due <= now.instant);
         let details = self.shown.revision != Some(self.health.revision());
-        if !(self.shown.hosts || self.shown.events || details || quiet) {
+        let operations = self.shown.repair != Some(self.remedy.revision());
+        if !(self.shown.hosts || self.shown.events || details || operations || quiet) {
             return None;
         }
         let next = self.shown.shown_at + MIN_INTERVAL.0 + MIN_INTERVAL.1 * self.shown.view.hosts.len() as u32;
@@ -151,6 +155,11 @@ impl Node {
             view.containers = Arc::new(self.health.containers());
             view.services = Arc::new(self.health.services());
         }
+        if operations {
+            view.operations = Arc::new(self.show_operations());
+            view.arming = self.remedy.show_arming(now);
+            view.arming_version = self.remedy.arming().map_or(0, |arming| arming.version);
+        }
         let mut counters = self.counters.clone();
         counters.insert("gossip_refused", self.store.refused());
         let [events, digests, syncs] = self.trunk_outbox.dropped();
@@ -166,6 +175,7 @@ impl Node {
         self.shown.events = false;
         self.shown.quiet = None;
         self.shown.revision = Some(self.health.revision());
+        self.shown.repair = Some(self.remedy.revision());
         self.shown.shown_at = now.instant;
         self.shown.view = view.clone();
         Some(view)
@@ -235,6 +245,7 @@ impl Node {
                     coordinate: there.map(|there| coordinate::encode(&there)),
                     rtt_estimate_us: estimate.unwrap_or(0),
                     chords: heard.map(|heard| chords::word(&heard.record).to_owned()).unwrap_or_default(),
+                    drained: record.drained,
                     detection: (member.id == me.id).then(|| self.show_detection()),
                     probe_load: (member.id == me.id).then(|| self.show_probe_load()),
                 }

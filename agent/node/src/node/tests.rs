@@ -3,7 +3,7 @@ use std::time::Duration;
 use ringmesh_proto::{UnixMillis, frame};
 
 use super::{links::link_probe, *};
-use crate::overlay::Order;
+use crate::{overlay::Order, remedy::Settings};
 
 /// Seals that only say whose they are.
 struct Trusting(HostId);
@@ -90,7 +90,12 @@ impl Pair {
             Output::Reach { to: host, uplink } => {
                 self.nodes[from].handle_reach(now, host.id, uplink, Reach::Answers);
             }
-            Output::Pin(_) | Output::Probe(_) | Output::Persist(_) | Output::Left => {}
+            Output::Pin(_)
+            | Output::Probe(_)
+            | Output::Persist(_)
+            | Output::Act { .. }
+            | Output::Keep { .. }
+            | Output::Left => {}
         }
         true
     }
@@ -150,6 +155,8 @@ fn config(me: Member, known: Vec<Member>) -> Config {
         zones: Vec::new(),
         budgets: Budgets::default(),
         containers: Vec::new(),
+        repair: Settings::default(),
+        repairs: RepairState::default(),
         protection: Timers::default(),
         tick: Duration::ZERO,
         seed: u64::from(me.id.raw()),

@@ -208,3 +208,77 @@ async fn a_failed_start_is_shown_and_tried_again_more_and_more_slowly() {
     let waited = begin.elapsed().as_millis();
     assert!(waited >= 10 + 20 + 40 + 40 + 40, "{waited}");
 }
+
+#[tokio::test]
+async fn a_replacement_is_started_when_what_it_replaces_is_gone() {
+    let fake = Arc::new(Fake::default());
+    let (handle, mut reports) = supervise_fake(&fake, 1);
+    let mut seen = BTreeMap::new();
+    until(&mut reports, &mut seen, all(ContainerState::Running)).await;
+    handle.replace("c0", "c0.1".into(), None).await.expect("it can be replaced");
+    until(&mut reports, &mut seen, |seen| {
+        seen.get("c0.1").is_some_and(|status| status.state == ContainerState::Running)
+    })
+    .await;
+    assert_eq!(fake.state().running.keys().collect::<Vec<_>>(), ["c0.1"]);
+    assert!(!fake.state().stopped.contains("c0"), "nothing is left of it");
+    handle.restart("c0").await.expect_err("it is not there any more");
+    handle.restart("c0.1").await.expect("it is in its place");
+
+    // The new one cannot be started: the old one is gone all the same, and it is tried again.
+    fake.state().failures = 1;
+    let error = handle.replace("c0.1", "c0.2".into(), None).await.expect_err("not today");
+    assert!(matches!(error, RuntimeError::Removed(_)), "{error}");
+    until(&mut reports, &mut seen, |seen| {
+        seen.get("c0.2").is_some_and(|status| status.state == ContainerState::Running)
+    })
+    .await;
+    assert_eq!(fake.state().running.keys().collect::<Vec<_>>(), ["c0.2"]);
+}
+
+/// The agent ended after it had been written down that one container replaces another, and before anything was done.
+#[tokio::test]
+async fn what_an_earlier_life_began_to_replace_goes_first() {
+    let fake = Arc::new(Fake::default());
+    let (handle, mut reports) = supervise_fake(&fake, 1);
+    let mut seen = BTreeMap::new();
+    until(&mut reports, &mut seen, all(ContainerState::Running)).await;
+    drop(handle);
+    while reports.recv().await.is_some() {}
+
+    let driver: Arc<dyn Driver> = fake.clone();
+    let clone = Container { name: "c0.1".into(), ..Container::clone(&containers(1)[0]) };
+    let slot = Slot { replaces: Some("c0".into()), ..Slot::new(Arc::new(clone), driver.clone()) };
+    let (_handle, mut reports) = supervise(vec![slot], vec![driver], FAST);
+    let mut seen = BTreeMap::new();
+    until(&mut reports, &mut seen, all(ContainerState::Running)).await;
+    assert_eq!(fake.state().running.keys().collect::<Vec<_>>(), ["c0.1"]);
+}
+
+#[tokio::test]
+async fn what_is_held_is_not_started_until_it_is_released() {
+    let fake = Arc::new(Fake::default());
+    let driver: Arc<dyn Driver> = fake.clone();
+    let slots = containers(2).into_iter().map(|c| Slot { held: c.name == "c0", ..Slot::new(c, driver.clone()) });
+    let (handle, mut reports) = supervise(slots.collect(), vec![driver], FAST);
+    let mut seen = BTreeMap::new();
+    until(&mut reports, &mut seen, |seen| seen.get("c1").is_some_and(|status| status.state == ContainerState::Running))
+        .await;
+    assert_eq!(seen["c0"].state, ContainerState::Absent);
+    handle.freeze("c1").await.expect("what cannot be paused is held only");
+    fake.kill("c1");
+    handle.release("c0").await.expect("it is held");
+    until(&mut reports, &mut seen, |seen| seen["c0"].state == ContainerState::Running).await;
+}
+
+#[tokio::test]
+async fn orders_for_a_container_that_is_busy_wait_their_turn() {
+    let fake = Arc::new(Fake::default());
+    let (handle, mut reports) = supervise_fake(&fake, 1);
+    let mut seen = BTreeMap::new();
+    until(&mut reports, &mut seen, all(ContainerState::Running)).await;
+    let orders = (0..WAITING + 2).map(|_| handle.restart("c0"));
+    let done = futures_util::future::join_all(orders).await;
+    let busy = done.iter().filter(|result| matches!(result, Err(RuntimeError::Busy(_)))).count();
+    assert_eq!((done.iter().filter(|result| result.is_ok()).count(), busy), (WAITING + 1, 1));
+}

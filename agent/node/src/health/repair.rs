@@ -1,0 +1,185 @@
+//! What repair needs to know of containers, and what it does to how they are watched and shown.
+//!
+//! It judges nothing: whether somebody acts on a condition is decided in [`crate::remedy`].
+
+use std::time::Duration;
+
+use ringmesh_proto::{Instant, Now, UnixMillis, v1, v1::verdict::Value};
+
+use super::{
+    Check, Container, Health,
+    spec::{ContainerSpec, ContainerState, ServiceKind, ServiceSpec},
+};
+
+/// How a container is, as far as repair cares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// What its runtime says.
+    pub state: ContainerState,
+    /// Its first process has ended, or it is gone although it ran.
+    pub ended: bool,
+    /// Why the driver could not do what was asked.
+    pub problem: Option<String>,
+    /// Its services that are critical, but those for readiness, in the order of the configuration.
+    pub failing: Vec<Failing>,
+    /// It runs, and no such service of it is critical or without a verdict.
+    pub well: bool,
+}
+
+/// A service that is critical.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// Its name.
+    pub service: String,
+    /// Its last answer.
+    pub answer: String,
+    /// Since when.
+    pub since: Option<UnixMillis>,
+    /// It has a restart command.
+    pub restartable: bool,
+}
+
+impl Condition {
+    /// Whether somebody should do something. What was not looked at yet, or is paused, is not sick.
+    pub fn is_sick(&self) -> bool {
+        self.ended || (self.state == ContainerState::Running && !self.failing.is_empty())
+    }
+}
+
+/// What is shown of a container beside its health.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Marks {
+    /// It is frozen: not probed, and without a verdict.
+    pub hold: Option<v1::Hold>,
+    /// The operation on it that has not ended; empty for none.
+    pub operation: String,
+}
+
+impl Health {
+    /// A container that may have become better or worse.
+    pub fn poll_touched(&mut self) -> Option<String> {
+        self.touched.pop_first()
+    }
+
+    /// How many containers there are.
+    pub fn len(&self) -> usize {
+        self.containers.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.containers.is_empty()
+    }
+
+    /// What was declared of a container; `None` of one that is not.
+    pub fn spec(&self, container: &str) -> Option<&ContainerSpec> {
+        self.containers.get(container).map(|container| &container.spec)
+    }
+
+    /// How a container is; `None` of one that is not declared.
+    pub fn condition(&self, container: &str) -> Option<Condition> {
+        let container = self.containers.get(container)?;
+        let state = container.status.state;
+        let checks = || container.checks.iter().filter_map(|id| self.checks.get(id));
+        // A service that is not ready is no reason to repair anything.
+        let counts = |check: &&Check| check.spec.kind != ServiceKind::Readiness;
+        let critical = |check: &&Check| check.state.verdict == Value::Critical;
+        let failing = checks().filter(counts).filter(critical).map(|check| Failing {
+            service: check.spec.name.clone(),
+            answer: check.state.answer.clone(),
+            since: check.state.last_change(),
+            restartable: !check.spec.restart.is_empty(),
+        });
+        Some(Condition {
+            state,
+            ended: state == ContainerState::Stopped || (state == ContainerState::Absent && container.ran),
+            problem: container.status.problem.clone(),
+            failing: failing.collect(),
+            well: state == ContainerState::Running
+                && checks().filter(counts).all(|check| matches!(check.state.verdict, Value::Passing | Value::Warning)),
+        })
+    }
+
+    /// A service of a container, and the process and network namespace to run its restart command in.
+    pub fn service(&self, container: &str, service: &str) -> Option<(&ServiceSpec, Place)> {
+        let container = self.containers.get(container)?;
+        let spec = container.spec.services.iter().find(|spec| spec.name == service)?;
+        Some((spec, Place { pid: container.status.pid, netns: container.status.netns.clone() }))
+    }
+
+    /// Shows a container with these marks. One that is held is not probed and has no verdict; one that is no longer is
+    /// looked at at once.
+    pub fn mark(&mut self, now: Now, name: &str, marks: Marks) {
+        let Some(container) = self.containers.get_mut(name).filter(|container| container.marks != marks) else {
+            return;
+        };
+        let held = (container.marks.hold.is_some(), marks.hold.is_some());
+        container.marks = marks;
+        container.shown = None;
+        self.revision += 1;
+        match held {
+            (false, true) => self.suspend(now, name),
+            (true, false) => self.hurry(now.instant, name, Duration::ZERO),
+            (false, false) | (true, true) => {}
+        }
+    }
+
+    /// Makes all probes of a container after so long, and goes on from there as usual.
+    pub fn hurry(&mut self, now: Instant, name: &str, after: Duration) {
+        for id in self.checks_of(name) {
+            self.reschedule(id, now + after);
+        }
+    }
+
+    /// Forgets that services pass: their container is made anew.
+    pub fn unjudge(&mut self, now: Now, name: &str) {
+        for id in self.checks_of(name) {
+            if let Some(check) = self.checks.get_mut(&id).filter(|check| check.state.verdict == Value::Passing) {
+                check.state.begin_anew(now, "it is started anew");
+                check.shown = None;
+                self.revision += 1;
+            }
+        }
+    }
+
+    /// The addresses of all containers, with prefix length.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.containers.values().map(|container| container.spec.address.as_str()).filter(|address| !address.is_empty())
+    }
+
+    /// Another container takes the place of this one, which is forgotten.
+    pub fn replace(&mut self, now: Instant, old: &str, spec: ContainerSpec) {
+        if let Some(Container { checks, .. }) = self.containers.remove(old) {
+            for id in checks {
+                if let Some(check) = self.checks.remove(&id) {
+                    self.due.remove(&(check.due, id));
+                }
+            }
+        }
+        self.touched.remove(old);
+        self.add(now, spec);
+    }
+
+    fn suspend(&mut self, now: Now, name: &str) {
+        for id in self.checks_of(name) {
+            if let Some(check) = self.checks.get_mut(&id) {
+                check.state.begin_anew(now, "its container is frozen");
+                check.under_way = None;
+                check.shown = None;
+            }
+        }
+    }
+
+    fn checks_of(&self, name: &str) -> Vec<super::CheckId> {
+        self.containers.get(name).map(|container| container.checks.clone()).unwrap_or_default()
+    }
+}
+
+/// Where a program can be run in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its first process.
+    pub pid: Option<u32>,
+    /// Its network namespace.
+    pub netns: Option<std::path::PathBuf>,
+}

@@ -1,0 +1,268 @@
+//! The containers of a host: what becomes of them when its agent repairs them. They live on when the agent ends.
+//!
+//! It plays the runtime and the hands of repair: what is done takes its time, and is half done when the agent ends in between.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ringmesh_node::{
+    health::spec::{Check, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest},
+    remedy::{Act, Settings, base},
+};
+use ringmesh_proto::{
+    Instant,
+    peer::{OrderRequest, RepairState},
+    v1::Operation,
+};
+
+use super::{HostIndex, World, deliver::Event};
+
+/// What makes an ill container well: the milder does not help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cure {
+    /// Its service's restart command.
+    Command,
+    /// Its restart.
+    Restart,
+    /// A clone in its place.
+    Clone,
+    /// None.
+    Nothing,
+}
+
+/// A container that exists.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Container {
+    state: ContainerState,
+    pid: u32,
+}
+
+/// Something that a host's agent did to a container.
+#[derive(Clone, Debug)]
+pub struct Acted {
+    /// When it was begun.
+    pub at: Instant,
+    /// What it was.
+    pub act: Act,
+    /// The host took itself for cut off.
+    pub isolated: bool,
+}
+
+/// Containers and what was done to them.
+#[derive(Default)]
+pub(crate) struct Runtime {
+    containers: BTreeMap<String, Container>,
+    /// By the name in the configuration: whose services answer wrongly, and until when.
+    ills: BTreeMap<String, Cure>,
+    next_pid: u32,
+    acted: Vec<Acted>,
+    /// What a restart of the agent finds.
+    kept: Arc<RepairState>,
+}
+
+impl Runtime {
+    fn make(&mut self, name: &str) {
+        self.next_pid += 1;
+        let container = Container { state: ContainerState::Running, pid: self.next_pid };
+        self.containers.insert(name.to_owned(), container);
+    }
+
+    fn status(&self, name: &str) -> ContainerStatus {
+        let found = self.containers.get(name);
+        let state = found.map_or(ContainerState::Absent, |container| container.state);
+        let runs = matches!(state, ContainerState::Running | ContainerState::Paused);
+        let pid = found.map(|container| container.pid).filter(|_| runs);
+        ContainerStatus { name: name.to_owned(), state, pid, ..ContainerStatus::default() }
+    }
+
+    /// What is left to do after what replaces a container was begun: see the agent's supervisor.
+    fn resume(&mut self, declared: &[ContainerSpec]) {
+        let kept = Arc::clone(&self.kept);
+        for instance in kept.instances.values().filter(|instance| !instance.replaces.is_empty()) {
+            self.containers.remove(&instance.replaces);
+        }
+        for spec in declared {
+            let name = kept.instances.get(&spec.name).map_or(&spec.name, |instance| &instance.name);
+            if !self.containers.contains_key(name) && !kept.holds.contains_key(name) {
+                self.make(name);
+            }
+        }
+    }
+
+    fn heal(&mut self, name: &str, by: Cure) {
+        if self.ills.get(base(name)).is_some_and(|ill| *ill <= by) {
+            self.ills.remove(base(name));
+        }
+    }
+
+    fn pause<'a>(&mut self, name: &'a String, from: ContainerState, to: ContainerState) -> &'a String {
+        if let Some(container) = self.containers.get_mut(name).filter(|container| container.state == from) {
+            container.state = to;
+        }
+        name
+    }
+
+    fn of(&self, pid: Option<u32>) -> Option<(&String, &Container)> {
+        self.containers.iter().find(|(_, container)| Some(container.pid) == pid)
+    }
+
+    fn answers(&self, pid: Option<u32>) -> bool {
+        let is_well = |(name, container): (&String, &Container)| {
+            container.state == ContainerState::Running && !self.ills.contains_key(base(name))
+        };
+        self.of(pid).is_some_and(is_well)
+    }
+}
+
+impl World {
+    /// How the hosts that are added from now on repair their containers; at first not at all.
+    pub fn use_repair(&mut self, settings: Settings) {
+        self.repair = settings;
+    }
+
+    /// The services of a container answer wrongly from now on, until it is made well.
+    pub fn fall_ill(&mut self, host: HostIndex, container: &str, cure: Cure) {
+        self.hosts[host].runtime.ills.insert(base(container).to_owned(), cure);
+    }
+
+    /// The first process of a container ends.
+    pub fn end_container(&mut self, host: HostIndex, name: &str) {
+        let now = self.time(host);
+        let place = &mut self.hosts[host];
+        if let Some(container) = place.runtime.containers.get_mut(name) {
+            container.state = ContainerState::Stopped;
+        }
+        let status = place.runtime.status(name);
+        if let Some(node) = &mut place.node {
+            node.handle_status(now, status);
+            self.drain(host);
+        }
+    }
+
+    /// The containers that exist on a host, by name.
+    pub fn containers(&self, host: HostIndex) -> Vec<&str> {
+        self.hosts[host].runtime.containers.keys().map(String::as_str).collect()
+    }
+
+    /// What was done to the containers of a host so far.
+    pub fn acted(&self, host: HostIndex) -> &[Acted] {
+        &self.hosts[host].runtime.acted
+    }
+
+    /// An operator's order at a host whose agent runs.
+    pub fn order(&mut self, host: HostIndex, order: OrderRequest) -> Option<Operation> {
+        let now = self.time(host);
+        let taken = self.hosts[host].node.as_mut()?.handle_operation_order(now, order).ok();
+        self.drain(host);
+        taken
+    }
+
+    /// The containers as a starting agent finds them: what it has to repair, and their states.
+    pub(super) fn find_containers(
+        &mut self,
+        host: HostIndex,
+    ) -> (Vec<ContainerSpec>, RepairState, Vec<ContainerStatus>) {
+        let place = &mut self.hosts[host];
+        place.runtime.resume(&place.config.containers);
+        let kept = RepairState::clone(&place.runtime.kept);
+        let mut specs = place.config.containers.clone();
+        for spec in &mut specs {
+            if let Some(instance) = kept.instances.get(&spec.name) {
+                spec.name.clone_from(&instance.name);
+            }
+        }
+        let statuses = specs.iter().map(|spec| place.runtime.status(&spec.name)).collect();
+        (specs, kept, statuses)
+    }
+
+    /// Begins what a node wants done to a container.
+    pub(super) fn begin_act(&mut self, host: u32, operation: String, act: Act) {
+        let place = &mut self.hosts[host as usize];
+        let isolated = place.node.as_ref().is_some_and(|node| node.is_isolated());
+        place.runtime.acted.push(Acted { at: self.now, act: act.clone(), isolated });
+        let life = place.life;
+        let half = Duration::from_micros(10_000 + place.probes.below(40_000));
+        self.push(self.now + half, Event::Act(Box::new(UnderWay { host, life, operation, act, is_half: false })));
+    }
+
+    /// Puts what a node must find again on its disk.
+    pub(super) fn begin_keep(&mut self, host: u32, version: u64, state: Arc<RepairState>) {
+        let life = self.hosts[host as usize].life;
+        self.push(self.now + self.settings.sync, Event::Kept { host, life, version, state });
+    }
+
+    pub(super) fn kept(&mut self, host: u32, life: u32, version: u64, state: Arc<RepairState>) {
+        let now = self.time(host as usize);
+        let place = &mut self.hosts[host as usize];
+        if life != place.life {
+            return;
+        }
+        let result = if place.disk.full { Err("the disk is full".to_owned()) } else { Ok(()) };
+        if result.is_ok() {
+            place.runtime.kept = state;
+        }
+        if let Some(node) = &mut place.node {
+            node.handle_kept(now, version, &result);
+        }
+    }
+
+    /// The first half of an act takes away, the second makes.
+    pub(super) fn go_on(&mut self, mut under_way: UnderWay) {
+        let now = self.time(under_way.host as usize);
+        let place = &mut self.hosts[under_way.host as usize];
+        let runtime = &mut place.runtime;
+        // It ended with its agent.
+        let Some(node) = place.node.as_mut().filter(|_| under_way.life == place.life) else { return };
+        if !under_way.is_half {
+            if let Act::Restart { container } | Act::Clone { container, .. } = &under_way.act {
+                runtime.containers.remove(container);
+            }
+            under_way.is_half = true;
+            let half = Duration::from_micros(10_000 + place.probes.below(40_000));
+            return self.push(self.now + half, Event::Act(Box::new(under_way)));
+        }
+        let name = match &under_way.act {
+            Act::Restart { container } => {
+                runtime.make(container);
+                runtime.heal(container, Cure::Restart);
+                container
+            }
+            Act::Clone { to, .. } => {
+                runtime.make(to);
+                runtime.heal(to, Cure::Clone);
+                to
+            }
+            Act::Freeze { container } => runtime.pause(container, ContainerState::Running, ContainerState::Paused),
+            Act::Release { container } => runtime.pause(container, ContainerState::Paused, ContainerState::Running),
+        };
+        node.handle_status(now, runtime.status(name));
+        node.handle_act_done(now, &under_way.operation, Ok(()));
+    }
+
+    /// What a probe, or a restart command, finds.
+    pub(super) fn answer_probe(&mut self, host: u32, request: &ProbeRequest) -> ProbeReply {
+        let place = &mut self.hosts[host as usize];
+        let restarts =
+            matches!(&*request.check, Check::Exec { argv } if argv.first().is_some_and(|word| word == RESTART));
+        let success = if restarts {
+            if let Some(name) = place.runtime.of(request.pid).map(|(name, _)| name.clone()) {
+                place.runtime.heal(&name, Cure::Command);
+            }
+            true
+        } else {
+            !place.sick && place.runtime.answers(request.pid)
+        };
+        ProbeReply { id: request.id, success, answer: "simulated".into(), latency: Duration::from_millis(1) }
+    }
+}
+
+/// The program of a restart command.
+pub const RESTART: &str = "restart";
+
+/// Something that is being done to a container.
+pub(super) struct UnderWay {
+    pub(super) host: u32,
+    life: u32,
+    operation: String,
+    act: Act,
+    is_half: bool,
+}
