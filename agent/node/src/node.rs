@@ -49,7 +49,7 @@ use crate::{
     gossip::{Store, life},
     health::{
         self, Health,
-        spec::{CheckId, ContainerSpec, ContainerStatus, Heartbeat, ProbeReply, ProbeRequest},
+        spec::{CheckId, ContainerSpec, ContainerStatus, Heartbeat, ProbeReply, ProbeRequest, Purpose},
     },
     membership::{self, Membership, Refused, SeenWindow, SwimState},
     overlay::{Overlay, Timers, Wiring},
@@ -444,7 +444,7 @@ impl Node {
     /// The outcome of an [`Output::Probe`].
     pub fn handle_probe_reply(&mut self, now: Now, reply: ProbeReply) {
         self.begin_turn(now);
-        if self.remedy.is_exec(reply.id) {
+        if reply.id.purpose() == Some(Purpose::Command) {
             self.handle_exec(now, reply.id, Some(&reply));
         } else {
             self.health.handle_reply(now, reply);
@@ -465,7 +465,7 @@ impl Node {
 
     /// An [`Output::Probe`] could not be made: too many are under way (`overloaded`), or who would make it is not there.
     pub fn handle_probe_busy(&mut self, now: Now, id: CheckId, overloaded: bool) {
-        if self.remedy.is_exec(id) {
+        if id.purpose() == Some(Purpose::Command) {
             self.handle_exec(now, id, None);
             self.settle(now);
         } else {

@@ -24,7 +24,8 @@ pub use repair::{Condition, Failing, Marks, Place};
 use ringmesh_proto::Instant;
 use ringmesh_proto::{Now, digest::Digest, v1};
 use spec::{
-    CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest, ServiceKind, ServiceSpec,
+    CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest, Purpose, ServiceKind,
+    ServiceSpec,
 };
 
 /// Something that the whole cluster should hear of.
@@ -162,7 +163,7 @@ impl Health {
         let mut checks = Vec::with_capacity(spec.services.len());
         for service in &spec.services {
             self.next_id += 1;
-            let id = CheckId(self.next_id);
+            let id = CheckId::new(Purpose::Check, self.next_id);
             let due = now + self.draw(service.interval.min(FIRST_PROBE));
             let check = Check {
                 container: spec.name.clone(),

@@ -1,9 +1,11 @@
 //! What the operator declared, what the runtimes and the probes report: the words between `agentd` and `health`.
 
+mod check_id;
 mod checks;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
+pub use check_id::{CheckId, Purpose};
 pub use checks::{Check, Exchange, HttpCheck, JsonMatch, Match, Step, Tls, Trust};
 use ringmesh_proto::UnixMillis;
 
@@ -131,10 +133,6 @@ pub struct ContainerStatus {
     /// Why the driver could not do what was asked.
     pub problem: Option<String>,
 }
-
-/// Names one check of this host for the life of the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CheckId(pub u64);
 
 /// An order to probe, now and once.
 #[derive(Clone, Debug, PartialEq, Eq)]

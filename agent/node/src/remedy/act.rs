@@ -19,7 +19,7 @@ use ringmesh_proto::{
 };
 
 use super::{Act, Around, Due, Effect, Failure, Remedy, Rung, base, hold::hold, next_name, operation::words, pool};
-use crate::health::spec::{Check, CheckId, ContainerSpec, ContainerState, ProbeReply, ProbeRequest};
+use crate::health::spec::{Check, CheckId, ContainerSpec, ContainerState, ProbeReply, ProbeRequest, Purpose};
 
 /// A driver that has not done it by then will not: longer than its own patience.
 const MAX_ACT: Duration = Duration::from_secs(90);
@@ -135,8 +135,8 @@ impl Remedy {
             return self.fail(now, around, id, "there is no restart command");
         }
         self.effects.push_back(Effect::Unjudge { container: operation.container.clone() });
-        let check = CheckId(self.next_exec);
-        self.next_exec += 1;
+        self.commands += 1;
+        let check = CheckId::new(Purpose::Command, self.commands);
         self.execs.insert(check, id.clone());
         let step = self.step(around, &operation.container, Rung::RestartService);
         self.effects.push_back(Effect::Exec(ProbeRequest {
@@ -274,11 +274,6 @@ impl Remedy {
             }
             (Stage::Keeping(_) | Stage::Verifying, _) => {}
         }
-    }
-
-    /// Whether a probe's number is that of a restart command.
-    pub(crate) fn is_exec(&self, check: CheckId) -> bool {
-        check.0 >= super::FIRST_EXEC
     }
 
     /// What came of a restart command; `None`: it could not be run now.

@@ -59,9 +59,6 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// While repair has stopped, or waits for a time that is over, it looks so often whether it may go on.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Numbers of checks from here on are restart commands; those of health count from 1.
-const FIRST_EXEC: u64 = 1 << 63;
-
 /// What `agentd` is to do to a container. It says what came of it in [`crate::Node::handle_act_done`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
@@ -138,7 +135,7 @@ pub(crate) struct Remedy {
     running: BTreeMap<String, Running>,
     /// Restart commands that are running.
     execs: BTreeMap<CheckId, String>,
-    next_exec: u64,
+    commands: u64,
     holds: BTreeMap<String, Hold>,
     drain: Option<Hold>,
     arming: Option<ArmingRecord>,
@@ -173,7 +170,7 @@ impl Remedy {
             operations: Operations::new(me, born, left.operations),
             running: BTreeMap::new(),
             execs: BTreeMap::new(),
-            next_exec: FIRST_EXEC,
+            commands: 0,
             holds: left.holds,
             drain: left.drain,
             arming: left.arming,

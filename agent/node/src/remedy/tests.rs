@@ -8,7 +8,7 @@ use ringmesh_proto::{
 };
 
 use super::*;
-use crate::health::spec::{Check, ContainerState, ContainerStatus, ProbeReply, ServiceSpec, Verbs};
+use crate::health::spec::{Check, ContainerState, ContainerStatus, ProbeReply, Purpose, ServiceSpec, Verbs};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -166,6 +166,7 @@ impl Bench {
             Effect::Act { operation, act } => self.act(&operation, act),
             Effect::Exec(request) => {
                 let Check::Exec { argv } = &*request.check else { panic!("{request:?}") };
+                assert_eq!(request.id.purpose(), Some(Purpose::Command));
                 self.acts.push("restart-service".into());
                 if self.stuck {
                     return;
