@@ -2,12 +2,13 @@
 
 use std::{env, path::PathBuf};
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "ringmesh/v1/common.proto",
     "ringmesh/v1/host.proto",
     "ringmesh/v1/ring.proto",
     "ringmesh/v1/container.proto",
     "ringmesh/v1/service.proto",
+    "ringmesh/v1/history.proto",
     "ringmesh/v1/event.proto",
     "ringmesh/v1/agent.proto",
     "ringmesh/v1/certificate.proto",
@@ -15,6 +16,7 @@ const FILES: [&str; 10] = [
     "ringmesh/v1/operation.proto",
 ];
 const RECORD_FILE: &str = "ringmesh/peer/v1/record.proto";
+const DISK_FILE: &str = "ringmesh/disk/v1/history.proto";
 const PEER_FILE: &str = "ringmesh/peer/v1/peer.proto";
 
 /// The messages of [`RECORD_FILE`], and how those of [`PEER_FILE`] hold them.
@@ -26,7 +28,7 @@ const RECORDS: [(&str, &str); 4] = [
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    for file in FILES.iter().chain(&[RECORD_FILE, PEER_FILE]) {
+    for file in FILES.iter().chain(&[RECORD_FILE, PEER_FILE, DISK_FILE]) {
         println!("cargo:rerun-if-changed={file}");
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -45,6 +47,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let record_out = out.join("record");
     std::fs::create_dir_all(&record_out)?;
     config().out_dir(record_out).compile_fds(protox::compile([RECORD_FILE], ["."])?)?;
+
+    config().compile_fds(protox::compile([DISK_FILE], ["."])?)?;
 
     let mut peer = config();
     for (message, held) in RECORDS {

@@ -7,6 +7,7 @@
 pub mod datagram;
 pub mod digest;
 pub mod frame;
+pub mod history_file;
 pub mod ids;
 pub mod member;
 pub mod opaque;
@@ -27,6 +28,12 @@ pub mod v1 {
 
     /// The file descriptor set of this package and what it imports: for gRPC reflection and for JSON.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ringmesh.v1.descriptor.bin"));
+}
+
+/// What a host keeps on its own disk, package `ringmesh.disk.v1`.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::wildcard_enum_match_arm, unreachable_pub)]
+pub mod disk {
+    include!(concat!(env!("OUT_DIR"), "/ringmesh.disk.v1.rs"));
 }
 
 /// What hosts say to each other, package `ringmesh.peer.v1`.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use ringmesh_node::{Class, Config, Frame, Node, Persistent, View};
-use ringmesh_proto::{Instant, Uplink};
+use ringmesh_proto::{Instant, Uplink, disk::HistoryRecord};
 
 use crate::{draw::Draw, seal::SimSeals, world::repair::Runtime};
 
@@ -56,6 +56,8 @@ pub(crate) struct Disk {
     /// Written, and lost if the process ends before it is durable.
     pub(crate) written: Option<Persistent>,
     pub(crate) writes: u64,
+    /// Of its services, by shard.
+    pub(crate) histories: BTreeMap<u8, Vec<HistoryRecord>>,
     pub(crate) full: bool,
 }
 

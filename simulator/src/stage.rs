@@ -205,6 +205,7 @@ fn containers(scenario: &Scenario, host: HostIndex) -> Vec<ContainerSpec> {
         labels: BTreeMap::new(),
         verbs: Verbs::default(),
         address: String::new(),
+        score: None,
         services: (0..scenario.services).map(service).collect(),
     };
     (0..scenario.containers).map(container).collect()

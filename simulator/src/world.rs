@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ringmesh_node::{
     Config, Node, View,
-    health::spec::ContainerSpec,
+    health::{Judgement, spec::ContainerSpec},
     membership::Change,
     overlay::{Timers, Wiring},
     remedy::{Mode, Policy, Settings as Repairs},
@@ -130,6 +130,7 @@ pub struct World {
     chords: Chords,
     rack: String,
     repair: Repairs,
+    judgement: Judgement,
 }
 
 impl World {
@@ -153,6 +154,7 @@ impl World {
             chords: Chords::Auto,
             rack: String::new(),
             repair: Repairs { default: Policy { mode: Mode::Off, ..Policy::default() }, ..Repairs::default() },
+            judgement: Judgement::default(),
             settings,
         }
     }
@@ -219,6 +221,8 @@ impl World {
             containers,
             repair: self.repair.clone(),
             repairs: RepairState::default(),
+            judgement: self.judgement,
+            histories: Vec::new(),
             protection: Timers::default(),
             tick: Duration::ZERO,
             seed: 0,
@@ -228,6 +232,11 @@ impl World {
         self.sent.push(Sent::default());
         self.network.add_host(self.settings.seed, rack, links);
         index
+    }
+
+    /// How the hosts that are added from now on judge the outcomes of probes.
+    pub fn use_judgement(&mut self, judgement: Judgement) {
+        self.judgement = judgement;
     }
 
     /// Starts a host that does not run, from its disk.
@@ -247,7 +256,8 @@ impl World {
         let seed = host.lives.any();
         let (containers, repairs, statuses) = self.find_containers(index);
         let host = &mut self.hosts[index];
-        let config = Config { seed, containers, repairs, ..host.config.clone() };
+        let histories = host.disk.histories.values().flatten().cloned().collect();
+        let config = Config { seed, containers, repairs, histories, ..host.config.clone() };
         let mut node = Box::new(Node::new(now, config, Box::new(host.seals())));
         if !self.settings.views {
             node.observe();

@@ -20,6 +20,7 @@ fn container(name: &str) -> ContainerSpec {
         labels: BTreeMap::new(),
         verbs: Verbs::default(),
         address: String::new(),
+        score: None,
         services: vec![ServiceSpec {
             interval: SECOND,
             timeout: SECOND / 2,

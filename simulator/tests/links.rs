@@ -10,7 +10,10 @@ use std::{
 use proptest::prelude::*;
 use ringmesh_node::{
     Detection, Path,
-    health::spec::{Check, ContainerSpec, ServiceSpec, Verbs},
+    health::{
+        Damping, Judgement,
+        spec::{Check, ContainerSpec, ServiceSpec, Verbs},
+    },
 };
 use ringmesh_proto::{Uplink, v1};
 use ringmesh_simulator::World;
@@ -30,6 +33,7 @@ fn container(host: usize, nth: usize) -> ContainerSpec {
         labels: BTreeMap::new(),
         verbs: Verbs::default(),
         address: String::new(),
+        score: None,
         services: vec![ServiceSpec {
             interval: SECOND,
             timeout: SECOND / 2,
@@ -41,6 +45,9 @@ fn container(host: usize, nth: usize) -> ContainerSpec {
 
 fn converged(seed: u64, hosts: usize, services: usize) -> World {
     let mut world = World::new(seed);
+    // These services flap, to have much to tell.
+    let damping = Damping { suppress: u32::MAX, ..Damping::default() };
+    world.use_judgement(Judgement { damping, ..Judgement::default() });
     for host in 0..hosts {
         world.add_host((0..services).map(|nth| container(host, nth)).collect());
     }

@@ -29,6 +29,7 @@ fn container(host: usize, nth: usize) -> ContainerSpec {
         labels: BTreeMap::new(),
         verbs: Verbs { restart: true, clone: true, pause: true },
         address: String::new(),
+        score: None,
         services: vec![ServiceSpec {
             interval: SECOND,
             timeout: SECOND / 2,

@@ -80,7 +80,10 @@ fn run(node: &mut Node, now: &mut Now) -> (usize, usize, usize) {
                 let Output::Probe(request) = output else { continue };
                 probes += 1;
                 let (answer, latency) = ("HTTP 200 OK: fine".to_owned(), Duration::from_micros(80));
-                node.handle_probe_reply(*now, ProbeReply { id: request.id, success: true, answer, latency });
+                node.handle_probe_reply(
+                    *now,
+                    ProbeReply { id: request.id, success: true, outright: false, answer, latency },
+                );
             }
         }
         most = most.max(probes - before);
@@ -100,6 +103,7 @@ fn config() -> Config {
         labels: BTreeMap::from([("app".into(), "web".into())]),
         verbs: Default::default(),
         address: String::new(),
+        score: None,
         services: vec![ServiceSpec::new(
             "web",
             Check::Http(Box::new(HttpCheck::get(([127, 0, 0, 1], 80).into(), "/"))),
@@ -124,6 +128,8 @@ fn config() -> Config {
         containers: containers.collect(),
         repair: Default::default(),
         repairs: Default::default(),
+        judgement: Default::default(),
+        histories: Vec::new(),
         protection: Timers::default(),
         tick: GRID,
         seed: 1,

@@ -21,7 +21,7 @@ use crate::{
     config::{Config, ConfigError, LogFormat, Mode},
     counters::Counters,
     disk::{self, DiskError},
-    host_loop::{COMMAND_BOUND, GRID, HostLoop, INBOUND_BOUND, Inputs, REPLY_BOUND},
+    host_loop::{COMMAND_BOUND, Command, GRID, HostLoop, INBOUND_BOUND, Inputs, REPLY_BOUND},
     identity::{
         Identity, IdentityError, Keyring,
         admission::{Authority, AuthorityError},
@@ -138,13 +138,14 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let (heartbeat_sender, heartbeats) = mpsc::channel(heartbeat::HEARTBEAT_BOUND);
     let (carrier_sender, carriers) = mpsc::channel(CARRIER_BOUND);
     let (disk_sender, disk_receiver) = watch::channel(None);
+    let (shard_sender, shards) = mpsc::channel(1);
+    let (written_sender, written) = mpsc::channel(1);
 
     let repairs = repair::read(&config.host.state_dir, &config)?;
     // As the containers are now, clones in the places of what they replaced.
     let running = config.with_instances(&repairs.instances);
     let left = repair::left(&repairs);
-    let node_config = node_config(&running, &identity, repairs)?;
-    let containers = node_config.containers.clone();
+    let node_config = node_config(&running, &identity, &counters, repairs)?;
     let mut node = Node::new(clock.now(), node_config, Box::new(HostSeals::new(&keyring)));
     node.handle_signed(clock.now(), None, keyring.records());
     // Who asks before the first turn of the loop is not told that there are no containers.
@@ -162,7 +163,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     )?;
     let prober = Prober::spawn(&config.probe, program.clone(), reply_sender)
         .map_err(|source| AgentError::Platform { what: "a thread for probes", source })?;
-    heartbeat::listen(&config.host.state_dir, &containers, heartbeat_sender)
+    heartbeat::listen(&config.host.state_dir, &running.container_specs(), heartbeat_sender)
         .map_err(|source| AgentError::Platform { what: "sockets for heartbeats, in host.state_dir", source })?;
     let keeper = Keeper::new(
         Arc::clone(&keyring),
@@ -174,6 +175,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     );
     carrier::watch(config.addresses(), carrier_sender, Arc::clone(&counters))
         .map_err(|source| AgentError::Platform { what: "news of the uplinks' interfaces (route netlink)", source })?;
+    let (end, history_counters) = (command_sender.clone(), Arc::clone(&counters));
     let api = Api {
         view,
         transport: transport.clone(),
@@ -190,8 +192,11 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     api::start(api).await?;
     let instance = runtime::instance(&config.host.state_dir);
     let (handle, statuses) = runtime::spawn(&running, &instance, &program, &left);
-    let (hands, repairs) = Hands::new(handle, config.host.state_dir.clone());
-    let writer = tokio::spawn(disk::write_latest(config.host.state_dir.clone(), disk_receiver));
+    let state_dir = config.host.state_dir.clone();
+    let (hands, repairs) = Hands::new(handle, state_dir.clone());
+    let writer = tokio::spawn(disk::write_latest(state_dir.clone(), disk_receiver));
+    let history_writer = disk::write_histories(state_dir.clone(), shards, written_sender, history_counters);
+    let history_writer = tokio::spawn(history_writer);
     reach::listen(config.addresses()).await;
     let reacher = Reacher::new(config.addresses(), reached_sender);
     let host_loop = HostLoop {
@@ -203,6 +208,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
         reacher,
         hands,
         disk: disk_sender,
+        histories: shard_sender,
         view: view_sender,
     };
     let keeper = tokio::spawn(keeper.run());
@@ -215,13 +221,19 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
         repairs,
         carriers,
         commands,
+        written,
     }));
     tracing::info!(host = %identity.host, name = identity.name, cluster = %identity.cluster, "the agent runs");
+    for application in &config.applications {
+        if !config.containers.iter().any(|container| application.matches(&container.labels)) {
+            tracing::warn!(labels = ?application.labels, "no container matches this [[application]]");
+        }
+    }
     if config.uplink.b.is_none() {
         tracing::warn!("there is no uplink b: the loss of one cable cuts this host off");
     }
 
-    let why = until_end(host_loop).await?;
+    let (why, mut node) = until_end(host_loop, &end).await?;
     tracing::info!(why, "the agent ends; its containers run on");
     keeper.abort();
     transport.close().await;
@@ -229,28 +241,35 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     if let Err(error) = writer.await {
         tracing::error!(%error, "the writer of this host's state ended");
     }
+    // It is gone, too, before another one writes.
+    let _ = history_writer.await;
+    disk::write_at_end(state_dir, node.take_histories(clock.now())).await;
     let _ = std::fs::remove_file(&config.api.socket);
     Ok(())
 }
 
-/// Waits for a signal or for the loop's own end. The loop is gone afterwards.
-async fn until_end(mut host_loop: tokio::task::JoinHandle<()>) -> Result<&'static str, AgentError> {
+/// Waits for a signal or for the loop's own end. The loop is gone afterwards, and its machine is left.
+async fn until_end(
+    mut host_loop: tokio::task::JoinHandle<Node>,
+    commands: &mpsc::Sender<Command>,
+) -> Result<(&'static str, Node), AgentError> {
     let refused = |source| AgentError::Platform { what: "signals", source };
     let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
     let why = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
-        ended = &mut host_loop => return ended.map(|()| "left the cluster").map_err(|_| AgentError::Broke),
+        ended = &mut host_loop => return ended.map(|node| ("left the cluster", node)).map_err(|_| AgentError::Broke),
     };
-    host_loop.abort();
-    let _ = host_loop.await;
-    Ok(why)
+    // If it has ended meanwhile, it needs not be told.
+    let _ = commands.send(Command::End).await;
+    host_loop.await.map(|node| (why, node)).map_err(|_| AgentError::Broke)
 }
 
 fn node_config(
     config: &Config,
     identity: &Identity,
+    counters: &Counters,
     repairs: RepairState,
 ) -> Result<ringmesh_node::Config, AgentError> {
     let state = disk::read(&config.host.state_dir)?;
@@ -279,6 +298,8 @@ fn node_config(
         containers: config.container_specs(),
         repair: config.repair_settings(),
         repairs,
+        judgement: config.judgement.limits(),
+        histories: disk::read_histories(&config.host.state_dir, counters),
         protection: config.mesh.protection(),
         tick: GRID,
         seed,

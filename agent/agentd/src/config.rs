@@ -5,6 +5,7 @@
 mod check;
 mod chords;
 mod docker;
+mod judgement;
 mod repair;
 mod service;
 
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use check::{Expect, Grpc, Http, Json, Plan, Step, Tcp, Tls, Udp};
 pub use chords::ChordRule;
 pub use docker::{DEFAULT_DOCKER_SOCKET, Docker};
+pub use judgement::{Alarm, Application, Judgement};
 pub use repair::{Mode as RepairMode, Pool, Repair, RepairLimits, RepairPolicy, RepairStep, RungName};
 pub use service::{Heartbeat, Kind, Service};
 
@@ -73,6 +75,12 @@ pub struct Config {
     /// Addresses for clones.
     #[serde(default, rename = "pool", skip_serializing_if = "Vec::is_empty")]
     pub pools: Vec<Pool>,
+    /// What outcomes of probes mean.
+    #[serde(default)]
+    pub judgement: Judgement,
+    /// What scores of containers mean, by the kind of application.
+    #[serde(default, rename = "application", skip_serializing_if = "Vec::is_empty")]
+    pub applications: Vec<Application>,
     /// Containers to run or to watch.
     #[serde(default, rename = "container", skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<Container>,
@@ -468,7 +476,13 @@ impl Config {
 
     /// What `health` needs to know of the containers.
     pub fn container_specs(&self) -> Vec<ContainerSpec> {
-        self.containers.iter().map(|container| container.spec(&self.host.state_dir)).collect()
+        let score = |container: &Container| {
+            let kind = self.applications.iter().find(|application| application.matches(&container.labels));
+            kind.map(Application::limits)
+        };
+        let spec =
+            |container: &Container| ContainerSpec { score: score(container), ..container.spec(&self.host.state_dir) };
+        self.containers.iter().map(spec).collect()
     }
 
     /// How the node repairs containers.
@@ -548,6 +562,9 @@ impl Config {
         range("probe.exec_concurrency", self.probe.exec_concurrency, 1, 256)?;
         self.repair.check()?;
         Pool::check(&self.pools)?;
+        self.judgement.check()?;
+        range("application", self.applications.len(), 0, judgement::MAX_APPLICATIONS)?;
+        self.applications.iter().zip(1..).try_for_each(|(application, number)| application.check(number))?;
         range("container", self.containers.len(), 0, MAX_CONTAINERS)?;
         let mut names = BTreeSet::new();
         for container in &self.containers {
@@ -572,6 +589,7 @@ impl Container {
             labels: self.labels.clone(),
             verbs: self.verbs(),
             address: self.network.as_ref().map(|network| network.address.clone()).unwrap_or_default(),
+            score: None,
             services: self.services.iter().map(|service| service.spec(&socket)).collect(),
         }
     }
@@ -750,6 +768,32 @@ http = { address = "127.0.0.1:8080" }
     }
 
     #[test]
+    fn the_first_application_that_matches_says_what_a_score_means() {
+        let applications = "
+[[application]]
+match = { tier = \"db\" }
+warning_below = 100
+critical_below = 100
+[[application]]
+match = { tier = \"web\", size = \"big\" }
+warning_below = 90
+critical_below = 50
+[[application]]
+match = {}
+warning_below = 80
+critical_below = 20
+";
+        let limits = |labels: &str| {
+            let text = GOOD.replace("name = \"web\"", &format!("name = \"web\"\nlabels = {labels}")) + applications;
+            parse(&text).expect("it is valid").container_specs()[0].score.map(|score| score.warning_below)
+        };
+        assert_eq!(limits("{ tier = \"web\", size = \"big\", a = \"b\" }"), Some(90));
+        assert_eq!(limits("{ tier = \"web\" }"), Some(80));
+        assert_eq!(limits("{ tier = \"db\" }"), Some(100));
+        assert_eq!(parse(GOOD).expect("it is valid").container_specs()[0].score, None);
+    }
+
+    #[test]
     fn every_error_names_the_line_or_the_key() {
         let cases = [
             ("name = \"h1\"", "name = \"h1\"\ncolour = 1", "agent.toml:4: unknown field `colour`"),
@@ -768,6 +812,21 @@ http = { address = "127.0.0.1:8080" }
                 "[uplink.b]",
                 "[mesh]\nchords = { kind = \"rings\", count = 2 }\n[uplink.b]",
                 "agent.toml:7: \"rings\" is no kind",
+            ),
+            (
+                "[uplink.b]",
+                "[judgement]\nslow_factor = 1\n[uplink.b]",
+                "judgement.slow_factor: 1 is not within 2 to 1000",
+            ),
+            (
+                "[uplink.b]",
+                "[judgement]\nflap_longest = \"1m\"\n[uplink.b]",
+                "judgement.flap_longest: 60s is not within 300s to",
+            ),
+            (
+                "[uplink.b]",
+                "[[application]]\nmatch = {}\nwarning_below = 50\ncritical_below = 60\n[uplink.b]",
+                "application 1.critical_below: 60 is not within 0 to 50",
             ),
             ("[uplink.b]", "[mesh]\nposition = 3\n[uplink.b]", "mesh.position: has a meaning only when"),
         ];

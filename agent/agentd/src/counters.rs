@@ -59,6 +59,10 @@ counters! {
     signed_records_refused,
     /// Records of the CA that were older than what is here.
     signed_records_stale,
+    /// Files of histories that could not be written; they are tried again.
+    history_writes_failed,
+    /// Histories that were damaged on the disk, and are lost.
+    histories_damaged,
 }
 
 /// One more.

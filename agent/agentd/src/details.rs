@@ -175,7 +175,7 @@ impl Detail for Container {
 impl Detail for Service {
     const KIND: &'static str = "service";
     const IDENTITY: &'static [&'static str] = &["name", "container", "host"];
-    const VOLATILE: &'static [&'static str] = &["last_answer", "last_latency", "last_probe"];
+    const VOLATILE: &'static [&'static str] = &["last_answer", "last_latency", "last_probe", "normal_latency"];
 
     fields!(
         name,
@@ -191,6 +191,9 @@ impl Detail for Service {
         tenant,
         labels,
         kind,
+        flapping,
+        slow,
+        normal_latency,
     );
 
     fn key(&self) -> Key<'_> {

@@ -1,13 +1,18 @@
-//! What a host loop must find again after a restart: its generation, and the hosts and zones it knew.
+//! What a host loop must find again after a restart: its generation, the hosts and zones it knew, and the histories of its
+//! checks (`disk/history.rs`).
 //!
 //! `<state_dir>/generation` is one decimal number; `<state_dir>/peers.json` is written by `identity::seeds`,
 //! `<state_dir>/zones.json` by `identity::known_zones`.
+
+mod history;
 
 use std::path::{Path, PathBuf};
 
 use ringmesh_node::Persistent;
 use ringmesh_proto::Generation;
 use tokio::sync::watch;
+
+pub use history::{Shard, Written, read_histories, write_at_end, write_histories};
 
 use crate::identity::{IdentityError, known_zones, seeds};
 

@@ -28,6 +28,9 @@ const ZONE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Hosts asked at once.
 const ASK_CONCURRENCY: usize = 64;
 
+/// Histories of one name, of all hosts together: enough to say in how many places it is.
+const MAX_HISTORIES: usize = 3;
+
 /// What one host says, or why it says nothing.
 pub struct Answer {
     /// Who, and how old it is.
@@ -146,15 +149,17 @@ pub fn wave(sizes: impl Iterator<Item = u32>, selection: &Selection, missing: u3
 async fn ask_host(transport: &Transport, view: &Arc<View>, host: &v1::Host, query: QueryRequest) -> Answer {
     let peer = host.id.parse().ok().and_then(|id| view.peers.get(&id)).filter(|peer| peer.askable);
     match peer {
-        _ if host.local => own_apart(Arc::clone(view), query).await,
+        _ if host.local => ask_own(transport, Arc::clone(view), query).await,
         Some(peer) => ask(transport, peer.clone(), query, &view.zone).await,
         None => unreached(&host.name, &view.zone, "the host is down".into()),
     }
 }
 
-/// Asks every host of this one's zone for its operations, or only the one of this name or id. Hosts that have left are not asked.
+/// Asks every host of this one's zone for what does not come in pages, operations and histories, or only the one of this name or
+/// id. Hosts that have left are not asked.
 pub async fn ask_hosts(transport: &Transport, view: &Arc<View>, query: &QueryRequest, only: &str) -> Vec<Answer> {
-    let query = QueryRequest { operations: true, operation: query.operation.clone(), ..QueryRequest::default() };
+    let QueryRequest { operations, operation, history, .. } = query.clone();
+    let query = QueryRequest { operations, operation, history, ..QueryRequest::default() };
     let wanted = view.hosts.iter().filter(|host| only.is_empty() || host.name == only || host.id == only);
     let there = wanted.filter(|host| host.state() != v1::host::State::Left);
     let asked: Vec<_> = there.map(|host| ask_host(transport, view, host, query.clone())).collect();
@@ -229,14 +234,16 @@ pub async fn answer_for_zone(transport: &Transport, view: &Arc<View>, query: Que
         events: events(view, &query),
         ..base(view)
     };
-    if !query.containers && !query.services && !query.operations {
+    if query.operations || query.history.is_some() {
+        for Answer { source, details } in ask_hosts(transport, view, &query, &query.host).await {
+            let details = details.unwrap_or_default();
+            response.sources.push(source);
+            response.operations.extend(details.operations);
+            add_histories(&mut response.histories, details.histories);
+        }
         return response;
     }
-    if query.operations {
-        for Answer { source, details } in ask_hosts(transport, view, &query, &query.host).await {
-            response.sources.push(source);
-            response.operations.extend(details.unwrap_or_default().operations);
-        }
+    if !query.containers && !query.services {
         return response;
     }
     let selection = query.selection.unwrap_or_default();
@@ -278,6 +285,13 @@ async fn gather_into<T: Detail>(
     *T::in_answer(response) = gathered.page.items;
 }
 
+/// Puts histories together, those of services that are configured first, as far as they are of use.
+pub fn add_histories(histories: &mut Vec<v1::History>, more: Vec<v1::History>) {
+    histories.extend(more);
+    histories.sort_by_key(|history| history.retired.is_some());
+    histories.truncate(MAX_HISTORIES);
+}
+
 /// A zone's hosts, to be told outside of it: none of them is the one that answers there.
 fn hosts(view: &View, only: &str) -> Vec<v1::Host> {
     let wanted = view.hosts.iter().filter(|host| only.is_empty() || host.name == only || host.id == only);
@@ -297,25 +311,24 @@ fn events(view: &View, query: &QueryRequest) -> Vec<v1::Event> {
     newest
 }
 
-/// Our own details, looked for on another thread: among those of 32,000 containers that takes milliseconds.
-async fn own_apart(view: Arc<View>, query: QueryRequest) -> Answer {
-    let (name, zone) = (view.name.clone(), view.zone.clone());
-    let copied = tokio::task::spawn_blocking(move || own(&view, &query)).await;
-    copied.unwrap_or_else(|_| unreached(&name, &zone, "this host is ending".into()))
+async fn ask_own(transport: &Transport, view: Arc<View>, query: QueryRequest) -> Answer {
+    let (host, zone, observed_at) = (view.name.clone(), view.zone.clone(), Some(view.taken.unix.into()));
+    let Some(details) = own(transport, view, query).await else {
+        return unreached(&host, &zone, "this host is busy or ending".into());
+    };
+    let source = v1::Source { host, zone, reached: true, observed_at, age_ms: details.age_ms, error: String::new() };
+    Answer { source, details: Some(details) }
 }
 
-/// Our own details, from the snapshot.
-pub fn own(view: &View, query: &QueryRequest) -> Answer {
-    let details = show(view, query);
-    let source = v1::Source {
-        host: view.name.clone(),
-        zone: view.zone.clone(),
-        reached: true,
-        observed_at: Some(view.taken.unix.into()),
-        age_ms: details.age_ms,
-        error: String::new(),
-    };
-    Answer { source, details: Some(details) }
+/// Our own details, looked for on another thread, for among those of 32,000 containers that takes milliseconds; histories are
+/// the host loop's. `None` if this host is too busy to answer.
+pub async fn own(transport: &Transport, view: Arc<View>, query: QueryRequest) -> Option<QueryResponse> {
+    let wanted = query.history.clone();
+    let mut details = tokio::task::spawn_blocking(move || show(&view, &query)).await.ok()?;
+    if let Some(wanted) = wanted {
+        details.histories = transport.own_histories(wanted).await?;
+    }
+    Some(details)
 }
 
 /// The details of this host alone, as far as they fit into one answer: containers, or services.
@@ -359,4 +372,22 @@ fn base(view: &View) -> QueryResponse {
 pub fn unreached(host: &str, zone: &str, error: String) -> Answer {
     let (host, zone) = (host.to_owned(), zone.to_owned());
     Answer { source: v1::Source { host, zone, error, ..v1::Source::default() }, details: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histories_of_what_is_configured_come_first_however_many_are_of_the_past() {
+        let history = |host: usize, is_over: bool| v1::History {
+            host: format!("h{host}"),
+            retired: is_over.then(|| UnixMillis(1).into()),
+            ..v1::History::default()
+        };
+        let mut found = Vec::new();
+        (0..100).for_each(|host| add_histories(&mut found, vec![history(host, host != 70); 2]));
+        let hosts: Vec<&str> = found.iter().map(|history| history.host.as_str()).collect();
+        assert_eq!(hosts, ["h70", "h70", "h0"]);
+    }
 }

@@ -8,6 +8,7 @@
 //!  reach ─ Reached (256; the asker waits) ─────────────────────────────────────────────▶ │      ─▶ reach
 //!  runtime Vec<ContainerStatus> (the supervisor waits) ────────────────────────────────▶ │      ─▶ View (watch)
 //!  repair  Report (512; the hands wait) ───────────────────────────────────────────────▶ │      ─▶ repair
+//!  disk ── Written (1; one shard is under way) ────────────────────────────────────────▶ │      ─▶ disk
 //!  api ─── Command (16; the caller waits) ─────────────────────────────────────────────▶ ┘
 //! ```
 
@@ -26,6 +27,7 @@ use crate::{
     alarm::AlarmClock,
     carrier::Carrier,
     clock::Clock,
+    disk::{Shard, Written},
     probe::{self, Prober},
     quic::{Inbound, Transport},
     reach::{Reached, Reacher},
@@ -63,6 +65,8 @@ pub enum Command {
         /// Where the operation goes, or why there is none.
         reply: oneshot::Sender<Result<Operation, Refused>>,
     },
+    /// End the loop; the host stays a member.
+    End,
 }
 
 /// What the loop works with.
@@ -83,6 +87,8 @@ pub struct HostLoop {
     pub hands: Hands,
     /// Keeps the newest state to write down.
     pub disk: watch::Sender<Option<Persistent>>,
+    /// Takes histories to write down, one shard at a time.
+    pub histories: mpsc::Sender<Shard>,
     /// Shows the newest snapshot.
     pub view: watch::Sender<Arc<View>>,
 }
@@ -105,15 +111,17 @@ pub struct Inputs {
     pub carriers: mpsc::Receiver<Carrier>,
     /// Of operators.
     pub commands: mpsc::Receiver<Command>,
+    /// Of the disk.
+    pub written: mpsc::Receiver<Written>,
 }
 
 impl HostLoop {
-    /// Runs until this host has left.
-    pub async fn run(mut self, mut inputs: Inputs) {
+    /// Runs until this host has left, or until it is told to end. What is left of it is the machine.
+    pub async fn run(mut self, mut inputs: Inputs) -> Node {
         let mut alarm = self.alarms.alarm(self.clock.deadline(Instant::ZERO));
         loop {
             if self.carry_out() {
-                return;
+                return self.node;
             }
             alarm.set(self.clock.deadline(wake(self.node.timers())));
             // What waits in the sockets is read before timers run: after a pause of this process the answers are there,
@@ -122,12 +130,19 @@ impl HostLoop {
                 biased;
                 Some(carrier) = inputs.carriers.recv() => self.note_carrier(carrier),
                 Some(inbound) = inputs.inbound.recv() => self.take(inbound),
-                Some(command) = inputs.commands.recv() => self.obey(command),
+                Some(command) = inputs.commands.recv() => {
+                    if self.obey(command) {
+                        return self.node;
+                    }
+                }
                 Some(reply) = inputs.replies.recv() => self.node.handle_probe_reply(self.clock.now(), reply),
                 Some(heartbeat) = inputs.heartbeats.recv() => self.node.handle_heartbeat(self.clock.now(), heartbeat),
                 Some(reached) = inputs.reached.recv() => self.note_reach(reached),
                 Some(statuses) = inputs.statuses.recv() => self.note(statuses),
                 Some(report) = inputs.repairs.recv() => self.note_repair(report),
+                Some(written) = inputs.written.recv() => {
+                    self.node.handle_written(self.clock.now(), written.shard, written.success);
+                }
                 () = alarm.rings() => {}
             }
             // A turn takes some of each, so that a flood of one keeps none of the others waiting for long.
@@ -146,8 +161,8 @@ impl HostLoop {
             if let Ok(statuses) = inputs.statuses.try_recv() {
                 self.note(statuses);
             }
-            if let Ok(command) = inputs.commands.try_recv() {
-                self.obey(command);
+            if inputs.commands.try_recv().is_ok_and(|command| self.obey(command)) {
+                return self.node;
             }
             if self.node.poll_timeout() <= self.clock.instant() {
                 self.node.handle_timeout(self.clock.now());
@@ -155,7 +170,8 @@ impl HostLoop {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    /// True when the loop is to end.
+    fn obey(&mut self, command: Command) -> bool {
         match command {
             Command::Leave => self.node.handle_leave(self.clock.now()),
             Command::Certificate(certificate) => self.node.handle_certificate(self.clock.now(), certificate),
@@ -164,7 +180,9 @@ impl HostLoop {
                 // Who ordered it may have gone.
                 let _ = reply.send(self.node.handle_operation_order(self.clock.now(), order));
             }
+            Command::End => return true,
         }
+        false
     }
 
     fn note(&mut self, statuses: Vec<ContainerStatus>) {
@@ -203,6 +221,9 @@ impl HostLoop {
                 // The asker may have given up.
                 let _ = reply.send(self.node.handle_sync_request(now, &request));
             }
+            Inbound::Histories { wanted, reply } => {
+                let _ = reply.send(self.node.histories(now, &wanted.container, &wanted.service));
+            }
             Inbound::SyncAnswer { from, response } => self.node.handle_sync_response(now, from, response),
         }
     }
@@ -234,10 +255,22 @@ impl HostLoop {
                 }
                 Output::Act { operation, act } => self.hands.act(operation, act),
                 Output::Keep { version, state } => self.hands.keep(version, state),
+                Output::Remember { shard, histories } => self.write_down(Shard { shard, histories }),
                 Output::Left => left = true,
             }
         }
         left
+    }
+}
+
+impl HostLoop {
+    fn write_down(&mut self, shard: Shard) {
+        // There is room: the one before is written. But the writer may have ended, which was said.
+        if let Err(mpsc::error::TrySendError::Full(shard) | mpsc::error::TrySendError::Closed(shard)) =
+            self.histories.try_send(shard)
+        {
+            self.node.handle_written(self.clock.now(), shard.shard, false);
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Services that speak up: real sockets, and what comes of what is sent to them.
 
 use std::{
-    collections::BTreeMap,
     fs,
     os::unix::{fs::PermissionsExt, net::UnixDatagram},
     path::{Path, PathBuf},
@@ -9,7 +8,7 @@ use std::{
 };
 
 use ringmesh_agentd::probe::{Check, heartbeat};
-use ringmesh_node::health::spec::{Beat, ContainerSpec, Heartbeat, MAX_ANSWER, ServiceSpec, Verbs};
+use ringmesh_node::health::spec::{Beat, ContainerSpec, Heartbeat, MAX_ANSWER, ServiceSpec};
 use tokio::{sync::mpsc, time::timeout};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,11 +18,8 @@ fn container(name: &str, checks: Vec<Check>) -> ContainerSpec {
     ContainerSpec {
         name: name.into(),
         driver: "oci".into(),
-        tenant: String::new(),
-        labels: BTreeMap::new(),
-        verbs: Verbs::default(),
-        address: String::new(),
         services: checks.into_iter().map(|check| ServiceSpec::new("web", check)).collect(),
+        ..ContainerSpec::default()
     }
 }
 

@@ -285,8 +285,7 @@ mod tests {
             let name = command.get_name().to_owned();
             assert!(command.get_about().is_some(), "{name} has no help");
             assert!(command.get_subcommands().all(|c| {
-                !["probe", "history", "store", "apply", "get", "delete", "vrf", "route", "evpn", "bgp"]
-                    .contains(&c.get_name())
+                !["probe", "store", "apply", "get", "delete", "vrf", "route", "evpn", "bgp"].contains(&c.get_name())
             }));
             for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {
                 assert!(argument.get_help().is_some(), "{name} {} has no help", argument.get_id());

@@ -134,6 +134,7 @@ fn drain(node: &mut Node, now: Now) {
             | Output::Persist(_)
             | Output::Act { .. }
             | Output::Keep { .. }
+            | Output::Remember { .. }
             | Output::Left => {}
         }
     }
@@ -164,6 +165,8 @@ fn config() -> Config {
         containers: Vec::new(),
         repair: Settings::default(),
         repairs: RepairState::default(),
+        judgement: Default::default(),
+        histories: Vec::new(),
         protection: Timers::default(),
         tick: Duration::ZERO,
         seed: 1,

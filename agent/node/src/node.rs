@@ -3,8 +3,10 @@
 //! It is the only place where these meet. It decides what is sent to whom and when; it neither sends nor waits.
 
 mod accuse;
+mod changes;
 mod chords;
 mod coordinate;
+mod crowd;
 mod detection;
 mod flood;
 mod forget;
@@ -36,6 +38,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use ringmesh_proto::{
     ClusterId, Generation, HostId, Instant, Now, Uplink,
     datagram::{Datagram, DatagramError, Kind},
+    disk::HistoryRecord,
     member::Member,
     peer::{EventRecord, Gossip, HostRecord, RepairState, SyncRequest},
     shared::Shared,
@@ -48,7 +51,7 @@ use crate::{
     coordinate::Place,
     gossip::{Store, life},
     health::{
-        self, Health,
+        Health, Judgement,
         spec::{CheckId, ContainerSpec, ContainerStatus, Heartbeat, ProbeReply, ProbeRequest, Purpose},
     },
     membership::{self, Membership, Refused, SeenWindow, SwimState},
@@ -56,6 +59,7 @@ use crate::{
     remedy::{self, Act, Remedy},
     zones::{Budgets, Crossing, KnownZone, Trunks, Zones},
 };
+use crowd::Crowd;
 pub use detection::{Detection, Path};
 use flood::Outbox;
 pub use frame::Frame;
@@ -109,6 +113,10 @@ pub struct Config {
     pub repair: remedy::Settings,
     /// What its last life left of its repairs.
     pub repairs: RepairState,
+    /// How outcomes of their probes are judged.
+    pub judgement: Judgement,
+    /// What it remembered of their services when it last ran.
+    pub histories: Vec<HistoryRecord>,
     /// How changes of its uplinks are damped.
     pub protection: Timers,
     /// What the daemon may put off a timer by that is not [`TimerKind::Silence`].
@@ -178,6 +186,13 @@ pub enum Output {
         /// What the next life of this host finds in [`Config::repairs`].
         state: Arc<RepairState>,
     },
+    /// Write these histories to disk, all of this shard; [`Node::handle_written`] is told when it is done.
+    Remember {
+        /// Below [`crate::health::SHARDS`].
+        shard: u8,
+        /// All of it.
+        histories: Vec<HistoryRecord>,
+    },
     /// This host has left; the agent may end.
     Left,
 }
@@ -215,6 +230,10 @@ pub enum TimerKind {
     Health,
     /// The next step of a repair, or the end of a hold.
     Repair,
+    /// Histories are to be written to disk.
+    Memory,
+    /// Changes of health that were too many are to be told as a number.
+    Crowd,
     /// The own record is to be spread.
     Record,
     /// What waits for all neighbours is to be sent on.
@@ -266,6 +285,8 @@ pub struct Node {
     costs: BTreeMap<HostId, Cost>,
     health: Health,
     remedy: Remedy,
+    /// Of the changes of health that are told.
+    crowd: Crowd,
     rng: StdRng,
     outputs: VecDeque<Output>,
     sequence: u32,
@@ -326,7 +347,9 @@ impl Node {
         let among = known.iter().any(|member| member.id != me.id);
         let containers = std::mem::take(&mut config.containers);
         let membership = Membership::new(now.instant, me, &known, fork(&mut rng));
-        let health = Health::new(now.instant, &config.name, containers, fork(&mut rng));
+        let mut health = Health::new(now.instant, &config.name, containers, fork(&mut rng));
+        health.judge_by(config.judgement);
+        health.recall(now, std::mem::take(&mut config.histories));
         let (repair, repairs) = (std::mem::take(&mut config.repair), std::mem::take(&mut config.repairs));
         let remedy = Remedy::new(now, me.id, me.generation, repair, repairs);
         let overlay =
@@ -343,6 +366,7 @@ impl Node {
             costs: BTreeMap::new(),
             health,
             remedy,
+            crowd: Crowd::default(),
             rng,
             outputs: VecDeque::new(),
             outbox: Outbox::default(),
@@ -473,6 +497,21 @@ impl Node {
         }
     }
 
+    /// The histories of an [`Output::Remember`] are on disk, or could not be written and come again.
+    pub fn handle_written(&mut self, now: Now, shard: u8, success: bool) {
+        self.health.handle_written(now.instant, shard, success);
+    }
+
+    /// All histories that are not on disk as they are, by shard: for the end of the agent.
+    pub fn take_histories(&mut self, now: Now) -> Vec<(u8, Vec<HistoryRecord>)> {
+        self.health.take_all(now)
+    }
+
+    /// What this host remembers of its services of this name, in this container or in any if it is empty. At most two.
+    pub fn histories(&self, now: Now, container: &str, service: &str) -> Vec<v1::History> {
+        self.health.histories(now.unix, container, service)
+    }
+
     /// Leaves the cluster on purpose. [`Output::Left`] follows when the others were told.
     pub fn handle_leave(&mut self, now: Now) {
         self.begin_turn(now);
@@ -519,6 +558,9 @@ impl Node {
         for request in self.health.handle_timeout(now.instant, MAX_PROBES) {
             self.outputs.push_back(Output::Probe(request));
         }
+        if let Some((shard, histories)) = self.health.take_due(now) {
+            self.outputs.push_back(Output::Remember { shard, histories });
+        }
         if self.syncs.take_due(now.instant, &mut self.rng) {
             self.forget_lost(now);
             self.forget_costs(now);
@@ -544,6 +586,8 @@ impl Node {
             (self.next_watch(), TimerKind::Silence),
             (self.health.poll_timeout(), TimerKind::Health),
             (self.remedy.poll_timeout(), TimerKind::Repair),
+            (self.health.poll_memory(), TimerKind::Memory),
+            (self.crowd.poll_timeout(), TimerKind::Crowd),
             (self.own.poll_timeout(self.overlay.rings().len()), TimerKind::Record),
             (self.outbox.poll_timeout(), TimerKind::Flood),
             (Some(self.syncs.poll_timeout()), TimerKind::Sync),
@@ -675,6 +719,7 @@ impl Node {
             self.health_changed(now, change);
         }
         self.repair(now);
+        self.tell_crowd(now);
         self.take_round_trip();
         self.spread_record(now);
         self.tend_zone(now);
@@ -749,56 +794,6 @@ impl Node {
         self.zone.stale = true;
         self.shown.hosts_stale();
         came
-    }
-
-    fn health_changed(&mut self, now: Now, change: health::Change) {
-        use v1::{event::Severity, verdict::Value};
-        let mut event = match change {
-            health::Change::Verdict { container, service, old, new, answer } => EventRecord {
-                kind: "service-verdict".into(),
-                severity: match new {
-                    Value::Critical => Severity::Critical,
-                    Value::Warning => Severity::Warning,
-                    Value::Passing | Value::Unknown => Severity::Info,
-                } as u32,
-                text: format!("{service} in {container} is {}, was {}: {answer}", show::word(new), show::word(old)),
-                container,
-                service,
-                ..EventRecord::default()
-            },
-            health::Change::Container { container, old, new, problem } => EventRecord {
-                kind: "container-state".into(),
-                severity: match new {
-                    health::spec::ContainerState::Stopped | health::spec::ContainerState::Absent => Severity::Critical,
-                    health::spec::ContainerState::Unknown
-                    | health::spec::ContainerState::Created
-                    | health::spec::ContainerState::Running
-                    | health::spec::ContainerState::Paused => Severity::Info,
-                } as u32,
-                text: format!(
-                    "{container} is {}, was {}{}",
-                    show::state_word(new),
-                    show::state_word(old),
-                    problem.map(|problem| format!(": {problem}")).unwrap_or_default()
-                ),
-                container,
-                ..EventRecord::default()
-            },
-            health::Change::Stretched { old, new, why } => {
-                self.shown.hosts_stale();
-                match stretched_text(old, new, &why) {
-                    Some((severity, text)) => EventRecord {
-                        kind: "probes-stretched".into(),
-                        severity: severity as u32,
-                        text,
-                        ..EventRecord::default()
-                    },
-                    None => return,
-                }
-            }
-        };
-        event.host = self.me().id.raw();
-        self.tell(now, event, false);
     }
 
     /// Puts an event into the log, and sends it to all unless every host concludes it for itself.
@@ -901,16 +896,6 @@ impl Node {
 }
 
 /// What is told of a change of the intervals: that it begins, that they have doubled again, and that it is over.
-fn stretched_text(old: u32, new: u32, why: &str) -> Option<(v1::event::Severity, String)> {
-    let doublings = |stretch: u32| (stretch / 1000).max(1).ilog2();
-    let factor = f64::from(new) / 1000.0;
-    if old == 1000 || doublings(new) > doublings(old) {
-        let text = format!("{why}: the intervals of all probes are stretched by {factor:.2} while that lasts");
-        return Some((v1::event::Severity::Warning, text));
-    }
-    (new == 1000).then(|| (v1::event::Severity::Info, "probes keep up with their intervals again".to_owned()))
-}
-
 fn fork(rng: &mut StdRng) -> StdRng {
     StdRng::seed_from_u64(rng.random())
 }

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use ringmesh_node::{Class, Frame, Output, Reach, Way, health::spec::ProbeRequest};
 use ringmesh_proto::{
-    HostId, Uplink, frame,
+    HostId, Uplink,
+    disk::HistoryRecord,
+    frame,
     member::Member,
     peer::{RepairState, Request, Response, SyncRequest, SyncResponse, request, response},
 };
@@ -73,6 +75,13 @@ pub(super) enum Event {
         host: u32,
         write: u64,
     },
+    /// The disk has taken a shard of histories, or is full.
+    Written {
+        host: u32,
+        life: u32,
+        shard: u8,
+        histories: Vec<HistoryRecord>,
+    },
     /// It has arrived, and its process did not run then or takes its time.
     Late(Box<Event>),
 }
@@ -103,7 +112,8 @@ impl Event {
             | Self::Probed { host, .. }
             | Self::Kept { host, .. }
             | Self::Reached { host, .. }
-            | Self::Synced { host, .. } => *host,
+            | Self::Synced { host, .. }
+            | Self::Written { host, .. } => *host,
             Self::Act(under_way) => under_way.host,
             Self::Datagram { to, .. } => *to,
             Self::Frame { key, .. } => key.to,
@@ -146,6 +156,7 @@ impl World {
                 | Event::Kept { .. }
                 | Event::Reached { .. }
                 | Event::Synced { .. }
+                | Event::Written { .. }
                 | Event::Late(_) => {}
             }
             return self.push(at, Event::Late(Box::new(event)));
@@ -178,6 +189,7 @@ impl World {
             | Event::Kept { .. }
             | Event::Reached { .. }
             | Event::Synced { .. }
+            | Event::Written { .. }
             | Event::Late(_) => true,
         }
     }
@@ -256,6 +268,17 @@ impl World {
                 self.trace.note(self.now, "kept", target.into(), version, 0);
                 self.kept(target, life, version, state);
             }
+            Event::Written { life, shard, histories, .. } => {
+                if life != host.life {
+                    return;
+                }
+                let success = !host.disk.full;
+                self.trace.note(self.now, "written", target.into(), shard.into(), success.into());
+                node.handle_written(now, shard, success);
+                if success {
+                    host.disk.histories.insert(shard, histories);
+                }
+            }
             Event::Frame { .. } | Event::Synced { .. } | Event::Late(_) => {}
         }
         self.tally.events += 1;
@@ -320,6 +343,10 @@ impl World {
             }
             Output::Act { operation, act } => self.begin_act(from, operation, act),
             Output::Keep { version, state } => self.begin_keep(from, version, state),
+            Output::Remember { shard, histories } => {
+                let at = self.now + self.settings.sync;
+                self.push(at, Event::Written { host: from, life, shard, histories });
+            }
             Output::Pin(_) => {}
             Output::Left => {
                 let disk = &mut self.hosts[from as usize].disk;

@@ -251,7 +251,8 @@ impl World {
         } else {
             !place.sick && place.runtime.answers(request.pid)
         };
-        ProbeReply { id: request.id, success, answer: "simulated".into(), latency: Duration::from_millis(1) }
+        let (answer, latency) = ("simulated".into(), Duration::from_millis(1));
+        ProbeReply { id: request.id, success, outright: false, answer, latency }
     }
 }
 

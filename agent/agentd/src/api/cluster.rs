@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use ringmesh_node::{Peer, View};
 use ringmesh_proto::{
     opaque,
-    peer::{PageToken, QueryRequest, Selection},
+    peer::{PageToken, QueryRequest, QueryResponse, Selection},
     v1,
 };
 use sha2::{Digest, Sha256};
@@ -91,6 +91,43 @@ impl Api {
                 gathered.add_zone(answer);
             }
         }
+    }
+
+    /// Asks every host, or only the one of this name or id, or only those of this zone, for what does not come in pages.
+    pub(super) async fn ask_all(
+        &self,
+        query: QueryRequest,
+        only: &str,
+        zone: &str,
+    ) -> Result<(Vec<QueryResponse>, Vec<v1::Source>), Status> {
+        let view = self.view();
+        let (ours, others) = self.wanted_zones(zone)?;
+        let here = only.is_empty() || view.hosts.iter().any(|host| host.name == only || host.id == only);
+        let (mut answers, mut sources) = (Vec::new(), Vec::new());
+        if ours && here {
+            for answer in fanout::ask_hosts(&self.transport, &view, &query, only).await {
+                answers.extend(answer.details);
+                sources.push(answer.source);
+            }
+        }
+        // Whoever is here is nowhere else.
+        if others && (only.is_empty() || !here) {
+            let query = QueryRequest { host: only.to_owned(), ..query };
+            for answer in fanout::ask_zones(&self.transport, &view, &query, zone).await {
+                match answer.details {
+                    // Each of its hosts speaks for itself.
+                    Some(mut details) => {
+                        sources.append(&mut details.sources);
+                        answers.push(details);
+                    }
+                    None => sources.push(answer.source),
+                }
+            }
+        }
+        if sources.is_empty() && !only.is_empty() {
+            return Err(not_found("host", only));
+        }
+        Ok((answers, sources))
     }
 
     /// Whether the own zone and whether others are meant by a zone's name or id; empty for all.

@@ -23,7 +23,7 @@ use tonic::{Code, Extensions, Request, Response, Status};
 use super::{Api, containers::none_found, not_found};
 use crate::{
     clock,
-    fanout::{self, unreached},
+    fanout::unreached,
     host_loop::Command,
     identity::{Role, api},
     quic::RequestError,
@@ -207,35 +207,9 @@ impl Api {
         only: &str,
         zone: &str,
     ) -> Result<(Vec<Operation>, Vec<Source>), Status> {
-        let (view, query) =
-            (self.view(), QueryRequest { operations: true, operation: id.into(), ..Default::default() });
-        let (ours, others) = self.wanted_zones(zone)?;
-        let here = only.is_empty() || view.hosts.iter().any(|host| host.name == only || host.id == only);
-        let (mut operations, mut sources) = (Vec::new(), Vec::new());
-        if ours && here {
-            for answer in fanout::ask_hosts(&self.transport, &view, &query, only).await {
-                operations.extend(answer.details.unwrap_or_default().operations);
-                sources.push(answer.source);
-            }
-        }
-        // Whoever is here is nowhere else.
-        if others && (only.is_empty() || !here) {
-            let query = QueryRequest { host: only.to_owned(), ..query };
-            for answer in fanout::ask_zones(&self.transport, &view, &query, zone).await {
-                match answer.details {
-                    // Each of its hosts speaks for itself.
-                    Some(details) => {
-                        operations.extend(details.operations);
-                        sources.extend(details.sources);
-                    }
-                    None => sources.push(answer.source),
-                }
-            }
-        }
-        if sources.is_empty() && !only.is_empty() {
-            return Err(not_found("host", only));
-        }
-        Ok((operations, sources))
+        let query = QueryRequest { operations: true, operation: id.into(), ..QueryRequest::default() };
+        let (answers, sources) = self.ask_all(query, only, zone).await?;
+        Ok((answers.into_iter().flat_map(|details| details.operations).collect(), sources))
     }
 
     /// An operation of whatever host.

@@ -1,10 +1,11 @@
 //! `ringmesh.v1.Services`.
 
 use ringmesh_proto::{
-    peer::Selection,
+    peer::{HistoryQuery, QueryRequest, Selection},
     v1::{
-        GetServiceRequest, GetServiceResponse, ListServicesRequest, ListServicesResponse, Service, Source,
-        WatchServicesRequest, WatchServicesResponse, change::Kind, services_server::Services,
+        GetHistoryRequest, GetHistoryResponse, GetServiceRequest, GetServiceResponse, ListServicesRequest,
+        ListServicesResponse, Service, Source, WatchServicesRequest, WatchServicesResponse, change::Kind,
+        services_server::Services,
     },
 };
 use tonic::{Request, Response, Status};
@@ -15,6 +16,7 @@ use super::{
     containers::none_found,
     hub::{Message, Question},
 };
+use crate::fanout;
 
 #[tonic::async_trait]
 impl Services for Api {
@@ -49,6 +51,30 @@ impl Services for Api {
         match found.pop() {
             Some(service) => Ok(Response::new(GetServiceResponse { service: Some(service), sources })),
             None => Err(none_found("service", &name, &sources)),
+        }
+    }
+
+    async fn get_history(&self, request: Request<GetHistoryRequest>) -> Result<Response<GetHistoryResponse>, Status> {
+        let GetHistoryRequest { service, container, host } = request.into_inner();
+        let history = Some(HistoryQuery { service: service.clone(), container });
+        let (answers, sources) = self.ask_all(QueryRequest { history, ..QueryRequest::default() }, &host, "").await?;
+        let mut found = Vec::new();
+        answers.into_iter().for_each(|details| fanout::add_histories(&mut found, details.histories));
+        // One that is configured is meant rather than those that are no more.
+        if found.first().is_some_and(|history| history.retired.is_none()) {
+            found.retain(|history| history.retired.is_none());
+        }
+        if found.len() > 1 {
+            let places: Vec<String> = found.iter().map(|of| format!("{}/{}", of.host, of.container)).collect();
+            let text = format!(
+                "several services have this name, such as in {}; name the container and the host too",
+                places.join(", ")
+            );
+            return Err(Status::failed_precondition(text));
+        }
+        match found.pop() {
+            Some(history) => Ok(Response::new(GetHistoryResponse { history: Some(history), sources })),
+            None => Err(none_found("service", &service, &sources)),
         }
     }
 

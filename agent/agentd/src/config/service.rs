@@ -4,8 +4,10 @@ use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use ringmesh_node::health::spec::{Check, ServiceKind, ServiceSpec};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{
+    Alarm,
     check::{Asked, Grpc, Http, ONE_CHECK, Plan, Tcp, Udp, max_latency},
     name, range,
 };
@@ -46,6 +48,10 @@ pub struct Service {
     /// (setsid). Default none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restart: Vec<String>,
+    /// "threshold", or "at-once": an answer that is outright an error (HTTP 5xx, a connection or port that is refused, a host that
+    /// is unreachable, NOT_SERVING, an exit status) makes it critical at once. Default "threshold".
+    #[serde(default, skip_serializing_if = "Alarm::is_default")]
+    pub alarm: Alarm,
     /// Program and arguments, run in the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<Vec<String>>,
@@ -117,6 +123,7 @@ impl Service {
             threshold_up: one(),
             threshold_down: three(),
             restart: Vec::new(),
+            alarm: Alarm::Threshold,
             exec: None,
             tcp: None,
             udp: None,
@@ -154,8 +161,17 @@ impl Service {
             threshold_up: self.threshold_up,
             threshold_down: self.threshold_down,
             restart: self.restart.clone(),
+            alarm: self.alarm.into(),
+            definition: self.definition(),
             ..ServiceSpec::new(&self.name, check)
         }
+    }
+
+    /// Differs when anything here does, and stays over restarts and new versions: keys that are not there do not count.
+    fn definition(&self) -> u64 {
+        let text = serde_json::to_vec(self).expect("a service is plain data");
+        let digest = Sha256::digest(&text);
+        u64::from_be_bytes(digest[..8].try_into().expect("it has 32 bytes"))
     }
 
     /// Replaces what may be a secret: what is sent with requests.

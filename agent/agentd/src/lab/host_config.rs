@@ -42,6 +42,8 @@ pub(super) fn host_config(
         probe: Probe::default(),
         repair: Repair { mode: repair, ..Repair::default() },
         pools: Vec::new(),
+        judgement: Default::default(),
+        applications: Vec::new(),
         containers: (1..=containers).map(|nth| container(lab, dir, host, nth)).collect(),
     }
 }

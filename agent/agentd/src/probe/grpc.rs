@@ -34,9 +34,8 @@ pub(super) async fn check(stream: TcpStream, address: SocketAddr, service: &str)
     match client.check(HealthCheckRequest { service: service.to_owned() }).await {
         Ok(response) => match response.into_inner().status() {
             ServingStatus::Serving => Outcome::pass("SERVING"),
-            other @ (ServingStatus::Unknown | ServingStatus::NotServing | ServingStatus::ServiceUnknown) => {
-                Outcome::fail(other.as_str_name())
-            }
+            down @ ServingStatus::NotServing => Outcome::outright(down.as_str_name()),
+            other @ (ServingStatus::Unknown | ServingStatus::ServiceUnknown) => Outcome::fail(other.as_str_name()),
         },
         Err(status) => Outcome::fail(words(&status, service)),
     }

@@ -148,15 +148,15 @@ struct Tools {
 }
 
 impl Tools {
-    /// Does something in a network namespace, where the thread then is; why not, in words. [`Self::go_home`] must follow before
-    /// anything is awaited.
-    fn within<T>(&self, netns: Option<&Path>, open: impl FnOnce() -> io::Result<T>) -> Result<T, String> {
-        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).enter(netns)?;
-        open().map_err(|error| answer::io_error(&error))
+    /// Does something in a network namespace, where the thread then is; why not, as what came of the probe. [`Self::go_home`] must
+    /// follow before anything is awaited.
+    fn within<T>(&self, netns: Option<&Path>, open: impl FnOnce() -> io::Result<T>) -> Result<T, Outcome> {
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).enter(netns).map_err(Outcome::fail)?;
+        open().map_err(|error| Outcome::error(&error))
     }
 
     /// Another connection of a probe that is under way.
-    fn dial(&self, netns: Option<&Path>, address: SocketAddr) -> Result<Dial, String> {
+    fn dial(&self, netns: Option<&Path>, address: SocketAddr) -> Result<Dial, Outcome> {
         let dial = self.within(netns, || Dial::start(address));
         self.go_home();
         dial
@@ -188,17 +188,37 @@ fn runs_programs(check: &Check) -> bool {
 #[derive(Debug)]
 struct Outcome {
     success: bool,
+    /// As in [`ProbeReply::outright`].
+    outright: bool,
     answer: String,
     at: Instant,
 }
 
 impl Outcome {
     fn pass(answer: impl AsRef<str>) -> Self {
-        Self { success: true, answer: answer::clean(answer.as_ref()), at: Instant::now() }
+        Self { success: true, outright: false, answer: answer::clean(answer.as_ref()), at: Instant::now() }
     }
 
     fn fail(answer: impl AsRef<str>) -> Self {
-        Self { success: false, answer: answer::clean(answer.as_ref()), at: Instant::now() }
+        Self { success: false, outright: false, answer: answer::clean(answer.as_ref()), at: Instant::now() }
+    }
+
+    /// A failure that is the service's own word, or its kernel's.
+    fn outright(answer: impl AsRef<str>) -> Self {
+        Self { outright: true, ..Self::fail(answer) }
+    }
+
+    /// A kernel that refuses or resets a connection, or says that no datagram gets there, says that nobody serves there.
+    fn error(error: &io::Error) -> Self {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+        let outright =
+            matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable);
+        Self { outright, ..Self::fail(answer::io_error(error)) }
+    }
+
+    /// The same, said otherwise.
+    fn in_words(self, answer: &str) -> Self {
+        Self { answer: answer::clean(answer), ..self }
     }
 
     fn no_answer(timeout: Duration) -> Self {
@@ -211,14 +231,14 @@ impl Outcome {
         match most.filter(|most| self.success && took > *most) {
             Some(most) => {
                 let words = format!("took {:.1?}, more than {most:?}: {}", took, self.answer);
-                Self { success: false, answer: answer::clean(&words), ..self }
+                Self { success: false, ..self.in_words(&words) }
             }
             None => self,
         }
     }
 
     fn reply(self, request: &ProbeRequest, started: Instant) -> ProbeReply {
-        let Self { success, answer, at } = self.not_after(started, request.max_latency);
-        ProbeReply { id: request.id, success, answer, latency: at.saturating_duration_since(started) }
+        let Self { success, outright, answer, at } = self.not_after(started, request.max_latency);
+        ProbeReply { id: request.id, success, outright, answer, latency: at.saturating_duration_since(started) }
     }
 }

@@ -62,6 +62,7 @@ pub(super) enum End {
 impl Report {
     /// In words. `timeout` is what the program had.
     pub(super) fn outcome(self, timeout: Duration) -> Outcome {
+        let exited = matches!(self.end, End::Exited(_));
         let (success, what) = match self.end {
             End::Exited(0) if !self.output.is_empty() => return Outcome::pass(self.output),
             End::Exited(status) => (status == 0, format!("exit status {status}")),
@@ -71,7 +72,11 @@ impl Report {
             End::Failed(why) => (false, why),
         };
         let answer = if self.output.is_empty() { what } else { format!("{what}: {}", self.output) };
-        if success { Outcome::pass(answer) } else { Outcome::fail(answer) }
+        match success {
+            true => Outcome::pass(answer),
+            false if exited => Outcome::outright(answer),
+            false => Outcome::fail(answer),
+        }
     }
 }
 
@@ -140,6 +145,8 @@ mod tests {
         assert_eq!(words(End::Killed("SIGSEGV".into()), ""), (false, "killed by SIGSEGV".into()));
         assert_eq!(words(End::TimedOut, "so far"), (false, "no answer within 2 s: so far".into()));
         assert_eq!(words(End::NotRunning, ""), (false, "the container does not run".into()));
+        let outright = |end| Report { end, output: String::new() }.outcome(Duration::from_secs(2)).outright;
+        assert_eq!([End::Exited(0), End::Exited(3), End::TimedOut].map(outright), [false, true, false]);
     }
 
     #[test]

@@ -24,11 +24,12 @@ pub(super) async fn run(tools: &Tools, request: &ProbeRequest, steps: &[Step], t
         let outcome = outcome.unwrap_or_else(|_| Outcome::no_answer(timeout));
         last = outcome.not_after(started, step.max_latency);
         if !last.success {
-            return Outcome { answer: super::answer::clean(&format!("step {}: {}", step.name, last.answer)), ..last };
+            let answer = format!("step {}: {}", step.name, last.answer);
+            return last.in_words(&answer);
         }
     }
-    let (count, answer) = (steps.len(), &last.answer);
-    Outcome { answer: super::answer::clean(&format!("{count} steps, the last: {answer}")), ..last }
+    let answer = format!("{} steps, the last: {}", steps.len(), last.answer);
+    last.in_words(&answer)
 }
 
 async fn take(tools: &Tools, request: &ProbeRequest, step: &Step, deadline: Instant, timeout: Duration) -> Outcome {
@@ -41,7 +42,7 @@ async fn take(tools: &Tools, request: &ProbeRequest, step: &Step, deadline: Inst
     tools.go_home();
     match opened {
         Ok(opened) => socket::answered(tools, netns, opened, &step.check, deadline, timeout).await,
-        Err(words) => Outcome::fail(words),
+        Err(outcome) => outcome,
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::{
     time::timeout_at,
 };
 
-use super::{Check, Outcome, ProbeReply, ProbeRequest, Tools, answer, grpc, http, icmp::Echo, plan, talk};
+use super::{Check, Outcome, ProbeReply, ProbeRequest, Tools, grpc, http, icmp::Echo, plan, talk};
 
 /// So many probes are begun before those under way have their turn: below a millisecond of work.
 const BATCH: usize = 32;
@@ -66,7 +66,7 @@ pub(super) async fn dispatch(
 fn begin(request: ProbeRequest, tools: &Arc<Tools>, permit: OwnedSemaphorePermit, replies: &mpsc::Sender<ProbeReply>) {
     let started = Instant::now();
     let outcome = match tools.within(request.netns.as_deref(), || Opened::by(&request.check)) {
-        Err(words) => Outcome::fail(words),
+        Err(outcome) => outcome,
         Ok(Opened::Stream(dial)) if dial.connected && matches!(*request.check, Check::Tcp { .. }) => {
             Outcome::pass("connected")
         }
@@ -107,7 +107,7 @@ pub(super) async fn answered(
 ) -> Outcome {
     let answer = async {
         let outcome = converse(tools, netns, opened, check, deadline).await;
-        outcome.unwrap_or_else(|error| Outcome::fail(answer::io_error(&error)))
+        outcome.unwrap_or_else(|error| Outcome::error(&error))
     };
     timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| Outcome::no_answer(timeout))
 }

@@ -32,8 +32,8 @@ use ringmesh_node::{Class, remedy::Refused};
 use ringmesh_proto::{
     HostId, Uplink,
     member::Member,
-    peer::{Gossip, OrderRequest, SignedRecord, SyncRequest, SyncResponse},
-    v1::Operation,
+    peer::{Gossip, HistoryQuery, OrderRequest, SignedRecord, SyncRequest, SyncResponse},
+    v1::{History, Operation},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -106,6 +106,13 @@ pub enum Inbound {
         order: OrderRequest,
         /// Where the operation goes, or why there is none.
         reply: oneshot::Sender<Result<Operation, Refused>>,
+    },
+    /// What this host remembers of services. Snapshots do not show it: it is much, and changes with every probe.
+    Histories {
+        /// Of which services.
+        wanted: HistoryQuery,
+        /// Where they go; at most two.
+        reply: oneshot::Sender<Vec<History>>,
     },
     /// The answer to a sync of ours.
     SyncAnswer {

@@ -12,9 +12,9 @@ use ringmesh_proto::{
     frame::{self, FrameError},
     member::Member,
     peer::{
-        Delegate, JoinRequest, JoinResponse, OrderRequest, OrderResponse, QueryRequest, QueryResponse, Refusal,
-        RelayRequest, RenewRequest, RenewResponse, Request, Response, ShareRequest, ZoneRecord, refusal::Reason,
-        relay_request, request::Body as Ask, response::Body as Answer,
+        Delegate, HistoryQuery, JoinRequest, JoinResponse, OrderRequest, OrderResponse, QueryRequest, QueryResponse,
+        Refusal, RelayRequest, RenewRequest, RenewResponse, Request, Response, ShareRequest, ZoneRecord,
+        refusal::Reason, relay_request, request::Body as Ask, response::Body as Answer,
     },
     v1::{self, host::State},
 };
@@ -35,7 +35,7 @@ use crate::{
 /// For one try over one uplink.
 const TRY_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// For the host loop to answer a sync.
+/// For the host loop to answer.
 const LOOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// For a request to arrive, and for its answer to be taken. Who asks gives up long before.
@@ -112,6 +112,16 @@ impl Transport {
             | Answer::Share(_)
             | Answer::Query(_) => Err(RequestError::Broken),
         }
+    }
+
+    /// What this host itself remembers of these services; `None` if its loop does not answer.
+    pub async fn own_histories(&self, wanted: HistoryQuery) -> Option<Vec<v1::History>> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.shared.inbound.send(Inbound::Histories { wanted, reply }).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(LOOP_TIMEOUT, asked).await.ok()?
     }
 
     /// Asks a host that holds the CA's key for a new certificate.
@@ -299,9 +309,9 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
         }
         (Some(Ask::Query(query)), Some(_)) => {
             let view = shared.requests.view.borrow().clone();
-            match tokio::task::spawn_blocking(move || fanout::show(&view, &query)).await {
-                Ok(details) => Answer::Query(details),
-                Err(_) => Answer::Refusal(frame::refusal(Reason::Busy, "this host is busy; ask again")),
+            match fanout::own(transport, view, query).await {
+                Some(details) => Answer::Query(details),
+                None => Answer::Refusal(frame::refusal(Reason::Busy, "this host is busy; ask again")),
             }
         }
         (Some(Ask::Sync(request)), Some(_)) => {

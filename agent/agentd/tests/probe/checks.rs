@@ -367,6 +367,47 @@ fn a_plan_names_the_step_that_fails() {
 }
 
 #[test]
+fn what_is_an_error_outright_and_what_is_only_not_right() {
+    let down = says(&None, "HTTP/1.1 503 Service Unavailable\r\n\r\n");
+    let page = says(&None, "HTTP/1.1 200 OK\r\n\r\nwell");
+    let health = grpc(&None, true);
+    let nobody = refused(&None);
+    let away = listen(None, move |listener| {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("accept works");
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = write!(stream, "HTTP/1.1 302 Found\r\nLocation: http://{nobody}/\r\n\r\n");
+        }
+    });
+    let plan = |check: Check| Check::Plan { steps: vec![step("it", check, None)], timeout: PATIENCE };
+    let cases = [
+        (Check::Tcp { address: nobody }, PATIENCE, true),
+        (http_check(nobody), PATIENCE, true),
+        (Check::Udp(exchange(closed(), b"q", None)), PATIENCE, true),
+        (http_check(down), PATIENCE, true),
+        (web(away, |check| check.redirects = 1), PATIENCE, true),
+        (grpc_check(health, "bad"), PATIENCE, true),
+        (plan(http_check(down)), PATIENCE, true),
+        (plan(Check::Tcp { address: nobody }), PATIENCE, true),
+        (web(page, |check| check.status = vec![(404, 404)]), PATIENCE, false),
+        (web(page, |check| check.expect_body = contains("ill")), PATIENCE, false),
+        (grpc_check(health, "other"), PATIENCE, false),
+        (Check::Udp(exchange(datagrams(&None, b"echo"), b"q", prefix("a"))), PATIENCE, false),
+        (Check::Tcp { address: deaf(&None) }, SHORT, false),
+        (plan(web(page, |check| check.expect_body = contains("ill"))), PATIENCE, false),
+    ];
+    let (prober, mut replies) = prober(64);
+    for (id, (check, timeout, _)) in (0..).zip(&cases) {
+        prober.start(request(id, check.clone(), &None, *timeout)).expect("there is room");
+    }
+    for _ in &cases {
+        let reply = replies.blocking_recv().expect("the prober lives");
+        let (check, _, outright) = &cases[reply.id.0 as usize];
+        assert_eq!((reply.success, reply.outright), (false, *outright), "{check:?}: {reply:?}");
+    }
+}
+
+#[test]
 fn an_answer_that_takes_too_long_is_wrong() {
     let slow = http(&None, |stream| {
         thread::sleep(Duration::from_millis(60));

@@ -124,6 +124,8 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
             containers: Vec::new(),
             repair: Default::default(),
             repairs: Default::default(),
+            judgement: Default::default(),
+            histories: Vec::new(),
             protection: Default::default(),
             tick: Duration::ZERO,
             seed: u64::from(member.id.raw()),
@@ -138,6 +140,8 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
     let (hands, repairs) = Hands::new(runtime, config.host.state_dir);
     let (_, carriers) = mpsc::channel(1);
     let (_, heartbeats) = mpsc::channel(1);
+    let (_, written) = mpsc::channel(1);
+    let (histories, _) = mpsc::channel(1);
     let (disk, _disk) = watch::channel(None);
     let view = host.view.subscribe();
     // There is nothing to probe; any program stands for the runner.
@@ -153,10 +157,11 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
         reacher,
         hands,
         disk,
+        histories,
         view: host.view,
     };
     let inbound = host.inbound;
-    let inputs = Inputs { inbound, replies, heartbeats, reached, statuses, repairs, carriers, commands };
+    let inputs = Inputs { inbound, replies, heartbeats, reached, statuses, repairs, carriers, commands, written };
     tokio::spawn(host_loop.run(inputs));
     Running { member, view, _commands, _disk }
 }

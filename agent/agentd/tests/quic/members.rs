@@ -8,11 +8,11 @@ use ringmesh_node::{Class, View, Way};
 use ringmesh_proto::{
     Uplink,
     member::Member,
-    peer::{QueryRequest, SyncRequest, SyncResponse, Version},
+    peer::{HistoryQuery, QueryRequest, SyncRequest, SyncResponse, Version},
     v1,
 };
 
-use crate::support::{Cluster, Host, gossip, gossip_frame, read, within};
+use crate::support::{Cluster, Host, LONG, gossip, gossip_frame, read, within};
 
 #[tokio::test]
 async fn members_exchange_datagrams_gossip_and_questions() {
@@ -55,6 +55,28 @@ async fn members_exchange_datagrams_gossip_and_questions() {
     for host in [&h1, &h2] {
         assert!(host.counters.read().values().all(|count| *count == 0), "{:?}", host.counters.read());
     }
+}
+
+#[tokio::test]
+async fn a_question_for_histories_is_answered_by_the_host_loop_or_refused() {
+    let cluster = Cluster::new();
+    let h1 = Host::start(&cluster.first);
+    let mut h2 = Host::start(&cluster.admit("h2"));
+    let wanted = HistoryQuery { service: "http".into(), container: "web".into() };
+    let query = || QueryRequest { history: Some(wanted.clone()), ..QueryRequest::default() };
+    let member = h2.member;
+    let ask = || h1.transport.query_within(member, Way::over(Uplink::A), query(), LONG);
+    let history = v1::History { host: "h2".into(), ..v1::History::default() };
+    let answer = async {
+        let Inbound::Histories { wanted: asked, reply } = h2.next().await else { panic!("no question") };
+        assert_eq!(asked, wanted);
+        reply.send(vec![history.clone()]).expect("it waits");
+    };
+    let (asked, ()) = within("an answer", async { tokio::join!(ask(), answer) }).await;
+    assert_eq!(asked.expect("h2 answers").histories, [history]);
+    drop(h2.inbound);
+    let refused = within("a refusal", ask()).await;
+    assert!(matches!(refused, Err(RequestError::Refused(_))), "its loop has ended: {refused:?}");
 }
 
 #[tokio::test]

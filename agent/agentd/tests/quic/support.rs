@@ -33,7 +33,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
 /// Longer than anything here takes on a machine that is busy; a test that waits so long has failed.
-const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// Connections that a host keeps unless a test says otherwise.
 pub(crate) const CACHE: usize = 64;

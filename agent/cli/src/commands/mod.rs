@@ -17,6 +17,7 @@ pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod container;
 pub(crate) mod event;
+mod history;
 pub(crate) mod host;
 pub(crate) mod init;
 pub(crate) mod join;

@@ -3,11 +3,11 @@
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use ringmesh_proto::v1::{
-    GetServiceRequest, ListServicesRequest, Service, Source, WatchServicesRequest, WatchServicesResponse, change::Kind,
-    services_client::ServicesClient,
+    GetHistoryRequest, GetServiceRequest, ListServicesRequest, Service, Source, WatchServicesRequest,
+    WatchServicesResponse, change::Kind, services_client::ServicesClient,
 };
 
-use super::{empty_answer, fields, labels_text};
+use super::{empty_answer, fields, history, labels_text};
 use crate::{
     args,
     context::{Context, client},
@@ -44,6 +44,29 @@ Examples:
   ringmesh service show web/http
   ringmesh service show h3/web/http")]
     Show(ShowArgs),
+    /// Show what its host remembers of a service: latencies, answers, and each change with its cause.
+    #[command(after_help = "\
+The memory of a service is of bounded size, and survives restarts of the agent; that of a service that was removed is kept for \
+a week. In the line of the newest probes a higher bar is a slower answer, on a scale of orders of magnitude, and × is a failure.
+
+Examples:
+  ringmesh service history http
+  ringmesh service history http --container web --on h3
+  ringmesh service history h3/web/http -o json")]
+    History(HistoryArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct HistoryArgs {
+    /// Its name, and its container's and host's if needed.
+    #[arg(value_name = "[[HOST/]CONTAINER/]SERVICE")]
+    service: String,
+    /// The one in this container.
+    #[arg(long, value_name = "CONTAINER")]
+    container: Option<String>,
+    /// The one on this host.
+    #[arg(long, value_name = "HOST")]
+    on: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -102,8 +125,7 @@ pub(crate) async fn run(context: &Context, command: ServiceCommand) -> Result<()
             }
         }
         ServiceCommand::Show(ShowArgs { service }) => {
-            let (rest, name) = service.rsplit_once('/').unwrap_or(("", &service));
-            let (host, container) = rest.rsplit_once('/').unwrap_or(("", rest));
+            let (host, container, name) = split(&service);
             let request = GetServiceRequest { name: name.into(), container: container.into(), host: host.into() };
             let answer = context.call(client.get_service(request)).await;
             let answer = answer.map_err(|error| error.or_see("ringmesh service list"))?;
@@ -111,7 +133,29 @@ pub(crate) async fn run(context: &Context, command: ServiceCommand) -> Result<()
             note_missing(&answer.sources, Service::PLURAL);
             Ok(())
         }
+        ServiceCommand::History(HistoryArgs { service, container, on }) => {
+            let (host, inside, name) = split(&service);
+            let request = GetHistoryRequest {
+                service: name.into(),
+                container: container.unwrap_or_else(|| inside.into()),
+                host: on.unwrap_or_else(|| host.into()),
+            };
+            let answer = context.call(client.get_history(request)).await;
+            let answer = answer.map_err(|error| error.or_see("ringmesh service list"))?;
+            let color = context.printer.color;
+            let shown = answer.history.ok_or_else(empty_answer)?;
+            context.printer.message(&shown, |shown| history::describe(shown, color))?;
+            note_missing(&answer.sources, Service::PLURAL);
+            Ok(())
+        }
     }
+}
+
+/// Host, container and service of "[[HOST/]CONTAINER/]SERVICE".
+fn split(path: &str) -> (&str, &str, &str) {
+    let (rest, service) = path.rsplit_once('/').unwrap_or(("", path));
+    let (host, container) = rest.rsplit_once('/').unwrap_or(("", rest));
+    (host, container, service)
 }
 
 impl Resource for Service {
@@ -185,9 +229,12 @@ fn describe(service: &Service, out: &mut Details) {
     out.add("Tenant", &service.tenant);
     out.add("Kind", service_kind(service));
     out.state("Verdict", service.verdict().as_str_name());
+    out.add("", if service.flapping { "it flaps: a warning until it is steady" } else { "" });
+    out.add("", if service.slow { "it answers more slowly than is normal for it" } else { "" });
     out.add("Changed", time::stamp_and_age(now, service.last_change.as_ref()));
     out.add("Answer", &service.last_answer);
     out.add("Latency", time::proto_duration(service.last_latency.as_ref()));
+    out.add("Normal", time::proto_duration(service.normal_latency.as_ref()));
     out.add("Probed", time::stamp_and_age(now, service.last_probe.as_ref()));
     if let Some(probe) = &service.probe {
         out.add("Probe", format!("{} {}", probe.kind, probe.target));
@@ -195,7 +242,12 @@ fn describe(service: &Service, out: &mut Details) {
         out.add("Timeout", time::proto_duration(probe.timeout.as_ref()));
         out.add(
             "Thresholds",
-            format!("{} in a row to pass, {} to be critical", probe.threshold_up, probe.threshold_down),
+            format!(
+                "{} in a row to pass, {} to be critical{}",
+                probe.threshold_up,
+                probe.threshold_down,
+                if probe.alarms_at_once { ", at once with an outright error" } else { "" }
+            ),
         );
     }
     out.add("Weight", service.weight.to_string());

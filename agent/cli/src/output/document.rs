@@ -28,6 +28,7 @@ messages!(
     CreateTokenResponse,
     Event,
     GetConfigResponse,
+    History,
     Host,
     Link,
     ListRingsResponse,

@@ -297,6 +297,7 @@ impl Fake {
                 timeout: Some(Duration { seconds: 0, nanos: 500_000_000 }),
                 threshold_up: 1,
                 threshold_down: 3,
+                alarms_at_once: false,
             }),
             last_change: self.at(0),
             last_answer: "connection refused\x1b[2J".into(),
@@ -582,6 +583,49 @@ impl services_server::Services for Fake {
     async fn get_service(&self, request: Request<GetServiceRequest>) -> Answer<GetServiceResponse> {
         self.take(request).await?;
         Ok(Response::new(GetServiceResponse { service: Some(self.service()), sources: self.sources() }))
+    }
+
+    async fn get_history(&self, request: Request<GetHistoryRequest>) -> Answer<GetHistoryResponse> {
+        self.take(request).await?;
+        let latency = |millis: i32| Some(Duration { seconds: 0, nanos: millis * 1_000_000 });
+        let outcome =
+            |back, success, millis| history::Outcome { time: self.at(back), success, latency: latency(millis) };
+        let window = history::Window {
+            since: self.at(10),
+            successes: 2,
+            failures: 1,
+            p50: latency(2),
+            p90: latency(16),
+            p99: latency(16),
+        };
+        let answer = |text: &str, success, count| history::Answer {
+            text: text.into(),
+            success,
+            first: self.at(10),
+            last: self.at(0),
+            count,
+        };
+        let change = history::Behaviour {
+            time: self.at(0),
+            kind: history::behaviour::Kind::Verdict.into(),
+            from: verdict::Value::Passing.into(),
+            to: verdict::Value::Critical.into(),
+            cause: "HTTP 503\x1b[2J".into(),
+        };
+        let history = History {
+            service: "http".into(),
+            container: "web".into(),
+            host: "h1".into(),
+            verdict: verdict::Value::Critical.into(),
+            since: self.at(3600),
+            outcomes: vec![outcome(10, true, 2), outcome(5, true, 16), outcome(0, false, 500)],
+            windows: vec![window],
+            answers: vec![answer("HTTP 200 OK", true, 2), answer("HTTP 503", false, 1)],
+            changes: vec![change],
+            normal_latency: latency(2),
+            ..Default::default()
+        };
+        Ok(Response::new(GetHistoryResponse { history: Some(history), sources: self.sources() }))
     }
 
     async fn watch_services(&self, request: Request<WatchServicesRequest>) -> Answer<Self::WatchServicesStream> {

@@ -130,6 +130,7 @@ fn services_as_yaml_and_as_tables() {
     timeout: 0.500s
     threshold_up: 1
     threshold_down: 3
+    alarms_at_once: false
   last_change: 2026-01-02T03:04:05Z
   last_answer: \"connection refused\\e[2J\"
   last_latency: 0.001240s
@@ -138,6 +139,8 @@ fn services_as_yaml_and_as_tables() {
   tenant: acme
   labels: {}
   kind: liveness
+  flapping: false
+  slow: false
 "
     );
     let agent = Agent::start(Manner::default());
@@ -174,6 +177,27 @@ fn pages_are_one_list() {
     assert_eq!(json.matches("\n  },\n  {\n").count(), 11, "as if it had come at once");
     let yaml = good(&agent, &["container", "list", "-o", "yaml"]);
     assert_eq!(yaml.lines().filter(|line| line.starts_with("- ")).count(), 12, "{yaml}");
+}
+
+#[test]
+fn the_history_of_a_service() {
+    let agent = Agent::start(Manner::default());
+    let text = good(&agent, &["service", "history", "web/http", "--on", "h1"]);
+    for part in [
+        "Verdict:     critical\n",
+        "Newest:      ▁█×  3 probes since 3m ago, 1 failed\n",
+        "SINCE   PASSED  FAILED  P50  P90   P99\n3m ago  2       1       2ms  16ms  16ms\n",
+        "LAST  FIRST  TIMES  PROBE   ANSWER\n3m    3m     1      failed  HTTP 503\n",
+        "passing to critical  HTTP 503\\u{1b}[2J\n",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    let asked = r#"GetHistoryRequest { service: "http", container: "web", host: "h1" }"#;
+    assert_eq!(agent.asked(), [asked]);
+    let json = good(&agent, &["service", "history", "http", "--container", "web", "-o", "json"]);
+    let history: serde_json::Value = serde_json::from_str(&json).expect("one document");
+    assert_eq!(history["changes"][0]["kind"], "verdict");
+    assert_eq!(history["outcomes"][1]["latency"], "0.016s");
 }
 
 #[test]

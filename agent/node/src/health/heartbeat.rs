@@ -1,10 +1,12 @@
 //! Services that speak up by themselves: what they say, and that one has not been heard of.
 
-use ringmesh_proto::Now;
+use ringmesh_proto::{Now, v1::verdict::Value};
 
 use super::{
-    Check, Health,
-    spec::{self, CheckId},
+    Health,
+    check::Outcome,
+    history::cut,
+    spec::{self, Beat, CheckId, MAX_ANSWER},
 };
 
 impl Health {
@@ -20,23 +22,35 @@ impl Health {
         if self.is_wanted(check) {
             let missed = now.instant + check.spec.interval;
             self.reschedule(id, missed);
-            self.conclude(now, id, |state, at| state.beat(at, id, heartbeat.beat, heartbeat.text));
+            let outcome = self.unasked(heartbeat.beat, &heartbeat.text);
+            self.note_outcome(now, id, &outcome);
+            self.conclude(now, id, |state, at| state.beat(at, heartbeat.beat, &outcome));
             self.end_startup(now.instant, id);
         }
         true
     }
 
-    /// Judges those who should have been heard of by now. They are missed once, until they are heard of again.
+    /// Judges those who should have been heard of by now. They are missed once, unless they flap, until they are
+    /// heard of again.
     pub fn handle_missed(&mut self, now: Now) {
         while let Some((due, id)) = self.missed.first().copied().filter(|(due, _)| *due <= now.instant) {
             self.missed.remove(&(due, id));
             let Some(check) = self.checks.get(&id).filter(|check| self.is_wanted(check)) else { continue };
-            let why = silence(check);
-            self.conclude(now, id, |state, at| state.fail_at_once(at, &why));
+            let interval = check.spec.interval;
+            let why = format!("no heartbeat for {interval:?}");
+            let outcome = self.unasked(Beat::Fail, &why);
+            self.note_outcome(now, id, &outcome);
+            self.conclude(now, id, |state, at| state.miss(at, Value::Critical, &outcome.answer));
+            // One that is damped is critical when it has been silent for long enough.
+            if self.checks.get(&id).is_some_and(|check| check.state.is_flapping()) {
+                self.reschedule(id, now.instant + interval);
+            }
         }
     }
-}
 
-fn silence(check: &Check) -> String {
-    format!("no heartbeat for {:?}", check.spec.interval)
+    /// What it says of itself is its own word, so that a failure is outright.
+    fn unasked(&mut self, beat: Beat, text: &str) -> Outcome {
+        let answer = self.memory.share(cut(text, MAX_ANSWER));
+        Outcome { success: beat != Beat::Fail, outright: true, latency: None, answer }
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ringmesh_proto::Instant;
 
 /// A stretch of 1.
-pub(super) const UNSTRETCHED: u32 = 1000;
+pub(crate) const UNSTRETCHED: u32 = 1000;
 
 /// The most that intervals are stretched: beyond it something is broken, not busy.
 const MAX_STRETCH: u32 = 16 * UNSTRETCHED;

@@ -3,9 +3,17 @@
 //! It owns thresholds and the order of probes. It does not know how a probe is made or a container started: it is told
 //! by `agentd`, in the words of [`spec`].
 
+mod application;
 mod check;
+mod container;
+mod flap;
 mod heartbeat;
+pub mod history;
+mod latency;
 mod load;
+mod memory;
+mod plan;
+mod remember;
 mod repair;
 pub mod spec;
 #[cfg(test)]
@@ -17,15 +25,23 @@ use std::{
     time::Duration,
 };
 
-use check::CheckState;
+use application::Tally;
+use check::{CheckState, Outcome, Turns};
+pub use flap::{Damping, PENALTY};
+use history::{History, cut};
+pub use latency::LatencyLimits;
+pub(crate) use load::UNSTRETCHED;
 use load::{LATE, Load, Stretched};
+use memory::Memory;
+pub use memory::SHARDS;
+use plan::Plans;
 use rand::{Rng, RngExt, rngs::StdRng};
 pub use repair::{Condition, Failing, Marks, Place};
 use ringmesh_proto::Instant;
 use ringmesh_proto::{Now, digest::Digest, v1};
 use spec::{
-    CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest, Purpose, ServiceKind,
-    ServiceSpec,
+    CheckId, ContainerSpec, ContainerState, ContainerStatus, MAX_ANSWER, ProbeReply, ProbeRequest, Purpose,
+    ServiceKind, ServiceSpec,
 };
 
 /// Something that the whole cluster should hear of.
@@ -41,7 +57,18 @@ pub enum Change {
         old: v1::verdict::Value,
         /// Now.
         new: v1::verdict::Value,
-        /// The answer that decided.
+        /// The answer that decided, and what else there is to say.
+        answer: String,
+    },
+    /// The detailed plan of a service ran.
+    Plan {
+        /// Its container.
+        container: String,
+        /// Its name.
+        service: String,
+        /// All of its steps were answered rightly.
+        success: bool,
+        /// Of the step that failed, or of the last one.
         answer: String,
     },
     /// A container stopped, started or vanished.
@@ -64,6 +91,15 @@ pub enum Change {
         /// What it follows from.
         why: String,
     },
+}
+
+/// How outcomes are judged, of all services of a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judgement {
+    /// Of verdicts that change too often.
+    pub damping: Damping,
+    /// Of latencies.
+    pub latency: LatencyLimits,
 }
 
 /// The longest time to a service's first probe: a start of the agent is no reason to wait a whole interval.
@@ -104,6 +140,9 @@ pub struct Health {
     load: Load,
     /// Containers that may have become better or worse.
     touched: BTreeSet<String>,
+    memory: Memory,
+    plans: Plans,
+    judgement: Judgement,
 }
 
 struct Container {
@@ -122,6 +161,7 @@ struct Check {
     container: String,
     spec: ServiceSpec,
     state: CheckState,
+    history: History,
     due: Instant,
     /// Since when a probe is under way.
     under_way: Option<Instant>,
@@ -152,11 +192,19 @@ impl Health {
             postponed: 0,
             load: Load::default(),
             touched: BTreeSet::new(),
+            memory: Memory::default(),
+            plans: Plans::default(),
+            judgement: Judgement::default(),
         };
         for container in containers {
             health.add(now, container);
         }
         health
+    }
+
+    /// From now on outcomes are judged so.
+    pub fn judge_by(&mut self, judgement: Judgement) {
+        self.judgement = judgement;
     }
 
     fn add(&mut self, now: Instant, spec: ContainerSpec) {
@@ -169,6 +217,7 @@ impl Health {
                 container: spec.name.clone(),
                 spec: service.clone(),
                 state: CheckState::default(),
+                history: self.begin_history(&spec.name, service),
                 due,
                 under_way: None,
                 unplaced: true,
@@ -214,6 +263,7 @@ impl Health {
         container.shown = None;
         self.revision += 1;
         self.touched.insert(status.name.clone());
+        let behaviour = container::behaviour(&old, status);
         // That a container is found running when the agent starts, or is made and started then, is no news.
         let ran = container.ran;
         container.ran |= status.state == ContainerState::Running;
@@ -241,11 +291,16 @@ impl Health {
         container.starting = startup && (begun || container.starting);
         let checks = container.checks.clone();
         let within = self.first_within(old.state);
+        if let Some((kind, cause)) = behaviour {
+            self.note_all(now, &checks, kind, &cause);
+        }
+        let why = why.map(|why| self.memory.share(why));
+        let starting = self.memory.share(STARTING);
         for id in checks {
-            if let Some(why) = why {
+            if let Some(why) = &why {
                 self.conclude(now, id, |state, at| state.fail_at_once(at, why));
             } else if begun && startup {
-                self.conclude(now, id, |state, at| state.begin_anew(at.now, STARTING));
+                self.conclude(now, id, |state, at| state.begin_anew(at.now, &starting));
             }
             if begun || running && old.state != ContainerState::Running {
                 self.look_soon(now.instant, id, within);
@@ -268,8 +323,11 @@ impl Health {
         self.reschedule(id, due);
     }
 
-    /// When [`Self::handle_timeout`] is next wanted.
+    /// When [`Self::handle_timeout`] is next wanted for a probe.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.plans.is_empty() {
+            return Some(Instant::ZERO);
+        }
         let first = |set: &BTreeSet<(Instant, CheckId)>| set.first().map(|(due, _)| *due);
         first(&self.due).into_iter().chain(first(&self.missed)).min()
     }
@@ -277,7 +335,7 @@ impl Health {
     /// The probes that are due, at most `max` of them; if these are few, with some that would be due soon.
     pub fn handle_timeout(&mut self, now: Instant, max: usize) -> Vec<ProbeRequest> {
         let crowd = self.due.iter().nth(TOGETHER).map(|(due, _)| *due);
-        let mut requests = Vec::new();
+        let mut requests = self.plan_requests(max);
         while requests.len() < max {
             let Some((due, id)) = self.due.first().copied() else { break };
             // One that is not wanted waits for its container: see `look_soon`.
@@ -312,15 +370,25 @@ impl Health {
     /// Takes the outcome of a probe.
     pub fn handle_reply(&mut self, now: Now, reply: ProbeReply) {
         let id = reply.id;
+        if id.purpose() == Some(Purpose::Plan) {
+            return self.handle_plan_reply(now, id.with(Purpose::Check), &reply);
+        }
         let Some(check) = self.checks.get_mut(&id) else { return };
         let Some(since) = check.under_way.take() else { return };
         if now.instant.since(since) > reply.latency + LATE {
             self.load.count_late();
         }
         if self.checks.get(&id).is_some_and(|check| self.is_wanted(check)) {
-            self.conclude(now, id, |state, at| state.reply(at, reply));
+            let outcome = self.outcome(&reply);
+            self.note_outcome(now, id, &outcome);
+            self.conclude(now, id, |state, at| state.reply(at, &outcome));
             self.end_startup(now.instant, id);
         }
+    }
+
+    fn outcome(&mut self, reply: &ProbeReply) -> Outcome {
+        let answer = self.memory.share(cut(&reply.answer, MAX_ANSWER));
+        Outcome { success: reply.success, outright: reply.outright, latency: Some(reply.latency), answer }
     }
 
     /// When the last of a container's startup checks has passed, the others begin.
@@ -330,7 +398,7 @@ impl Health {
             return;
         };
         let waits = |check: &Check| {
-            check.spec.kind == ServiceKind::Startup && check.state.verdict != v1::verdict::Value::Passing
+            check.spec.kind == ServiceKind::Startup && check.state.found() != v1::verdict::Value::Passing
         };
         if !container.starting || container.checks.iter().filter_map(|id| self.checks.get(id)).any(waits) {
             return;
@@ -347,6 +415,10 @@ impl Health {
         self.postponed += 1;
         if overloaded {
             self.load.count_late();
+        }
+        if id.purpose() == Some(Purpose::Plan) {
+            self.plans.ended(id.with(Purpose::Check));
+            return;
         }
         if let Some(check) = self.checks.get_mut(&id) {
             check.under_way = None;
@@ -452,20 +524,23 @@ impl Health {
         }
     }
 
-    fn conclude(&mut self, now: Now, id: CheckId, outcome: impl FnOnce(&mut CheckState, check::At<'_>)) {
+    fn conclude(&mut self, now: Now, id: CheckId, outcome: impl FnOnce(&mut CheckState, check::At<'_>) -> Turns) {
         let Some(check) = self.checks.get_mut(&id) else { return };
         let (old, first) = (check.state.verdict, !check.state.was_judged());
-        outcome(&mut check.state, check::At { now, spec: &check.spec });
+        let turns = outcome(&mut check.state, check::At { now, spec: &check.spec, judgement: &self.judgement });
         check.shown = None;
         let new = check.state.verdict;
-        if old == new {
-            return;
+        self.note_turns(now, id, turns);
+        let Some(check) = self.checks.get_mut(&id).filter(|_| old != new) else { return };
+        let cause = self.memory.share(&check.state.cause());
+        if check.history.note_verdict(now.unix, new, &cause) {
+            self.memory.note(now.instant, &check.container, true);
         }
         self.revision += 1;
         let container = check.container.clone();
         // The first answer after the agent's start is no change.
         if !first || new != v1::verdict::Value::Passing {
-            let (service, answer) = (check.spec.name.clone(), check.state.answer.clone());
+            let (service, answer) = (check.spec.name.clone(), cause.to_string());
             self.changes.push_back(Change::Verdict { container: container.clone(), service, old, new, answer });
         }
         if let Some(found) = self.containers.get_mut(&container) {
@@ -474,7 +549,7 @@ impl Health {
         self.touched.insert(container);
     }
 
-    /// A container's verdict is the worst of its services'; its score is the share of passing ones by weight.
+    /// A container's verdict and score.
     fn judge(&self, container: &Container) -> (v1::verdict::Value, u32) {
         use v1::verdict::Value;
         if container.marks.hold.is_some() {
@@ -485,19 +560,11 @@ impl Health {
             ContainerState::Stopped | ContainerState::Absent => return (Value::Critical, 0),
             ContainerState::Running | ContainerState::Paused => {}
         }
-        let (mut total, mut passing) = (0, 0);
-        let mut worst = Value::Passing;
-        let mut unverified = false;
+        let mut tally = Tally::default();
         for check in container.checks.iter().filter_map(|id| self.checks.get(id)) {
-            total += check.spec.weight;
-            match check.state.verdict {
-                Value::Passing => passing += check.spec.weight,
-                Value::Unknown => unverified = true,
-                bad @ (Value::Warning | Value::Critical) => worst = worst.max(bad),
-            }
+            tally.add(check.state.verdict, check.spec.weight);
         }
-        let verdict = if worst == Value::Passing && unverified { Value::Unknown } else { worst };
-        (verdict, (passing * 100).checked_div(total).unwrap_or(100))
+        (tally.verdict(container.spec.score), tally.score())
     }
 
     fn show_container(&self, container: &Container) -> v1::Container {

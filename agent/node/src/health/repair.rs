@@ -8,7 +8,7 @@ use ringmesh_proto::{Instant, Now, UnixMillis, v1, v1::verdict::Value};
 
 use super::{
     Check, Container, Health,
-    spec::{ContainerSpec, ContainerState, ServiceKind, ServiceSpec},
+    spec::{CheckId, ContainerSpec, ContainerState, ServiceKind, ServiceSpec},
 };
 
 /// How a container is, as far as repair cares.
@@ -22,7 +22,7 @@ pub struct Condition {
     pub problem: Option<String>,
     /// Its services that are critical, but those for readiness, in the order of the configuration.
     pub failing: Vec<Failing>,
-    /// It runs, and no such service of it is critical or without a verdict.
+    /// It runs, and all such services of it answer now.
     pub well: bool,
 }
 
@@ -84,9 +84,11 @@ impl Health {
         // A service that is not ready is no reason to repair anything.
         let counts = |check: &&Check| check.spec.kind != ServiceKind::Readiness;
         let critical = |check: &&Check| check.state.verdict == Value::Critical;
+        // A warning of one that flaps says nothing of how it is now.
+        let answers = |check: &Check| matches!(check.state.found(), Value::Passing | Value::Warning);
         let failing = checks().filter(counts).filter(critical).map(|check| Failing {
             service: check.spec.name.clone(),
-            answer: check.state.answer.clone(),
+            answer: check.state.answer.to_string(),
             since: check.state.last_change(),
             restartable: !check.spec.restart.is_empty(),
         });
@@ -95,8 +97,7 @@ impl Health {
             ended: state == ContainerState::Stopped || (state == ContainerState::Absent && container.ran),
             problem: container.status.problem.clone(),
             failing: failing.collect(),
-            well: state == ContainerState::Running
-                && checks().filter(counts).all(|check| matches!(check.state.verdict, Value::Passing | Value::Warning)),
+            well: state == ContainerState::Running && checks().filter(counts).all(answers),
         })
     }
 
@@ -124,22 +125,36 @@ impl Health {
         }
     }
 
-    /// Makes all probes of a container after so long, and goes on from there as usual.
+    /// Makes all probes of a container after so long, and goes on from there as usual. Who speaks up by itself has a whole
+    /// interval to do so.
     pub fn hurry(&mut self, now: Instant, name: &str, after: Duration) {
         for id in self.checks_of(name) {
+            let Some(check) = self.checks.get(&id) else { continue };
+            let after = if check.is_heartbeat() { check.spec.interval } else { after };
             self.reschedule(id, now + after);
         }
     }
 
-    /// Forgets that services pass: their container is made anew.
+    /// Forgets that services answer: their container is made anew.
     pub fn unjudge(&mut self, now: Now, name: &str) {
+        let answers = |check: &Check| matches!(check.state.found(), Value::Passing | Value::Warning);
         for id in self.checks_of(name) {
-            if let Some(check) = self.checks.get_mut(&id).filter(|check| check.state.verdict == Value::Passing) {
-                check.state.begin_anew(now, "it is started anew");
-                check.shown = None;
-                self.revision += 1;
+            if self.checks.get(&id).is_some_and(answers) {
+                self.forget(now, id, "it is started anew");
             }
         }
+    }
+
+    /// Leaves a check without a verdict. Nobody is told: what was done to its container is.
+    fn forget(&mut self, now: Now, id: CheckId, why: &str) {
+        let why = self.memory.share(why);
+        let Some(check) = self.checks.get_mut(&id) else { return };
+        check.state.begin_anew(now, &why);
+        check.shown = None;
+        if check.history.note_verdict(now.unix, Value::Unknown, &why) {
+            self.memory.note(now.instant, &check.container, true);
+        }
+        self.revision += 1;
     }
 
     /// The addresses of all containers, with prefix length.
@@ -153,6 +168,7 @@ impl Health {
             for id in checks {
                 if let Some(check) = self.checks.remove(&id) {
                     self.due.remove(&(check.due, id));
+                    self.missed.remove(&(check.due, id));
                 }
             }
         }
@@ -162,15 +178,14 @@ impl Health {
 
     fn suspend(&mut self, now: Now, name: &str) {
         for id in self.checks_of(name) {
+            self.forget(now, id, "its container is frozen");
             if let Some(check) = self.checks.get_mut(&id) {
-                check.state.begin_anew(now, "its container is frozen");
                 check.under_way = None;
-                check.shown = None;
             }
         }
     }
 
-    fn checks_of(&self, name: &str) -> Vec<super::CheckId> {
+    fn checks_of(&self, name: &str) -> Vec<CheckId> {
         self.containers.get(name).map(|container| container.checks.clone()).unwrap_or_default()
     }
 }

@@ -10,7 +10,7 @@ pub use checks::{Check, Exchange, HttpCheck, JsonMatch, Match, Step, Tls, Trust}
 use ringmesh_proto::UnixMillis;
 
 /// A container that this host should run or watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerSpec {
     /// Unique on its host.
     pub name: String,
@@ -24,6 +24,8 @@ pub struct ContainerSpec {
     pub verbs: Verbs,
     /// Its address with prefix length; empty if it has none of its own.
     pub address: String,
+    /// What its score means, of its kind of application; `None`: its worst service counts.
+    pub score: Option<ScoreLimits>,
     /// What to probe in it.
     pub services: Vec<ServiceSpec>,
 }
@@ -37,6 +39,15 @@ pub struct Verbs {
     pub clone: bool,
     /// Freeze its processes and let them go on.
     pub pause: bool,
+}
+
+/// What a container's score, 0 to 100, means for its kind of application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScoreLimits {
+    /// Below it the container is critical.
+    pub critical_below: u32,
+    /// Below it there is a warning; at least `critical_below`.
+    pub warning_below: u32,
 }
 
 /// A service and how it is probed.
@@ -64,6 +75,20 @@ pub struct ServiceSpec {
     pub threshold_down: u32,
     /// Program and arguments that start it anew, run in its container; empty if there is no way to.
     pub restart: Vec<String>,
+    /// When a failure is told.
+    pub alarm: Alarm,
+    /// Differs when anything of the service's configuration does: its history is marked then.
+    pub definition: u64,
+}
+
+/// When a service that fails becomes critical.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Alarm {
+    /// After as many failures in a row as its threshold says.
+    #[default]
+    Threshold,
+    /// With the first answer that is outright an error, see [`ProbeReply::outright`]; others count as above.
+    AtOnce,
 }
 
 impl ServiceSpec {
@@ -81,6 +106,8 @@ impl ServiceSpec {
             threshold_up: 1,
             threshold_down: 3,
             restart: Vec::new(),
+            alarm: Alarm::Threshold,
+            definition: 0,
         }
     }
 }
@@ -158,6 +185,9 @@ pub struct ProbeReply {
     pub id: CheckId,
     /// The answer was right.
     pub success: bool,
+    /// It was not, and that is the word of the service or of its kernel: HTTP 5xx, NOT_SERVING, an exit status, a refused
+    /// connection. Silence is not, nor is an answer that is only not the expected one.
+    pub outright: bool,
     /// What was answered or what went wrong, in words; at most [`MAX_ANSWER`] bytes.
     pub answer: String,
     /// From the start of the probe to its answer.

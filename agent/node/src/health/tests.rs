@@ -1,13 +1,17 @@
-use std::{collections::BTreeMap, time::Duration};
+mod judgement;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rand::{SeedableRng, rngs::StdRng};
 use ringmesh_proto::{Instant, Now, UnixMillis, v1::verdict::Value};
 
 use super::{
-    Change, Health,
+    Change, Damping, Health, Judgement, LatencyLimits, Marks,
+    history::Kind,
+    latency::Normal,
     spec::{
-        Beat, Check, ContainerSpec, ContainerState, ContainerStatus, Heartbeat, ProbeReply, ServiceKind, ServiceSpec,
-        Verbs,
+        Beat, Check, CheckId, ContainerSpec, ContainerState, ContainerStatus, Heartbeat, ProbeReply, ProbeRequest,
+        Purpose, ServiceKind, ServiceSpec, Verbs,
     },
 };
 
@@ -27,6 +31,7 @@ fn spec(name: &str, services: &[(&str, u32)]) -> ContainerSpec {
         labels: BTreeMap::new(),
         verbs: Verbs::default(),
         address: String::new(),
+        score: None,
         services: services.iter().map(service).collect(),
     }
 }
@@ -58,7 +63,10 @@ impl Bench {
             self.now = self.health.poll_timeout().expect("there are checks");
             if let Some(request) = self.health.handle_timeout(self.now, 1).pop() {
                 let (id, answer) = (request.id, "told".to_owned());
-                self.health.handle_reply(at(self.now), ProbeReply { id, success, answer, latency: Duration::ZERO });
+                self.health.handle_reply(
+                    at(self.now),
+                    ProbeReply { id, success, outright: false, answer, latency: Duration::ZERO },
+                );
                 return self.now.since(before);
             }
         }
@@ -100,7 +108,7 @@ fn groups(containers: usize, span: Duration) -> (Vec<usize>, Duration, Duration)
                 least = least.min(due.since(before));
             }
             let (answer, latency) = (String::new(), Duration::ZERO);
-            let reply = ProbeReply { id: request.id, success: true, answer, latency };
+            let reply = ProbeReply { id: request.id, success: true, outright: false, answer, latency };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }
@@ -122,6 +130,59 @@ fn many_checks_stay_spread_out() {
     // When all have been made and none is due for a while, the last ones join: soon after the start only.
     let joined = sizes.iter().filter(|size| **size > 1).count();
     assert!(joined * 100 < sizes.len(), "{joined} of {} times", sizes.len());
+}
+
+#[test]
+fn what_was_noted_is_found_by_the_next_life_of_the_agent() {
+    let containers = || vec![spec("c1", &[("web", 1)]), spec("c2", &[("web", 1)])];
+    let mut bench = Bench::new(containers());
+    bench.status("c1", ContainerState::Running);
+    "1100011".chars().for_each(|outcome| {
+        bench.probe(outcome == '1');
+    });
+    bench.status("c1", ContainerState::Stopped);
+    let told = |health: &Health, container: &str| {
+        let history = health.histories(UnixMillis(0), container, "web").pop().expect("it is configured");
+        let changes: Vec<(Kind, Value)> = history.changes.iter().map(|change| (change.kind(), change.to())).collect();
+        (history.outcomes.len(), changes)
+    };
+    let expected = vec![
+        (Kind::Verdict, Value::Passing),
+        (Kind::Verdict, Value::Critical),
+        (Kind::Verdict, Value::Passing),
+        (Kind::ContainerStopped, Value::Unknown),
+        (Kind::Verdict, Value::Critical),
+    ];
+    assert_eq!(told(&bench.health, "c1"), (7, expected.clone()));
+    assert_eq!(bench.health.histories(UnixMillis(0), "", "web").len(), 2, "the name is not clear");
+    let records = bench.health.take_all(at(bench.now)).into_iter().flat_map(|(_, records)| records).collect();
+
+    // Only c1 is left, and its service asks for something else.
+    let mut left = spec("c1", &[("web", 1)]);
+    left.services[0].definition = 7;
+    let mut bench = Bench::new(vec![left, spec("c3", &[("web", 1)])]);
+    bench.health.recall(at(Instant::ZERO), records);
+    let mut expected = expected;
+    expected.push((Kind::Redefined, Value::Unknown));
+    assert_eq!(told(&bench.health, "c1"), (7, expected));
+    let shown = bench.health.histories(UnixMillis(0), "c1", "web");
+    assert!(shown[0].retired.is_none() && shown[0].changes[5].cause.contains("tcp://127.0.0.1:80"));
+    assert_eq!(told(&bench.health, "c3"), (0, Vec::new()));
+}
+
+#[test]
+fn the_history_of_a_service_that_is_gone_is_shown_as_such() {
+    let mut bench = Bench::new(vec![spec("c1", &[("web", 1)])]);
+    bench.status("c1", ContainerState::Running);
+    bench.probe(true);
+    let records = bench.health.take_all(at(bench.now)).into_iter().flat_map(|(_, records)| records).collect();
+    let mut bench = Bench::new(vec![spec("c2", &[("web", 1)])]);
+    bench.health.recall(Now { instant: Instant::ZERO, unix: UnixMillis(5000) }, records);
+    let shown = bench.health.histories(UnixMillis(0), "c1", "web");
+    assert_eq!(shown[0].retired, Some(UnixMillis(5000).into()));
+    assert_eq!(shown[0].outcomes.len(), 1);
+    let written = bench.health.take_all(at(Instant::ZERO));
+    assert!(written.iter().any(|(_, records)| records[0].retired_ms == 5000), "that it is gone is written down");
 }
 
 #[test]
@@ -177,8 +238,13 @@ fn scores_follow_the_weights_and_the_digest_counts() {
         bench.now = bench.health.poll_timeout().expect("there are checks");
         for request in bench.health.handle_timeout(bench.now, 10) {
             // The first check is the web service's.
-            let reply =
-                ProbeReply { id: request.id, success: request.id.0 == 1, answer: String::new(), latency: INTERVAL };
+            let reply = ProbeReply {
+                id: request.id,
+                success: request.id.0 == 1,
+                outright: false,
+                answer: String::new(),
+                latency: INTERVAL,
+            };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }
@@ -224,7 +290,8 @@ fn asked(bench: &mut Bench, span: Duration, boot: bool) -> Vec<u64> {
         for request in bench.health.handle_timeout(due, 10) {
             asked.push(request.id.0);
             let success = request.id.0 != 1 || boot;
-            let reply = ProbeReply { id: request.id, success, answer: String::new(), latency: Duration::ZERO };
+            let reply =
+                ProbeReply { id: request.id, success, outright: false, answer: String::new(), latency: Duration::ZERO };
             bench.health.handle_reply(at(due), reply);
         }
     }
@@ -280,7 +347,13 @@ fn an_answer_from_before_the_start_counts_for_nothing() {
     let (name, state) = ("c1".to_owned(), ContainerState::Running);
     bench.health.handle_status(at(bench.now), ContainerStatus { name, state, pid: Some(7), ..Default::default() });
     for id in requests.iter().map(|request| request.id) {
-        let reply = ProbeReply { id, success: true, answer: "of the life before".into(), latency: Duration::ZERO };
+        let reply = ProbeReply {
+            id,
+            success: true,
+            outright: false,
+            answer: "of the life before".into(),
+            latency: Duration::ZERO,
+        };
         bench.health.handle_reply(at(bench.now), reply);
     }
     assert!(bench.health.services().iter().all(|service| service.last_answer != "of the life before"));
@@ -362,6 +435,21 @@ fn a_container_that_does_not_run_is_not_listened_to() {
 }
 
 #[test]
+fn who_was_frozen_has_a_whole_interval_to_speak_up() {
+    let mut bench = beating();
+    bench.beat("beats", Beat::Ok);
+    bench.wait(INTERVAL / 2);
+    let held = Marks { hold: Some(ringmesh_proto::v1::Hold::default()), ..Marks::default() };
+    bench.health.mark(at(bench.now), "c1", held);
+    bench.wait(INTERVAL * 5);
+    bench.health.mark(at(bench.now), "c1", Marks::default());
+    bench.wait(INTERVAL * 9 / 10);
+    assert_eq!(shown(&mut bench), [Value::Unknown]);
+    bench.wait(INTERVAL / 5);
+    assert_eq!(shown(&mut bench), [Value::Critical]);
+}
+
+#[test]
 fn many_that_are_found_running_are_probed_evenly() {
     const MANY: usize = 4000;
     let mut bench = Bench::new((0..MANY).map(|nth| spec(&format!("c{nth}"), &[("web", 1)])).collect());
@@ -375,7 +463,8 @@ fn many_that_are_found_running_are_probed_evenly() {
         let requests = bench.health.handle_timeout(bench.now, usize::MAX);
         counts.push(requests.len());
         for id in requests.iter().map(|request| request.id) {
-            let reply = ProbeReply { id, success: true, answer: String::new(), latency: Duration::ZERO };
+            let reply =
+                ProbeReply { id, success: true, outright: false, answer: String::new(), latency: Duration::ZERO };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }
@@ -384,6 +473,68 @@ fn many_that_are_found_running_are_probed_evenly() {
         assert!((fair * 3 / 4..fair * 4 / 3).contains(count), "tenth {nth}: {counts:?}");
     }
     assert_eq!(bench.health.load(), (0, 1000));
+}
+
+#[test]
+fn heartbeats_are_remembered_and_damped_as_answers_are() {
+    let mut bench = beating();
+    bench.beat("beats", Beat::Ok);
+    (0..4).for_each(|_| {
+        bench.beat("beats", Beat::Fail);
+        bench.beat("beats", Beat::Ok);
+    });
+    let service = &bench.health.services()[0];
+    assert!(service.flapping && service.verdict() == Value::Warning);
+    assert_eq!((service.last_latency, service.normal_latency), (None, None), "nobody asked");
+    bench.wait(INTERVAL);
+    let history = bench.health.histories(UnixMillis(0), "c1", "beats").remove(0);
+    let failed: String = history.outcomes.iter().map(|outcome| if outcome.success { '1' } else { '0' }).collect();
+    assert_eq!(failed, "1010101010", "the last for its silence");
+    let answers: Vec<&str> = history.answers.iter().map(|answer| answer.text.as_str()).collect();
+    assert_eq!(answers, ["Fail", "Ok", "no heartbeat for 2s"]);
+    assert_eq!(bench.health.services()[0].verdict(), Value::Warning, "it may be heard of again");
+    bench.wait(Damping::default().steady + INTERVAL);
+    assert_eq!(bench.health.services()[0].verdict(), Value::Critical, "it is gone");
+    assert_eq!(bench.health.poll_timeout(), None, "and that is known");
+}
+
+#[test]
+fn a_service_that_is_unwell_by_its_own_word_has_its_plan_run() {
+    let mut spec = spec("c1", &[("beats", 1)]);
+    let check = Check::Heartbeat { socket: "/run/ringmesh/heartbeat".into() };
+    let plan = Some(std::sync::Arc::new(Check::Exec { argv: vec!["look".to_owned()] }));
+    spec.services[0] = ServiceSpec { interval: INTERVAL, plan, ..ServiceSpec::new("beats", check) };
+    let mut bench = Bench::new(vec![spec]);
+    bench.status("c1", ContainerState::Running);
+    bench.beat("beats", Beat::Ok);
+    assert!(bench.health.handle_timeout(bench.now, 10).is_empty());
+    bench.beat("beats", Beat::Warn);
+    let requests = bench.health.handle_timeout(bench.now, 10);
+    assert_eq!(requests.iter().map(|request| request.id.purpose()).collect::<Vec<_>>(), [Some(Purpose::Plan)]);
+}
+
+#[test]
+fn a_startup_check_that_passes_slowly_passes() {
+    let mut bench = Bench::new(vec![starting_spec()]);
+    let limits = LatencyLimits { probes: 1, ..LatencyLimits::default() };
+    bench.health.judge_by(Judgement { latency: limits, ..Judgement::default() });
+    let mut normal = Normal::default();
+    (0..40).for_each(|_| {
+        normal.take(Duration::from_millis(1), &limits);
+    });
+    bench.health.checks.get_mut(&CheckId(1)).expect("the startup check").state.recall(normal);
+    bench.status("c1", ContainerState::Running);
+    let request = loop {
+        bench.now = bench.health.poll_timeout().expect("there are checks");
+        if let Some(request) = bench.health.handle_timeout(bench.now, 1).pop() {
+            break request;
+        }
+    };
+    let (answer, latency) = (String::new(), Duration::from_millis(900));
+    let reply = ProbeReply { id: request.id, success: true, outright: false, answer, latency };
+    bench.health.handle_reply(at(bench.now), reply);
+    assert!(bench.health.services().iter().any(|service| service.slow));
+    assert!(asked(&mut bench, INTERVAL * 2, true).contains(&2), "the others are probed");
 }
 
 /// A prober that makes at most so many probes a second, and refuses the others.
@@ -398,13 +549,14 @@ fn overload(bench: &mut Bench, span: Duration, most: usize) -> Vec<(u32, u32)> {
                 bench.health.handle_busy(id, true);
                 continue;
             }
-            let reply = ProbeReply { id, success: true, answer: String::new(), latency: Duration::ZERO };
+            let reply =
+                ProbeReply { id, success: true, outright: false, answer: String::new(), latency: Duration::ZERO };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }
     let stretched = |change| match change {
         Change::Stretched { old, new, .. } => Some((old, new)),
-        Change::Verdict { .. } | Change::Container { .. } => None,
+        Change::Verdict { .. } | Change::Plan { .. } | Change::Container { .. } => None,
     };
     std::iter::from_fn(|| bench.health.poll_change()).filter_map(stretched).collect()
 }

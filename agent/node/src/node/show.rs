@@ -170,6 +170,7 @@ impl Node {
         counters.insert("accusations_void", self.store.void());
         counters.insert("probes_postponed", self.health.postponed());
         counters.insert("probes_late", self.health.load().0);
+        counters.insert("plans_skipped", self.health.plans_skipped());
         view.counters = Arc::new(counters);
         self.shown.hosts = false;
         self.shown.events = false;

@@ -93,6 +93,7 @@ impl Pair {
             Output::Pin(_)
             | Output::Probe(_)
             | Output::Persist(_)
+            | Output::Remember { .. }
             | Output::Act { .. }
             | Output::Keep { .. }
             | Output::Left => {}
@@ -157,6 +158,8 @@ fn config(me: Member, known: Vec<Member>) -> Config {
         containers: Vec::new(),
         repair: Settings::default(),
         repairs: RepairState::default(),
+        judgement: Default::default(),
+        histories: Vec::new(),
         protection: Timers::default(),
         tick: Duration::ZERO,
         seed: u64::from(me.id.raw()),

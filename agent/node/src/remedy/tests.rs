@@ -44,6 +44,7 @@ fn spec(name: &str, port: u16, verbs: bool, restart: bool) -> ContainerSpec {
         labels: [("app".to_owned(), name.to_owned())].into(),
         verbs: Verbs { restart: verbs, clone: verbs, pause: verbs },
         address: "10.1.3.2/24".into(),
+        score: None,
         services: vec![ServiceSpec {
             interval: SECOND,
             timeout: SECOND / 2,
@@ -174,7 +175,8 @@ impl Bench {
                 if self.cure == Some("restart-service") {
                     self.bad.remove(&argv[1].parse().expect("the port"));
                 }
-                let reply = ProbeReply { id: request.id, success: true, answer: String::new(), latency: MS };
+                let reply =
+                    ProbeReply { id: request.id, success: true, outright: false, answer: String::new(), latency: MS };
                 self.with(|remedy, now, around| remedy.handle_exec(now, around, request.id, Some(&reply)));
             }
             Effect::Tell(event) => self.events.push(*event),
@@ -225,7 +227,10 @@ impl Bench {
                 let Check::Tcp { address } = *request.check else { panic!("{request:?}") };
                 let success = !self.bad.contains(&address.port());
                 let answer = if success { "fine" } else { "connection refused" }.to_owned();
-                self.health.handle_reply(self.now, ProbeReply { id: request.id, success, answer, latency: MS });
+                self.health.handle_reply(
+                    self.now,
+                    ProbeReply { id: request.id, success, outright: false, answer, latency: MS },
+                );
             }
             self.turn();
         }
@@ -290,6 +295,28 @@ fn what_helps_ends_the_ladder_and_a_relapse_goes_on_where_it_was() {
     bench.bad.insert(WEB);
     bench.run(SECOND * 30);
     assert_eq!(bench.acts[3..], ["restart-service", "restart-container web"]);
+}
+
+#[test]
+fn a_service_that_is_damped_and_does_not_answer_is_not_well() {
+    let mut bench = Bench::web();
+    bench.remedy.settings.default.mode = Mode::Off;
+    for _ in 0..5 {
+        bench.bad.insert(WEB);
+        bench.run(SECOND * 4);
+        bench.bad.clear();
+        bench.run(SECOND * 4);
+    }
+    let well = |bench: &Bench| bench.health.condition("web").expect("it is there").well;
+    let flaps = |bench: &mut Bench| bench.health.services().iter().any(|of| of.container == "web" && of.flapping);
+    assert!(flaps(&mut bench) && well(&bench), "it answers");
+    bench.bad.insert(WEB);
+    bench.run(SECOND * 4);
+    assert!(flaps(&mut bench) && !well(&bench));
+    bench.bad.clear();
+    bench.run(SECOND * 4);
+    bench.health.unjudge(bench.now, "web");
+    assert!(!well(&bench), "what is made anew must answer first");
 }
 
 #[test]

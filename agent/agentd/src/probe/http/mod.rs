@@ -70,12 +70,11 @@ pub(super) async fn ask(
             let success = judge::judge(&tools.patterns, check, &answer);
             let text = describe(&answer.bytes, answer.body());
             return Ok(match success {
-                Ok(()) => Outcome { success: true, answer: text, at },
-                Err(but) => Outcome {
-                    success: false,
-                    answer: words::clean(&format!("{}, but {but}", head_words(&answer.bytes))),
-                    at,
-                },
+                Ok(()) => decided(true, status, text, at),
+                Err(but) => {
+                    let text = words::clean(&format!("{}, but {but}", head_words(&answer.bytes)));
+                    decided(false, status, text, at)
+                }
             });
         }
         let next = match redirect::next(check, &target, &mut visited, status, answer.header("location")) {
@@ -84,7 +83,10 @@ pub(super) async fn ask(
         };
         dial = match tools.dial(netns, next.address) {
             Ok(dial) => dial,
-            Err(words) => return Ok(Outcome::fail(format!("redirected to {next}: {words}"))),
+            Err(outcome) => {
+                let answer = format!("redirected to {next}: {}", outcome.answer);
+                return Ok(outcome.in_words(&answer));
+            }
         };
         target = next;
     }
@@ -123,7 +125,7 @@ async fn read<S: AsyncRead + Unpin>(
         let at = Instant::now();
         drain(&mut stream, &mut answer, deadline.min(at + DRAIN)).await;
         let answer = describe(&answer.bytes, answer.body());
-        return Ok(Reached::Decided(Outcome { success, answer, at }));
+        return Ok(Reached::Decided(decided(success, status, answer, at)));
     }
     let to_the_end = check.looks_at_body() && !follows;
     loop {
@@ -163,6 +165,11 @@ async fn drain<S: AsyncRead + Unpin>(stream: &mut S, answer: &mut Answer, until:
             Ok(_) | Err(_) => break,
         }
     }
+}
+
+/// A status of 5xx is the server's own word that it fails.
+fn decided(success: bool, status: u16, answer: String, at: Instant) -> Outcome {
+    Outcome { success, outright: !success && status >= 500, answer, at }
 }
 
 fn unusable(error: BadAnswer, answer: &Answer) -> Outcome {
