@@ -2,13 +2,14 @@
 //!
 //! It judges nothing: whether somebody acts on a condition is decided in [`crate::remedy`].
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use ringmesh_proto::{Instant, Now, UnixMillis, v1, v1::verdict::Value};
 
 use super::{
     Check, Container, Health,
-    spec::{CheckId, ContainerSpec, ContainerState, ServiceKind, ServiceSpec},
+    history::{Kind, cut},
+    spec::{CheckId, ContainerSpec, ContainerState, MAX_ANSWER, ServiceKind, ServiceSpec},
 };
 
 /// How a container is, as far as repair cares.
@@ -162,18 +163,34 @@ impl Health {
         self.containers.values().map(|container| container.spec.address.as_str()).filter(|address| !address.is_empty())
     }
 
-    /// Another container takes the place of this one, which is forgotten.
+    /// Another container takes the place of this one, which is forgotten; its services go on with the memory of those before.
     pub fn replace(&mut self, now: Instant, old: &str, spec: ContainerSpec) {
+        let mut before = BTreeMap::new();
         if let Some(Container { checks, .. }) = self.containers.remove(old) {
-            for id in checks {
-                if let Some(check) = self.checks.remove(&id) {
-                    self.due.remove(&(check.due, id));
-                    self.missed.remove(&(check.due, id));
-                }
+            for (id, check) in checks.into_iter().filter_map(|id| self.checks.remove(&id).map(|check| (id, check))) {
+                self.due.remove(&(check.due, id));
+                self.missed.remove(&(check.due, id));
+                before.insert(check.spec.name.clone(), check);
             }
         }
         self.touched.remove(old);
+        let name = spec.name.clone();
         self.add(now, spec);
+        for id in self.checks_of(&name) {
+            let Some(check) = self.checks.get_mut(&id) else { continue };
+            if let Some(Check { history, state, .. }) = before.remove(&check.spec.name) {
+                check.history = history;
+                check.state.recall(*state.normal());
+            }
+        }
+        // From the shard of the one to that of the other.
+        self.memory.note(now, old, true);
+        self.memory.note(now, &name, true);
+    }
+
+    /// Notes of all services of a container what repair did to it.
+    pub fn note_repair(&mut self, now: Now, name: &str, what: &str) {
+        self.note_all(now, &self.checks_of(name), Kind::Repair, cut(what, MAX_ANSWER));
     }
 
     fn suspend(&mut self, now: Now, name: &str) {

@@ -81,6 +81,7 @@ impl Node {
                 Effect::Act { operation, act } => self.outputs.push_back(Output::Act { operation, act }),
                 Effect::Exec(request) => self.outputs.push_back(Output::Probe(request)),
                 Effect::Tell(event) => self.tell_repair(now, *event),
+                Effect::Note { container, what } => self.health.note_repair(now, &container, &what),
                 Effect::Mark { container, marks } => self.health.mark(now, &container, marks),
                 Effect::Replace { old, spec } => self.health.replace(now.instant, &old, *spec),
                 Effect::Unjudge { container } => self.health.unjudge(now, &container),

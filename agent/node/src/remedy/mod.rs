@@ -115,6 +115,8 @@ pub(crate) enum Effect {
     Exec(ProbeRequest),
     /// Tell all.
     Tell(Box<v1::Event>),
+    /// Remember this of a container, if there is one of this name.
+    Note { container: String, what: String },
     /// Show this container so.
     Mark { container: String, marks: Marks },
     /// This container takes the place of that one.
@@ -296,6 +298,11 @@ impl Remedy {
         let how = if how.is_empty() { String::new() } else { format!(": {}", how.join("; ")) };
         let by = if operation.automatic { String::new() } else { format!("; by {}", operation.who) };
         let text = format!("{}{how}{}{by}", words(operation), because.unwrap_or_default());
+        // Of a clone and what it replaces, there is one at a time.
+        for container in [&operation.container, &operation.replacement] {
+            let what = format!("{}: {text}", kind.trim_start_matches("operation-"));
+            self.effects.push_back(Effect::Note { container: container.clone(), what });
+        }
         self.effects.push_back(Effect::Tell(Box::new(v1::Event {
             kind: kind.to_owned(),
             container: operation.container.clone(),

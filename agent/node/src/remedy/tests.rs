@@ -180,6 +180,7 @@ impl Bench {
                 self.with(|remedy, now, around| remedy.handle_exec(now, around, request.id, Some(&reply)));
             }
             Effect::Tell(event) => self.events.push(*event),
+            Effect::Note { container, what } => self.health.note_repair(self.now, &container, &what),
             Effect::Mark { container, marks } => self.health.mark(self.now, &container, marks),
             Effect::Replace { old, spec } => self.health.replace(self.now.instant, &old, *spec),
             Effect::Unjudge { container } => self.health.unjudge(self.now, &container),
@@ -295,6 +296,33 @@ fn what_helps_ends_the_ladder_and_a_relapse_goes_on_where_it_was() {
     bench.bad.insert(WEB);
     bench.run(SECOND * 30);
     assert_eq!(bench.acts[3..], ["restart-service", "restart-container web"]);
+}
+
+#[test]
+fn what_was_done_is_in_the_histories_which_a_clone_takes_over() {
+    use ringmesh_proto::v1::history::behaviour::Kind;
+    let mut bench = Bench::web();
+    bench.cure = Some("clone");
+    bench.run(SECOND * 10);
+    let before = bench.health.histories(bench.now.unix, "web", "http").remove(0);
+    bench.health.take_all(bench.now);
+    bench.bad.insert(WEB);
+    bench.run(SECOND * 60);
+    assert_eq!(bench.health.histories(bench.now.unix, "web", "http"), []);
+    let history = bench.health.histories(bench.now.unix, "web.1", "http").remove(0);
+    assert_eq!(history.since, before.since, "it goes on");
+    let repairs = history.changes.iter().filter(|change| change.kind() == Kind::Repair);
+    let causes: Vec<&str> = repairs.map(|change| change.cause.as_str()).collect();
+    let began = |begin: &str| causes.iter().filter(|cause| cause.starts_with(begin)).count();
+    assert_eq!(began("started: restart of http in web; "), 1, "{causes:?}");
+    assert_eq!(began("failed: restart of web: "), 2, "{causes:?}");
+    assert_eq!((began("started: clone of web as web.1"), began("done: clone of web as web.1")), (1, 1), "{causes:?}");
+    assert!(causes[0].contains("http is critical: connection refused"), "{causes:?}");
+    // On disk it is under its new name alone.
+    let shards = bench.health.take_all(bench.now);
+    let names: Vec<&str> = shards.iter().flat_map(|(_, of)| of).map(|record| record.container.as_str()).collect();
+    assert!(names.contains(&"web.1") && !names.contains(&"web"), "{names:?}");
+    assert_eq!(shards.iter().filter(|(_, of)| of.is_empty()).count(), 1, "the shard of the old name is written, too");
 }
 
 #[test]
