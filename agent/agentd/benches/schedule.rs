@@ -82,7 +82,7 @@ fn run(node: &mut Node, now: &mut Now) -> (usize, usize, usize) {
                 let (answer, latency) = ("HTTP 200 OK: fine".to_owned(), Duration::from_micros(80));
                 node.handle_probe_reply(
                     *now,
-                    ProbeReply { id: request.id, success: true, outright: false, answer, latency },
+                    ProbeReply { id: request.id, success: true, outright: false, silent: false, answer, latency },
                 );
             }
         }

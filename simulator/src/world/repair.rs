@@ -252,7 +252,7 @@ impl World {
             !place.sick && place.runtime.answers(request.pid)
         };
         let (answer, latency) = ("simulated".into(), Duration::from_millis(1));
-        ProbeReply { id: request.id, success, outright: false, answer, latency }
+        ProbeReply { id: request.id, success, outright: false, silent: false, answer, latency }
     }
 }
 

@@ -190,17 +190,25 @@ struct Outcome {
     success: bool,
     /// As in [`ProbeReply::outright`].
     outright: bool,
+    /// As in [`ProbeReply::silent`].
+    silent: bool,
     answer: String,
     at: Instant,
 }
 
 impl Outcome {
     fn pass(answer: impl AsRef<str>) -> Self {
-        Self { success: true, outright: false, answer: answer::clean(answer.as_ref()), at: Instant::now() }
+        Self {
+            success: true,
+            outright: false,
+            silent: false,
+            answer: answer::clean(answer.as_ref()),
+            at: Instant::now(),
+        }
     }
 
     fn fail(answer: impl AsRef<str>) -> Self {
-        Self { success: false, outright: false, answer: answer::clean(answer.as_ref()), at: Instant::now() }
+        Self { success: false, ..Self::pass(answer) }
     }
 
     /// A failure that is the service's own word, or its kernel's.
@@ -210,10 +218,12 @@ impl Outcome {
 
     /// A kernel that refuses or resets a connection, or says that no datagram gets there, says that nobody serves there.
     fn error(error: &io::Error) -> Self {
-        use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
         let outright =
             matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable);
-        Self { outright, ..Self::fail(answer::io_error(error)) }
+        // No sign of life either, unlike a refusal.
+        let silent = matches!(error.kind(), HostUnreachable | NetworkUnreachable | TimedOut);
+        Self { outright, silent, ..Self::fail(answer::io_error(error)) }
     }
 
     /// The same, said otherwise.
@@ -221,8 +231,18 @@ impl Outcome {
         Self { answer: answer::clean(answer), ..self }
     }
 
+    /// It failed without a word from the container.
+    fn silence(answer: impl AsRef<str>) -> Self {
+        Self { silent: true, ..Self::fail(answer) }
+    }
+
     fn no_answer(timeout: Duration) -> Self {
-        Self::fail(answer::no_answer(timeout))
+        Self::silence(answer::no_answer(timeout))
+    }
+
+    /// The same, but no silence if the container was `heard` before.
+    fn having(self, heard: bool) -> Self {
+        Self { silent: self.silent && !heard, ..self }
     }
 
     /// The same, but wrong if it took longer than `most`.
@@ -238,7 +258,7 @@ impl Outcome {
     }
 
     fn reply(self, request: &ProbeRequest, started: Instant) -> ProbeReply {
-        let Self { success, outright, answer, at } = self.not_after(started, request.max_latency);
-        ProbeReply { id: request.id, success, outright, answer, latency: at.saturating_duration_since(started) }
+        let Self { success, outright, silent, answer, at } = self.not_after(started, request.max_latency);
+        ProbeReply { id: request.id, success, outright, silent, answer, latency: at.saturating_duration_since(started) }
     }
 }

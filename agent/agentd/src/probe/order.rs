@@ -63,6 +63,7 @@ impl Report {
     /// In words. `timeout` is what the program had.
     pub(super) fn outcome(self, timeout: Duration) -> Outcome {
         let exited = matches!(self.end, End::Exited(_));
+        let silent = matches!(self.end, End::TimedOut) && self.output.is_empty();
         let (success, what) = match self.end {
             End::Exited(0) if !self.output.is_empty() => return Outcome::pass(self.output),
             End::Exited(status) => (status == 0, format!("exit status {status}")),
@@ -75,7 +76,7 @@ impl Report {
         match success {
             true => Outcome::pass(answer),
             false if exited => Outcome::outright(answer),
-            false => Outcome::fail(answer),
+            false => Outcome { silent, ..Outcome::fail(answer) },
         }
     }
 }

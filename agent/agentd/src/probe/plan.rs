@@ -18,11 +18,12 @@ use super::{
 pub(super) async fn run(tools: &Tools, request: &ProbeRequest, steps: &[Step], timeout: Duration) -> Outcome {
     let deadline = Instant::now() + timeout;
     let mut last = Outcome::fail("the plan has no step");
-    for step in steps {
+    for (taken, step) in steps.iter().enumerate() {
         let started = Instant::now();
         let outcome = timeout_at(deadline.into(), take(tools, request, step, deadline, timeout)).await;
         let outcome = outcome.unwrap_or_else(|_| Outcome::no_answer(timeout));
-        last = outcome.not_after(started, step.max_latency);
+        // A step that was taken is a sign of life.
+        last = outcome.not_after(started, step.max_latency).having(taken > 0);
         if !last.success {
             let answer = format!("step {}: {}", step.name, last.answer);
             return last.in_words(&answer);

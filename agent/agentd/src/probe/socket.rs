@@ -105,26 +105,30 @@ pub(super) async fn answered(
     deadline: Instant,
     timeout: Duration,
 ) -> Outcome {
+    let mut heard = false;
     let answer = async {
-        let outcome = converse(tools, netns, opened, check, deadline).await;
+        let outcome = converse(tools, netns, opened, check, deadline, &mut heard).await;
         outcome.unwrap_or_else(|error| Outcome::error(&error))
     };
-    timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| Outcome::no_answer(timeout))
+    let outcome = timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| Outcome::no_answer(timeout));
+    outcome.having(heard)
 }
 
+/// Sets `heard` when the service has said anything, whatever comes after.
 async fn converse(
     tools: &Tools,
     netns: Option<&Path>,
     opened: Opened,
     check: &Check,
     deadline: Instant,
+    heard: &mut bool,
 ) -> io::Result<Outcome> {
     match (check, opened) {
         (Check::Tcp { .. }, Opened::Stream(dial)) => dial.connected().await.map(|_| Outcome::pass("connected")),
-        (Check::Talk(exchange), Opened::Stream(dial)) => talk::over(dial, exchange, &tools.patterns).await,
+        (Check::Talk(exchange), Opened::Stream(dial)) => talk::over(dial, exchange, &tools.patterns, heard).await,
         (Check::Udp(exchange), Opened::Datagrams(socket)) => talk::by_datagram(socket, exchange, &tools.patterns).await,
         (Check::Icmp { .. }, Opened::Echo(echo)) => echo.answered().await,
-        (Check::Http(http), Opened::Stream(dial)) => http::ask(tools, netns, dial, http, deadline).await,
+        (Check::Http(http), Opened::Stream(dial)) => http::ask(tools, netns, dial, http, deadline, heard).await,
         (Check::Grpc { address, service }, Opened::Stream(dial)) => {
             Ok(grpc::check(dial.connected().await?, *address, service).await)
         }

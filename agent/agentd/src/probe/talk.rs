@@ -14,7 +14,12 @@ use super::{Outcome, answer, matching::Patterns, socket::Dial};
 const MAX_READ: usize = 4096;
 
 /// Sends over a connection and reads until the answer is decided, ends or is too long.
-pub(super) async fn over(dial: Dial, exchange: &Exchange, patterns: &Patterns) -> io::Result<Outcome> {
+pub(super) async fn over(
+    dial: Dial,
+    exchange: &Exchange,
+    patterns: &Patterns,
+    heard: &mut bool,
+) -> io::Result<Outcome> {
     let mut stream = dial.send(&exchange.send).await?;
     let Some(expected) = &exchange.expect else { return Ok(Outcome::pass("connected")) };
     let mut bytes = vec![0; MAX_READ];
@@ -22,6 +27,7 @@ pub(super) async fn over(dial: Dial, exchange: &Exchange, patterns: &Patterns) -
     let right = loop {
         let read = stream.read(&mut bytes[len..]).await?;
         len += read;
+        *heard |= read > 0;
         let ended = read == 0 || len == bytes.len();
         if let Some(right) = patterns.decide(expected, &bytes[..len], ended) {
             break right;

@@ -366,6 +366,54 @@ fn a_plan_names_the_step_that_fails() {
     expect(&None, cases);
 }
 
+/// Waits until somebody hangs up, after having said so much.
+fn begins(netns: &Option<PathBuf>, words: &'static str) -> SocketAddr {
+    http(netns, move |stream| {
+        stream.write_all(words.as_bytes()).expect("the probe reads");
+        let _ = stream.read(&mut [0]);
+    })
+}
+
+#[test]
+fn silent_is_only_who_says_nothing_at_all() {
+    let mute = silent(&None);
+    let plan = |steps: Vec<Step>| Check::Plan { steps, timeout: SHORT };
+    let port = || step("port", Check::Tcp { address: mute }, None);
+    let asked = || step("asked", http_check(mute), None);
+    let late = step("late", http_check(begins(&None, "HTTP/1.1 200 OK\r\n")), Some(Duration::ZERO));
+    let body = |check: &mut HttpCheck| check.expect_body = contains("well");
+    let cases = [
+        (Check::Tcp { address: deaf(&None) }, true),
+        (Check::Tcp { address: refused(&None) }, false),
+        (http_check(deaf(&None)), true),
+        (http_check(mute), true),
+        (http_check(says(&None, "")), false),
+        (http_check(says(&None, "HTTP/1.1 503 X\r\n\r\n")), false),
+        (http_check(begins(&None, "HTTP/1")), false),
+        (web(begins(&None, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nwe"), body), false),
+        (web(mute, |check| check.tls = Some(Tls { name: "localhost".into(), trust: Trust::Anyone })), true),
+        (grpc_check(mute, ""), true),
+        (grpc_check(refused(&None), ""), false),
+        (Check::Udp(exchange(datagrams(&None, b""), b"x", None)), true),
+        (Check::Udp(exchange(datagrams(&None, b"no"), b"x", prefix("yes"))), false),
+        (Check::Udp(exchange(closed(), b"x", None)), false),
+        (Check::Talk(exchange(mute, b"", prefix("220 "))), true),
+        (Check::Talk(exchange(begins(&None, "22"), b"\r\n\r\n", prefix("220 "))), false),
+        (plan(vec![asked()]), true),
+        (plan(vec![port(), asked()]), false),
+        (plan(vec![late]), false),
+    ];
+    let (prober, mut replies) = prober(64);
+    for (id, (check, _)) in (0..).zip(&cases) {
+        prober.start(request(id, check.clone(), &None, SHORT)).expect("there is room");
+    }
+    for _ in &cases {
+        let reply = replies.blocking_recv().expect("the prober lives");
+        let (check, silent) = &cases[reply.id.0 as usize];
+        assert_eq!((reply.success, reply.silent), (false, *silent), "{}: {reply:?}", check.target());
+    }
+}
+
 #[test]
 fn what_is_an_error_outright_and_what_is_only_not_right() {
     let down = says(&None, "HTTP/1.1 503 Service Unavailable\r\n\r\n");

@@ -188,6 +188,9 @@ pub struct ProbeReply {
     /// It was not, and that is the word of the service or of its kernel: HTTP 5xx, NOT_SERVING, an exit status, a refused
     /// connection. Silence is not, nor is an answer that is only not the expected one.
     pub outright: bool,
+    /// The container was asked and gave no sign of life: no wrong answer either, and no refusal. What went wrong at this
+    /// end is no silence.
+    pub silent: bool,
     /// What was answered or what went wrong, in words; at most [`MAX_ANSWER`] bytes.
     pub answer: String,
     /// From the start of the probe to its answer.

@@ -65,7 +65,7 @@ impl Bench {
                 let (id, answer) = (request.id, "told".to_owned());
                 self.health.handle_reply(
                     at(self.now),
-                    ProbeReply { id, success, outright: false, answer, latency: Duration::ZERO },
+                    ProbeReply { id, success, outright: false, silent: false, answer, latency: Duration::ZERO },
                 );
                 return self.now.since(before);
             }
@@ -108,7 +108,7 @@ fn groups(containers: usize, span: Duration) -> (Vec<usize>, Duration, Duration)
                 least = least.min(due.since(before));
             }
             let (answer, latency) = (String::new(), Duration::ZERO);
-            let reply = ProbeReply { id: request.id, success: true, outright: false, answer, latency };
+            let reply = ProbeReply { id: request.id, success: true, outright: false, silent: false, answer, latency };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }
@@ -242,6 +242,7 @@ fn scores_follow_the_weights_and_the_digest_counts() {
                 id: request.id,
                 success: request.id.0 == 1,
                 outright: false,
+                silent: false,
                 answer: String::new(),
                 latency: INTERVAL,
             };
@@ -290,8 +291,14 @@ fn asked(bench: &mut Bench, span: Duration, boot: bool) -> Vec<u64> {
         for request in bench.health.handle_timeout(due, 10) {
             asked.push(request.id.0);
             let success = request.id.0 != 1 || boot;
-            let reply =
-                ProbeReply { id: request.id, success, outright: false, answer: String::new(), latency: Duration::ZERO };
+            let reply = ProbeReply {
+                id: request.id,
+                success,
+                outright: false,
+                silent: false,
+                answer: String::new(),
+                latency: Duration::ZERO,
+            };
             bench.health.handle_reply(at(due), reply);
         }
     }
@@ -351,6 +358,7 @@ fn an_answer_from_before_the_start_counts_for_nothing() {
             id,
             success: true,
             outright: false,
+            silent: false,
             answer: "of the life before".into(),
             latency: Duration::ZERO,
         };
@@ -463,8 +471,14 @@ fn many_that_are_found_running_are_probed_evenly() {
         let requests = bench.health.handle_timeout(bench.now, usize::MAX);
         counts.push(requests.len());
         for id in requests.iter().map(|request| request.id) {
-            let reply =
-                ProbeReply { id, success: true, outright: false, answer: String::new(), latency: Duration::ZERO };
+            let reply = ProbeReply {
+                id,
+                success: true,
+                outright: false,
+                silent: false,
+                answer: String::new(),
+                latency: Duration::ZERO,
+            };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }
@@ -531,7 +545,7 @@ fn a_startup_check_that_passes_slowly_passes() {
         }
     };
     let (answer, latency) = (String::new(), Duration::from_millis(900));
-    let reply = ProbeReply { id: request.id, success: true, outright: false, answer, latency };
+    let reply = ProbeReply { id: request.id, success: true, outright: false, silent: false, answer, latency };
     bench.health.handle_reply(at(bench.now), reply);
     assert!(bench.health.services().iter().any(|service| service.slow));
     assert!(asked(&mut bench, INTERVAL * 2, true).contains(&2), "the others are probed");
@@ -549,8 +563,14 @@ fn overload(bench: &mut Bench, span: Duration, most: usize) -> Vec<(u32, u32)> {
                 bench.health.handle_busy(id, true);
                 continue;
             }
-            let reply =
-                ProbeReply { id, success: true, outright: false, answer: String::new(), latency: Duration::ZERO };
+            let reply = ProbeReply {
+                id,
+                success: true,
+                outright: false,
+                silent: false,
+                answer: String::new(),
+                latency: Duration::ZERO,
+            };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }

@@ -175,8 +175,14 @@ impl Bench {
                 if self.cure == Some("restart-service") {
                     self.bad.remove(&argv[1].parse().expect("the port"));
                 }
-                let reply =
-                    ProbeReply { id: request.id, success: true, outright: false, answer: String::new(), latency: MS };
+                let reply = ProbeReply {
+                    id: request.id,
+                    success: true,
+                    outright: false,
+                    silent: false,
+                    answer: String::new(),
+                    latency: MS,
+                };
                 self.with(|remedy, now, around| remedy.handle_exec(now, around, request.id, Some(&reply)));
             }
             Effect::Tell(event) => self.events.push(*event),
@@ -230,7 +236,7 @@ impl Bench {
                 let answer = if success { "fine" } else { "connection refused" }.to_owned();
                 self.health.handle_reply(
                     self.now,
-                    ProbeReply { id: request.id, success, outright: false, answer, latency: MS },
+                    ProbeReply { id: request.id, success, outright: false, silent: false, answer, latency: MS },
                 );
             }
             self.turn();

@@ -40,25 +40,28 @@ const READ: usize = 4096;
 const DRAIN: Duration = Duration::from_millis(50);
 
 /// Asks what `check` asks over `dial`, which leads to its address. Redirects lead to other connections within `netns`.
+/// `heard` is set by the first byte of an answer, and by TLS.
 pub(super) async fn ask(
     tools: &Tools,
     netns: Option<&Path>,
     mut dial: Dial,
     check: &HttpCheck,
     deadline: Instant,
+    heard: &mut bool,
 ) -> io::Result<Outcome> {
     let mut target = Target::first(check);
     let mut visited = Vec::new();
     loop {
         let request = request(check, &target);
         let reached = match &check.tls {
-            None => read(dial.send(request.as_bytes()).await?, check, target.method, deadline).await?,
+            None => read(dial.send(request.as_bytes()).await?, check, target.method, deadline, heard).await?,
             // Boxed: most probes have no TLS, and their tasks stay small.
             Some(wanted) => match Box::pin(tls::connect(&tools.trusts, wanted, dial.connected().await?)).await {
                 Err(words) => return Ok(Outcome::fail(words)),
                 Ok(mut stream) => {
+                    *heard = true;
                     stream.write_all(request.as_bytes()).await?;
-                    Box::pin(read(stream, check, target.method, deadline)).await?
+                    Box::pin(read(stream, check, target.method, deadline, heard)).await?
                 }
             },
         };
@@ -105,6 +108,7 @@ async fn read<S: AsyncRead + Unpin>(
     check: &HttpCheck,
     method: &str,
     deadline: Instant,
+    heard: &mut bool,
 ) -> io::Result<Reached> {
     let mut answer = Answer::to(method, READ);
     let status = loop {
@@ -117,6 +121,7 @@ async fn read<S: AsyncRead + Unpin>(
             let words = if answer.bytes.is_empty() { "without an answer" } else { "within the status line" };
             return Ok(Reached::Decided(Outcome::fail(format!("the connection was closed {words}"))));
         }
+        *heard = true;
     };
     let success = check.status.iter().any(|(first, last)| (*first..=*last).contains(&status));
     let follows = redirect::follows(check, status);
@@ -169,7 +174,7 @@ async fn drain<S: AsyncRead + Unpin>(stream: &mut S, answer: &mut Answer, until:
 
 /// A status of 5xx is the server's own word that it fails.
 fn decided(success: bool, status: u16, answer: String, at: Instant) -> Outcome {
-    Outcome { success, outright: !success && status >= 500, answer, at }
+    Outcome { success, outright: !success && status >= 500, silent: false, answer, at }
 }
 
 fn unusable(error: BadAnswer, answer: &Answer) -> Outcome {

@@ -24,7 +24,7 @@ impl Bench {
         let request = self.next();
         assert!(!matches!(*request.check, Check::Exec { .. }), "not a plan");
         let answer = if success { "200" } else { "503" }.to_owned();
-        let reply = ProbeReply { id: request.id, success, outright, answer, latency };
+        let reply = ProbeReply { id: request.id, success, outright, silent: false, answer, latency };
         self.health.handle_reply(at(self.now), reply);
     }
 
@@ -141,6 +141,7 @@ fn the_first_failure_has_the_plan_run_and_its_answer_told() {
         id: request.id,
         success: false,
         outright: true,
+        silent: false,
         answer: "step login: HTTP 500".to_owned(),
         latency: Duration::ZERO,
     };
@@ -173,7 +174,7 @@ fn an_outright_error_of_the_plan_alarms_at_once_if_that_is_wanted() {
     let answer = "step login: HTTP 500".to_owned();
     bench.health.handle_reply(
         at(bench.now),
-        ProbeReply { id, success: false, outright: true, answer, latency: Duration::ZERO },
+        ProbeReply { id, success: false, outright: true, silent: false, answer, latency: Duration::ZERO },
     );
     assert_eq!(bench.verdicts(), [(Value::Passing, Value::Critical)]);
 }
@@ -193,7 +194,9 @@ fn when_all_fail_at_once_only_some_plans_run() {
         let success = bench.now < Instant::ZERO + INTERVAL * 2;
         plans += u32::from(matches!(*request.check, Check::Exec { .. }));
         let (id, answer, latency) = (request.id, String::new(), Duration::ZERO);
-        bench.health.handle_reply(at(bench.now), ProbeReply { id, success, outright: false, answer, latency });
+        bench
+            .health
+            .handle_reply(at(bench.now), ProbeReply { id, success, outright: false, silent: false, answer, latency });
     }
     assert!((1..=64).contains(&plans), "{plans}");
     assert_eq!(u64::from(plans) + bench.health.plans_skipped(), 500);
