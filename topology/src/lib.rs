@@ -1,5 +1,5 @@
 //! Where hosts stand: the dual ring, its chords, paths over them, measures of the graph that they make, how zones are
-//! joined, and coordinates by round trips.
+//! joined, which containers share a cell, and coordinates by round trips.
 //!
 //! ```text
 //!  ring A over uplink A:  h1 ─ h4 ─ h2 ─ h5 ─ h3 ─ (h1)      a seeded cyclic order
@@ -10,6 +10,7 @@
 //! Rings and chords are a function of the set of hosts, a seed, a rule and racks: two hosts that know the same set agree on every
 //! link without a word. This crate knows no membership protocol, no address, no time, and nothing of routes.
 
+pub mod cell;
 mod chord;
 pub mod coordinate;
 mod dual_ring;
