@@ -7,7 +7,7 @@
 //! votes of several observers. That foca's timer ran out, or that one member gossips it, is not enough. Nor does one learn of
 //! a host, of another life of it or of other addresses, from one who speaks for it: the host itself must say so.
 
-mod filter;
+pub(crate) mod filter;
 mod seen;
 mod swim;
 
@@ -20,8 +20,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
-use foca::{Codec, Foca, Identity, NoCustomBroadcast, PostcardCodec, State};
+use bytes::Bytes;
+use foca::{Foca, Identity, NoCustomBroadcast, PostcardCodec, State};
 use rand::rngs::StdRng;
 use ringmesh_proto::{Generation, HostId, Instant, Uplink, datagram, member::Member, peer::MemberRecord};
 use ringmesh_topology::hash;
@@ -199,7 +199,8 @@ impl Membership {
         vouched: impl Fn(Member) -> bool,
     ) -> Result<(), Refused> {
         let mut unvouched = Vec::new();
-        let news = filter::read(payload, |member, state| {
+        let news = filter::read(payload, |member: &SwimMember, state| {
+            let member = member.0;
             let exists = member.id == from || self.exists(member, &vouched);
             if !exists && state != SwimState::Down {
                 unvouched.push(member.id);
@@ -217,7 +218,7 @@ impl Membership {
         if self.told.get(&from) != Some(&(sender, SwimState::Alive)) {
             self.wheel.touched.insert(from);
         }
-        self.wheel.touched.extend(news.about.iter().copied());
+        self.wheel.touched.extend(news.about.iter().map(|member| member.0.id));
         unvouched.into_iter().for_each(|host| self.await_word_of(host));
         self.revive(sender, confirmed);
         match self.foca.handle_data(news.payload.as_deref().unwrap_or(payload), &mut self.wheel) {
@@ -567,26 +568,12 @@ impl Membership {
         }
     }
 
-    /// Tells a suspect that it is suspected, so that it refutes: Lifeguard's buddy system (arXiv 1707.00788 §IV-C).
-    ///
-    /// Without it, in a small pool the suspicion may never be sent to the one whom it concerns.
+    /// Has a suspect refute.
     fn warn(&mut self, host: HostId) {
-        let Some(suspect) = self.entry(host).cloned() else { return };
-        let header = foca::Header {
-            src: self.foca.identity().clone(),
-            // The lowest says nothing that the receiver does not know.
-            src_incarnation: 0,
-            dst: suspect.id().clone(),
-            message: foca::Message::Gossip,
-        };
-        let mut message = BytesMut::new();
-        let encoded = PostcardCodec.encode_header(&header, &mut message).and_then(|()| {
-            message.put_u16(1);
-            PostcardCodec.encode_member(&suspect, &mut message)
-        });
-        match encoded {
-            Ok(()) => self.wheel.transmits.push_back((suspect.id().0, message.freeze())),
-            Err(error) => tracing::debug!(%error, "warning to a suspect"),
+        let Some(suspect) = self.entry(host) else { return };
+        match filter::warning(self.foca.identity(), suspect) {
+            Ok(message) => self.wheel.transmits.push_back((suspect.id().0, message.freeze())),
+            Err(error) => tracing::debug!(?error, "warning to a suspect"),
         }
     }
 
