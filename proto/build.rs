@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "ringmesh/v1/common.proto",
     "ringmesh/v1/host.proto",
     "ringmesh/v1/ring.proto",
@@ -14,17 +14,19 @@ const FILES: [&str; 11] = [
     "ringmesh/v1/certificate.proto",
     "ringmesh/v1/zone.proto",
     "ringmesh/v1/operation.proto",
+    "ringmesh/v1/cell.proto",
 ];
 const RECORD_FILE: &str = "ringmesh/peer/v1/record.proto";
 const DISK_FILE: &str = "ringmesh/disk/v1/history.proto";
 const PEER_FILE: &str = "ringmesh/peer/v1/peer.proto";
 
 /// The messages of [`RECORD_FILE`], and how those of [`PEER_FILE`] hold them.
-const RECORDS: [(&str, &str); 4] = [
+const RECORDS: [(&str, &str); 5] = [
     ("HostRecord", "crate::shared::Shared<crate::peer::HostRecord>"),
     ("LinkRecord", "crate::peer::LinkRecord"),
     ("BrokenPair", "crate::peer::BrokenPair"),
     ("ArmingRecord", "crate::peer::ArmingRecord"),
+    ("RecordMore", "crate::peer::RecordMore"),
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -38,6 +38,9 @@ pub enum Kind {
     TrunkProbe,
     /// The answer to [`Kind::TrunkProbe`].
     TrunkAck,
+    /// A SWIM message between containers of one service: the 4 bytes of their cell's key, whose lower half is also the
+    /// header's `cell`, and the message.
+    Cell,
 }
 
 impl Kind {
@@ -94,6 +97,7 @@ impl Datagram {
             Kind::LinkAck => 3,
             Kind::TrunkProbe => 4,
             Kind::TrunkAck => 5,
+            Kind::Cell => 6,
         });
         out.put_u16(self.cell);
         out.put_u32(cluster.tag());
@@ -121,6 +125,7 @@ impl Datagram {
             3 => Kind::LinkAck,
             4 => Kind::TrunkProbe,
             5 => Kind::TrunkAck,
+            6 => Kind::Cell,
             other => return Err(DatagramError::Kind(other)),
         };
         let cell = bytes.get_u16();

@@ -5,7 +5,10 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Bytes of this version's digest.
-pub const LEN: usize = 39;
+pub const LEN: usize = 47;
+
+/// Bytes of the first version's, which ends with the fingerprint.
+pub const MIN_LEN: usize = 39;
 
 /// The most bytes that a digest of any version has.
 pub const MAX_LEN: usize = 64;
@@ -33,6 +36,8 @@ pub struct Digest {
     pub worst: u8,
     /// Changes whenever any detail does that a query would show, other than times and latencies.
     pub fingerprint: u64,
+    /// A hash of all cells: changes when a member of one becomes another, or another thing. 0 if the host does not say.
+    pub cells: u64,
 }
 
 impl Digest {
@@ -53,12 +58,13 @@ impl Digest {
         out.put_u8(self.score);
         out.put_u8(self.worst);
         out.put_u64(self.fingerprint);
+        out.put_u64(self.cells);
         out.freeze()
     }
 
     /// `None` if it is too short, too long or of an unknown version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() < LEN || bytes.len() > MAX_LEN {
+        if bytes.len() < MIN_LEN || bytes.len() > MAX_LEN {
             return None;
         }
         let mut bytes = bytes;
@@ -76,6 +82,7 @@ impl Digest {
             score: bytes.get_u8().min(100),
             worst: bytes.get_u8().min(3),
             fingerprint: bytes.get_u64(),
+            cells: bytes.try_get_u64().unwrap_or(0),
         })
     }
 }
@@ -86,12 +93,20 @@ mod tests {
 
     #[test]
     fn round_trip_and_bounds() {
-        let digest =
-            Digest { containers: 32_000, critical: 3, score: 99, worst: 3, fingerprint: 7, ..Digest::default() };
+        let digest = Digest {
+            containers: 32_000,
+            critical: 3,
+            score: 99,
+            worst: 3,
+            fingerprint: 7,
+            cells: 9,
+            ..Digest::default()
+        };
         let bytes = digest.encode();
         assert_eq!(bytes.len(), LEN);
         assert_eq!(Digest::decode(&bytes), Some(digest));
-        assert_eq!(Digest::decode(&bytes[..LEN - 1]), None);
+        assert_eq!(Digest::decode(&bytes[..MIN_LEN]), Some(Digest { cells: 0, ..digest }), "of a host before cells");
+        assert_eq!(Digest::decode(&bytes[..MIN_LEN - 1]), None);
         assert_eq!(Digest::decode(&[1; MAX_LEN + 1]), None);
         assert_eq!(Digest::decode(&[2; LEN]), None);
     }

@@ -137,7 +137,7 @@ impl Detail for Container {
 
     fields!(
         name, host, tenant, state, score, verdict, frozen, driver, pid, addresses, labels, started_at, problem,
-        services, hold, operation,
+        services, hold, operation, cell,
     );
 
     fn key(&self) -> Key<'_> {

@@ -10,6 +10,7 @@
 //!                              └──────────────────────────────┘
 //! ```
 
+pub mod cells;
 mod coordinate;
 pub mod gossip;
 pub mod health;

@@ -3,6 +3,7 @@
 //! It is the only place where these meet. It decides what is sent to whom and when; it neither sends nor waits.
 
 mod accuse;
+mod cells;
 mod changes;
 mod chords;
 mod coordinate;
@@ -48,6 +49,7 @@ use ringmesh_topology::Chords;
 
 use crate::{
     Seals, View,
+    cells::Cells,
     coordinate::Place,
     gossip::{Store, life},
     health::{
@@ -59,6 +61,7 @@ use crate::{
     remedy::{self, Act, Remedy},
     zones::{Budgets, Crossing, KnownZone, Trunks, Zones},
 };
+use cells::OwnServices;
 use crowd::Crowd;
 pub use detection::{Detection, Path};
 use flood::Outbox;
@@ -234,6 +237,8 @@ pub enum TimerKind {
     Memory,
     /// Changes of health that were too many are to be told as a number.
     Crowd,
+    /// The turns of this host's cells of containers.
+    Cells,
     /// The own record is to be spread.
     Record,
     /// What waits for all neighbours is to be sent on.
@@ -287,6 +292,8 @@ pub struct Node {
     remedy: Remedy,
     /// Of the changes of health that are told.
     crowd: Crowd,
+    cells: Cells,
+    services: OwnServices,
     rng: StdRng,
     outputs: VecDeque<Output>,
     sequence: u32,
@@ -347,11 +354,13 @@ impl Node {
         let among = known.iter().any(|member| member.id != me.id);
         let containers = std::mem::take(&mut config.containers);
         let membership = Membership::new(now.instant, me, &known, fork(&mut rng));
+        let services = OwnServices::new(me, &containers, config.seed);
         let mut health = Health::new(now.instant, &config.name, containers, fork(&mut rng));
         health.judge_by(config.judgement);
         health.recall(now, std::mem::take(&mut config.histories));
         let (repair, repairs) = (std::mem::take(&mut config.repair), std::mem::take(&mut config.repairs));
         let remedy = Remedy::new(now, me.id, me.generation, repair, repairs);
+        let cells = Cells::new(config.seed);
         let overlay =
             Overlay::new(me.id, config.wiring, me.addresses.map(|address| address.is_some()), config.protection);
         let mut node = Self {
@@ -367,6 +376,8 @@ impl Node {
             health,
             remedy,
             crowd: Crowd::default(),
+            cells,
+            services,
             rng,
             outputs: VecDeque::new(),
             outbox: Outbox::default(),
@@ -443,6 +454,7 @@ impl Node {
             Kind::LinkAck => self.handle_link_ack(now, from, uplink, datagram.payload),
             Kind::TrunkProbe => self.handle_trunk_probe(now, from, uplink, datagram.payload),
             Kind::TrunkAck => self.handle_trunk_ack(now, from, uplink, datagram.payload),
+            Kind::Cell => self.handle_cell_message(now, from, datagram.payload),
         }
         self.settle(now);
     }
@@ -461,6 +473,7 @@ impl Node {
     /// What a runtime says of a container.
     pub fn handle_status(&mut self, now: Now, status: ContainerStatus) {
         self.begin_turn(now);
+        self.seat_container(now, &status);
         self.health.handle_status(now, status);
         self.settle(now);
     }
@@ -471,6 +484,7 @@ impl Node {
         if reply.id.purpose() == Some(Purpose::Command) {
             self.handle_exec(now, reply.id, Some(&reply));
         } else {
+            self.note_probed(now, &reply);
             self.health.handle_reply(now, reply);
             self.shown.details_stale();
         }
@@ -480,8 +494,10 @@ impl Node {
     /// What a service says of itself.
     pub fn handle_heartbeat(&mut self, now: Now, heartbeat: Heartbeat) {
         self.begin_turn(now);
-        if !self.health.handle_heartbeat(now, heartbeat) {
-            self.count("heartbeats_unknown");
+        let container = heartbeat.container.clone();
+        match self.health.handle_heartbeat(now, heartbeat) {
+            Some(interval) => self.cells.handle_heartbeat(now.instant, &container, interval),
+            None => self.count("heartbeats_unknown"),
         }
         self.shown.details_stale();
         self.settle(now);
@@ -525,6 +541,8 @@ impl Node {
             let late = now.instant.since(self.poll_timeout().max(self.turn));
             if late >= PAUSE_MIN {
                 self.membership.pause(late);
+                self.cells.pause(late);
+                self.services.cells.pause(late);
             }
         }
         self.turn = self.turn.max(now.instant);
@@ -554,7 +572,10 @@ impl Node {
         if self.next_watch().is_some_and(|due| due <= now.instant) {
             self.tend_watches(now);
         }
-        self.health.handle_missed(now);
+        for container in self.health.handle_missed(now) {
+            self.cells.handle_missed(now.instant, &container);
+        }
+        self.tend_cells(now);
         for request in self.health.handle_timeout(now.instant, MAX_PROBES) {
             self.outputs.push_back(Output::Probe(request));
         }
@@ -588,6 +609,8 @@ impl Node {
             (self.remedy.poll_timeout(), TimerKind::Repair),
             (self.health.poll_memory(), TimerKind::Memory),
             (self.crowd.poll_timeout(), TimerKind::Crowd),
+            (self.cells.poll_timeout(), TimerKind::Cells),
+            (self.services.poll_timeout(), TimerKind::Cells),
             (self.own.poll_timeout(self.overlay.rings().len()), TimerKind::Record),
             (self.outbox.poll_timeout(), TimerKind::Flood),
             (Some(self.syncs.poll_timeout()), TimerKind::Sync),
@@ -667,6 +690,7 @@ impl Node {
                 self.tell_host(now, "host-alive", id, v1::event::Severity::Info, "joined");
             }
             let (had_left, place) = before.get(&id).map_or((false, None), |(left, before)| (*left, before.as_ref()));
+            self.services.stale_if(now, place.is_none_or(|before| before.more != record.more));
             moved |= place.is_none_or(|before| (before.position, &before.rack) != (record.position, &record.rack));
             self.compare_chords(now, record);
             self.learn_arming(now, record);
@@ -715,6 +739,10 @@ impl Node {
             self.rebuild_rings(now);
             self.persist();
         }
+        while let Some(change) = self.cells.poll_change() {
+            self.cell_changed(now, change);
+        }
+        self.settle_services(now);
         while let Some(change) = self.health.poll_change() {
             self.health_changed(now, change);
         }
@@ -870,6 +898,7 @@ impl Node {
             self.pin();
             self.forget_round_trips();
         }
+        self.services.stale_if(now, true);
         (self.zone.dirty, self.zone.stale) = (true, true);
         self.shown.links_stale(true);
     }

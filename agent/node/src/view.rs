@@ -39,6 +39,8 @@ pub struct View {
     pub arming: v1::Arming,
     /// Of the order that this follows from; 0 if there was none.
     pub arming_version: u64,
+    /// This host's cells of containers, by number.
+    pub cells: Arc<Vec<v1::Cell>>,
     /// The newest events, oldest first.
     pub events: Arc<Vec<Arc<v1::Event>>>,
     /// The other hosts that can be asked for their details.

@@ -2,7 +2,11 @@
 //!
 //! It plays the runtime and the hands of repair: what is done takes its time, and is half done when the agent ends in between.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use ringmesh_node::{
     health::spec::{Check, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest},
@@ -53,6 +57,8 @@ pub(crate) struct Runtime {
     containers: BTreeMap<String, Container>,
     /// By the name in the configuration: whose services answer wrongly, and until when.
     ills: BTreeMap<String, Cure>,
+    /// By the name in the configuration: who hangs, and gives no sign of life.
+    mute: BTreeSet<String>,
     next_pid: u32,
     acted: Vec<Acted>,
     /// What a restart of the agent finds.
@@ -106,10 +112,13 @@ impl Runtime {
     }
 
     fn answers(&self, pid: Option<u32>) -> bool {
-        let is_well = |(name, container): (&String, &Container)| {
-            container.state == ContainerState::Running && !self.ills.contains_key(base(name))
-        };
-        self.of(pid).is_some_and(is_well)
+        self.of(pid).is_some_and(|(name, _)| !self.ills.contains_key(base(name))) && !self.is_silent(pid)
+    }
+
+    /// Whether there is a process that says nothing.
+    fn is_silent(&self, pid: Option<u32>) -> bool {
+        let runs = |container: &Container| container.state == ContainerState::Running;
+        self.of(pid).is_some_and(|(name, container)| !runs(container) || self.mute.contains(base(name)))
     }
 }
 
@@ -126,10 +135,29 @@ impl World {
 
     /// The first process of a container ends.
     pub fn end_container(&mut self, host: HostIndex, name: &str) {
+        self.set_container(host, name, ContainerState::Stopped);
+    }
+
+    /// A container hangs from now on, or no longer: nobody answers a probe of it.
+    pub fn mute_container(&mut self, host: HostIndex, name: &str, mute: bool) {
+        let muted = &mut self.hosts[host].runtime.mute;
+        if mute {
+            muted.insert(base(name).to_owned())
+        } else {
+            muted.remove(base(name))
+        };
+    }
+
+    /// Somebody else stops, starts or pauses a container, or lets it go on.
+    pub fn set_container(&mut self, host: HostIndex, name: &str, state: ContainerState) {
         let now = self.time(host);
         let place = &mut self.hosts[host];
-        if let Some(container) = place.runtime.containers.get_mut(name) {
-            container.state = ContainerState::Stopped;
+        match place.runtime.containers.get_mut(name) {
+            Some(container) if container.state == ContainerState::Stopped && state == ContainerState::Running => {
+                place.runtime.make(name);
+            }
+            Some(container) => container.state = state,
+            None => return,
         }
         let status = place.runtime.status(name);
         if let Some(node) = &mut place.node {
@@ -251,8 +279,9 @@ impl World {
         } else {
             !place.sick && place.runtime.answers(request.pid)
         };
+        let silent = !success && place.runtime.is_silent(request.pid);
         let (answer, latency) = ("simulated".into(), Duration::from_millis(1));
-        ProbeReply { id: request.id, success, outright: false, silent: false, answer, latency }
+        ProbeReply { id: request.id, success, outright: false, silent, answer, latency }
     }
 }
 

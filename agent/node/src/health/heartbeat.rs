@@ -1,5 +1,7 @@
 //! Services that speak up by themselves: what they say, and that one has not been heard of.
 
+use std::time::Duration;
+
 use ringmesh_proto::{Now, v1::verdict::Value};
 
 use super::{
@@ -10,33 +12,34 @@ use super::{
 };
 
 impl Health {
-    /// Takes what a service says of itself. False when there is no such service, or it is not one that speaks up.
-    pub fn handle_heartbeat(&mut self, now: Now, heartbeat: spec::Heartbeat) -> bool {
+    /// Takes what a service says of itself, and says after how long it is missed. `None` when there is no such service, or it is
+    /// not one that speaks up.
+    pub fn handle_heartbeat(&mut self, now: Now, heartbeat: spec::Heartbeat) -> Option<Duration> {
         let checks = self.containers.get(&heartbeat.container).map(|container| container.checks.as_slice());
         let speaks = |id: &CheckId| {
             self.checks.get(id).filter(|check| check.spec.name == heartbeat.service && check.is_heartbeat())
         };
-        let Some((id, check)) = checks.unwrap_or_default().iter().find_map(|id| Some((*id, speaks(id)?))) else {
-            return false;
-        };
+        let (id, check) = checks.unwrap_or_default().iter().find_map(|id| Some((*id, speaks(id)?)))?;
+        let interval = check.spec.interval;
         if self.is_wanted(check) {
-            let missed = now.instant + check.spec.interval;
-            self.reschedule(id, missed);
+            self.reschedule(id, now.instant + interval);
             let outcome = self.unasked(heartbeat.beat, &heartbeat.text);
             self.note_outcome(now, id, &outcome);
             self.conclude(now, id, |state, at| state.beat(at, heartbeat.beat, &outcome));
             self.end_startup(now.instant, id);
         }
-        true
+        Some(interval)
     }
 
-    /// Judges those who should have been heard of by now. They are missed once, unless they flap, until they are
-    /// heard of again.
-    pub fn handle_missed(&mut self, now: Now) {
+    /// Judges those who should have been heard of by now, and names their containers. They are missed once, unless they flap,
+    /// until they are heard of again.
+    pub fn handle_missed(&mut self, now: Now) -> Vec<String> {
+        let mut containers = Vec::new();
         while let Some((due, id)) = self.missed.first().copied().filter(|(due, _)| *due <= now.instant) {
             self.missed.remove(&(due, id));
             let Some(check) = self.checks.get(&id).filter(|check| self.is_wanted(check)) else { continue };
             let interval = check.spec.interval;
+            containers.push(check.container.clone());
             let why = format!("no heartbeat for {interval:?}");
             let outcome = self.unasked(Beat::Fail, &why);
             self.note_outcome(now, id, &outcome);
@@ -46,6 +49,7 @@ impl Health {
                 self.reschedule(id, now.instant + interval);
             }
         }
+        containers
     }
 
     /// What it says of itself is its own word, so that a failure is outright.

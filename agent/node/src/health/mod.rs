@@ -154,6 +154,8 @@ struct Container {
     /// It has startup checks, and not all of them have passed since it started.
     starting: bool,
     marks: Marks,
+    /// What its cell takes it for, if it is a member.
+    member: Option<v1::CellMember>,
     shown: Option<Arc<v1::Container>>,
 }
 
@@ -231,9 +233,9 @@ impl Health {
         }
         checks.sort_by_key(|id| self.checks.get(id).map(|check| check.spec.name.clone()));
         let status = ContainerStatus { name: spec.name.clone(), ..ContainerStatus::default() };
-        let (ran, starting, marks) = (false, false, Marks::default());
-        self.containers
-            .insert(spec.name.clone(), Container { spec, status, checks, ran, starting, marks, shown: None });
+        let (ran, starting, marks, member) = (false, false, Marks::default(), None);
+        let container = Container { spec, status, checks, ran, starting, marks, member, shown: None };
+        self.containers.insert(container.spec.name.clone(), container);
         self.revision += 1;
     }
 
@@ -323,7 +325,22 @@ impl Health {
         self.reschedule(id, due);
     }
 
-    /// When [`Self::handle_timeout`] is next wanted for a probe.
+    /// Which container was probed, and how, if the reply to this is waited for.
+    pub fn asked(&self, id: CheckId) -> Option<(&str, &ServiceSpec)> {
+        let check = self.checks.get(&id).filter(|check| check.under_way.is_some())?;
+        Some((&check.container, &check.spec))
+    }
+
+    /// Takes what its cell takes a container for. One that is taken for down is critical, whatever its services are.
+    pub fn handle_cell(&mut self, container: &str, member: Option<v1::CellMember>) {
+        if let Some(container) = self.containers.get_mut(container) {
+            container.member = member;
+            container.shown = None;
+            self.revision += 1;
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is next wanted.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if !self.plans.is_empty() {
             return Some(Instant::ZERO);
@@ -564,7 +581,8 @@ impl Health {
         for check in container.checks.iter().filter_map(|id| self.checks.get(id)) {
             tally.add(check.state.verdict, check.spec.weight);
         }
-        (tally.verdict(container.spec.score), tally.score())
+        let down = container.member.as_ref().is_some_and(|member| member.state() == v1::cell_member::State::Down);
+        (if down { Value::Critical } else { tally.verdict(container.spec.score) }, tally.score())
     }
 
     fn show_container(&self, container: &Container) -> v1::Container {
@@ -595,6 +613,7 @@ impl Health {
             services: container.checks.len() as u32,
             hold: container.marks.hold.clone(),
             operation: container.marks.operation.clone(),
+            cell: container.member.clone(),
         }
     }
 

@@ -381,7 +381,7 @@ fn beating() -> Bench {
 impl Bench {
     fn beat(&mut self, service: &str, beat: Beat) -> bool {
         let (container, service, text) = ("c1".to_owned(), service.to_owned(), format!("{beat:?}"));
-        self.health.handle_heartbeat(at(self.now), Heartbeat { container, service, beat, text })
+        self.health.handle_heartbeat(at(self.now), Heartbeat { container, service, beat, text }).is_some()
     }
 
     /// Lets so much time pass.

@@ -16,11 +16,20 @@ impl Node {
             self.shown.hosts_stale();
         }
         let Some(severity) = severity(&change) else { return };
-        if !self.crowd.admit(now.instant, class(&change), severity) {
-            return self.count("changes_summed_up");
+        if !self.admits(now, class(&change), severity) {
+            return;
         }
         let host = self.me().id.raw();
         self.tell(now, EventRecord { host, severity: severity as u32, ..event(change) }, false);
+    }
+
+    /// Whether a change is told by itself; otherwise it is counted as one of `what`.
+    pub(super) fn admits(&mut self, now: Now, what: String, severity: Severity) -> bool {
+        let admitted = self.crowd.admit(now.instant, what, severity);
+        if !admitted {
+            self.count("changes_summed_up");
+        }
+        admitted
     }
 
     /// Tells as one what was not told one by one.

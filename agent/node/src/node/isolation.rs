@@ -22,6 +22,7 @@ impl Node {
         }
         self.isolated = isolated.then_some(now.instant);
         self.membership.freeze(now.instant, isolated);
+        self.services.cells.freeze(now.instant, isolated);
         let name = &self.config.name;
         let (severity, text) = if isolated {
             let text =

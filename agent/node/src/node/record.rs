@@ -27,7 +27,7 @@ const REFRESHED: u32 = 64;
 pub(super) struct OwnRecord {
     seq: u32,
     written: Option<Instant>,
-    /// The revisions of health and overlay that it shows.
+    /// The revisions of the details and of the overlay that it shows.
     shows: (u64, u64),
     stale: bool,
     pub(super) leaving: bool,
@@ -57,7 +57,7 @@ impl Node {
     /// Writes and spreads the record if it says something new, or has not for long.
     pub(super) fn spread_record(&mut self, now: Now) {
         let moved = self.place.is_news(now.instant);
-        self.own.stale = moved || self.own.shows != (self.health.revision(), self.overlay.revision());
+        self.own.stale = moved || self.own.shows != (self.details_revision(), self.overlay.revision());
         if self.own.poll_timeout(self.overlay.rings().len()).is_some_and(|due| due <= now.instant) {
             self.write_record(now);
         }
@@ -82,7 +82,7 @@ impl Node {
     fn put_record(&mut self, now: Now) -> (Shared<HostRecord>, bool) {
         self.own.seq += 1;
         self.own.written = Some(now.instant);
-        self.own.shows = (self.health.revision(), self.overlay.revision());
+        self.own.shows = (self.details_revision(), self.overlay.revision());
         self.own.stale = false;
         self.zone.stale = true;
         let place = self.place.tell(now.instant);
@@ -103,7 +103,16 @@ impl Node {
 
     /// Names the state of the details: of another life of this host it is another.
     pub(super) fn fingerprint(&self) -> u64 {
-        u64::from(self.born) << 32 | self.health.revision() & u64::from(u32::MAX)
+        u64::from(self.born) << 32 | self.details_revision() & u64::from(u32::MAX)
+    }
+
+    /// Counts the changes of details that a query would show, but for times and latencies.
+    pub(super) fn details_revision(&self) -> u64 {
+        self.health.revision() + self.cells.revision()
+    }
+
+    fn digest(&self) -> Digest {
+        Digest { fingerprint: self.fingerprint(), cells: self.cells.root(), ..self.health.digest() }
     }
 
     fn make_record(&self, now: Now) -> HostRecord {
@@ -122,7 +131,7 @@ impl Node {
             uplink_a: uplink(Uplink::A),
             uplink_b: uplink(Uplink::B),
             links: self.own_links(),
-            digest: Digest { fingerprint: self.fingerprint(), ..self.health.digest() }.encode(),
+            digest: self.digest().encode(),
             leaving: self.own.leaving,
             isolated: self.isolated.is_some(),
             issuer: self.own.certificate.issuer,
@@ -140,6 +149,7 @@ impl Node {
             broken_pairs: self.broken_pairs(now),
             address_a: address(Uplink::A),
             address_b: address(Uplink::B),
+            more: self.services.record_more(),
             ..HostRecord::default()
         }
     }

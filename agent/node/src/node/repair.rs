@@ -83,7 +83,10 @@ impl Node {
                 Effect::Tell(event) => self.tell_repair(now, *event),
                 Effect::Note { container, what } => self.health.note_repair(now, &container, &what),
                 Effect::Mark { container, marks } => self.health.mark(now, &container, marks),
-                Effect::Replace { old, spec } => self.health.replace(now.instant, &old, *spec),
+                Effect::Replace { old, spec } => {
+                    self.replace_in_cells(now, &old, &spec);
+                    self.health.replace(now.instant, &old, *spec);
+                }
                 Effect::Unjudge { container } => self.health.unjudge(now, &container),
                 Effect::Hurry { container, after } => self.health.hurry(now.instant, &container, after),
                 Effect::Record => self.write_record_urgently(now),

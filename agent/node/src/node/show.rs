@@ -124,7 +124,7 @@ impl Node {
             return None;
         }
         let quiet = self.shown.quiet.is_some_and(|due| due <= now.instant);
-        let details = self.shown.revision != Some(self.health.revision());
+        let details = self.shown.revision != Some(self.details_revision());
         let operations = self.shown.repair != Some(self.remedy.revision());
         if !(self.shown.hosts || self.shown.events || details || operations || quiet) {
             return None;
@@ -154,6 +154,7 @@ impl Node {
         if details || quiet {
             view.containers = Arc::new(self.health.containers());
             view.services = Arc::new(self.health.services());
+            view.cells = Arc::new(self.show_cells());
         }
         if operations {
             view.operations = Arc::new(self.show_operations());
@@ -171,11 +172,13 @@ impl Node {
         counters.insert("probes_postponed", self.health.postponed());
         counters.insert("probes_late", self.health.load().0);
         counters.insert("plans_skipped", self.health.plans_skipped());
+        counters.insert("cell_letters_dropped", self.cells.dropped());
+        counters.insert("services_without_cell", self.services.cells.left_out() as u64);
         view.counters = Arc::new(counters);
         self.shown.hosts = false;
         self.shown.events = false;
         self.shown.quiet = None;
-        self.shown.revision = Some(self.health.revision());
+        self.shown.revision = Some(self.details_revision());
         self.shown.repair = Some(self.remedy.revision());
         self.shown.shown_at = now.instant;
         self.shown.view = view.clone();

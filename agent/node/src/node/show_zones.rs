@@ -72,6 +72,7 @@ fn show_zone(name: &str, state: v1::zone::State, digest: &ZoneDigest, delegates:
         score: digest.score,
         worst: digest.worst,
         fingerprint: digest.fingerprint,
+        cells: 0,
     };
     let show = |(member, name): &(Member, String)| {
         let address = |uplink: Uplink| member.address(uplink).map(|address| address.to_string()).unwrap_or_default();

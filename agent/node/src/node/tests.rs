@@ -3,7 +3,11 @@ use std::time::Duration;
 use ringmesh_proto::{UnixMillis, frame};
 
 use super::{links::link_probe, *};
-use crate::{overlay::Order, remedy::Settings};
+use crate::{
+    health::spec::{Beat, Check, ContainerState, ServiceSpec},
+    overlay::Order,
+    remedy::Settings,
+};
 
 /// Seals that only say whose they are.
 struct Trusting(HostId);
@@ -428,4 +432,41 @@ fn what_is_not_sealed_is_not_passed_on_for_others_either() {
         frame.gossip().map(|gossip| gossip.hosts.clone())
     });
     assert_eq!(passed, Some(vec![record(3)]));
+}
+
+/// What a container says of its own accord is evidence that it lives; that it is overdue is evidence that it does not.
+#[test]
+fn a_container_that_no_longer_speaks_up_is_taken_for_down_by_its_cell() {
+    let mut now = Now { instant: Instant::ZERO + Duration::from_secs(1), unix: UnixMillis(1_700_000_000_000) };
+    let service = ServiceSpec {
+        interval: Duration::from_secs(5),
+        ..ServiceSpec::new("worker", Check::Heartbeat { socket: "/run/ringmesh/heartbeat".into() })
+    };
+    let container =
+        ContainerSpec { name: "c1".into(), driver: "oci".into(), services: vec![service], ..ContainerSpec::default() };
+    let config = Config { containers: vec![container], ..config(member(1), Vec::new()) };
+    let mut node = Node::new(now, config, Box::new(Trusting(HostId::new(1))));
+    node.observe();
+    let status = ContainerStatus { name: "c1".into(), state: ContainerState::Running, ..ContainerStatus::default() };
+    node.handle_status(now, status);
+    let mut run = |seconds: u64, beat: Option<Beat>| {
+        for tenth in 0..seconds * 10 {
+            now.instant += Duration::from_millis(100);
+            if let Some(beat) = beat.filter(|_| tenth % 20 == 0) {
+                let (container, service, text) = ("c1".into(), "worker".into(), String::new());
+                node.handle_heartbeat(now, Heartbeat { container, service, beat, text });
+            }
+            if node.poll_timeout() <= now.instant {
+                node.handle_timeout(now);
+            }
+            while node.poll_output().is_some() {}
+        }
+        node.health.containers()[0].cell.as_ref().map(|member| member.state())
+    };
+    use v1::cell_member::State;
+    assert_eq!(run(60, Some(Beat::Ok)), Some(State::Alive));
+    assert_eq!(run(60, Some(Beat::Warn)), Some(State::Alive), "it is unwell and lives");
+    assert_eq!(run(9, None), Some(State::Suspect));
+    assert_eq!(run(11, None), Some(State::Down));
+    assert_eq!(run(5, Some(Beat::Ok)), Some(State::Alive));
 }

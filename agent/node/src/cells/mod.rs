@@ -1,0 +1,379 @@
+//! Gossip among this host's containers, in cells of at most 63 of them and the agent: each is a member of SWIM.
+//!
+//! It owns the members, moves what they say to each other, and lets one speak only while there is evidence that its container
+//! lives: its process runs, is not frozen, and gives signs of life when it is probed. So a container that says nothing is
+//! suspected and taken for down by the others of its cell, as a host is by hosts, and first of all by the agent. It knows no
+//! probe, no runtime and no other host, and judges no service.
+//!
+//! ```text
+//!  handle_status ─┐              ┌─ cell 0: agent · c1 · c2 … c63 ─┐ a turn a second:
+//!  handle_reply ──┼─▶ evidence ─▶│  cell 1: agent · c64 …          │ timers ▸ letters ▸ answers
+//!  heartbeat ─────┘   (a gate)   └─────────────────────────────────┘ ──▶ Change, when one is down or back
+//! ```
+//!
+//! In [`service`], with the same evidence, containers of several hosts watch each other.
+
+mod cell;
+mod evidence;
+mod mail;
+mod member;
+pub mod service;
+#[cfg(test)]
+mod tests;
+mod wheel;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use rand::{SeedableRng, rngs::Xoshiro256PlusPlus};
+use ringmesh_proto::{Instant, v1};
+use ringmesh_topology::{
+    cell::{Place, Slots},
+    hash,
+};
+
+use crate::health::spec::{ContainerState, ContainerStatus};
+use cell::{Cell, Seat, Tools};
+use evidence::{Evidence, PATIENCE};
+use mail::Mailbox;
+use member::Slot;
+use wheel::{TICK, Wheel};
+
+/// Timers that one call handles before others have their turn: about a millisecond of work.
+const MAX_TIMERS: usize = 512;
+
+/// What a container's cell takes it for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MemberState {
+    /// No member: it does not run.
+    #[default]
+    Gone,
+    /// It answers.
+    Alive,
+    /// It did not answer a probe, and has some seconds to do so.
+    Suspect,
+    /// It gives no sign of life.
+    Down,
+    /// It is paused, which is no death.
+    Frozen,
+}
+
+/// A container is taken for something else than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its name.
+    pub container: Arc<str>,
+    /// Where it is.
+    pub place: Place,
+    /// Its life there.
+    pub generation: u16,
+    /// What it is taken for now.
+    pub state: MemberState,
+    /// What everybody should hear of it.
+    pub news: Option<News>,
+    /// For how long it has given no sign of life.
+    pub silent_for: Duration,
+}
+
+/// What everybody should hear of a container, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It gives no sign of life, though its process runs.
+    Silent,
+    /// It gives signs of life again.
+    Heard,
+}
+
+/// What there is of a container to speak for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Voice {
+    /// There is evidence that it lives.
+    Speaks,
+    /// Its process runs, and gives no sign of life.
+    Silent,
+    /// It is paused.
+    Frozen,
+    /// Its process does not run.
+    Gone,
+}
+
+/// All hosted cells of one host.
+pub struct Cells {
+    slots: Slots,
+    places: BTreeMap<Arc<str>, Place>,
+    cells: Vec<Cell>,
+    wheel: Wheel<Slot>,
+    mail: Mailbox,
+    changes: VecDeque<Change>,
+    /// How long this process did not run in all: the cells' clock is behind by it.
+    paused: Duration,
+    rng: Xoshiro256PlusPlus,
+    revision: u64,
+}
+
+impl Cells {
+    /// No cells yet. All draws follow from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            slots: Slots::default(),
+            places: BTreeMap::new(),
+            cells: Vec::new(),
+            wheel: Wheel::default(),
+            mail: Mailbox::default(),
+            changes: VecDeque::new(),
+            paused: Duration::ZERO,
+            rng: Xoshiro256PlusPlus::seed_from_u64(seed),
+            revision: 0,
+        }
+    }
+
+    /// A container's runtime says what it does. A container keeps its slot until it is not there any more.
+    pub fn handle_status(&mut self, now: Instant, status: &ContainerStatus) {
+        let now = self.clock(now);
+        match status.state {
+            ContainerState::Running | ContainerState::Paused => self.lives(now, status),
+            ContainerState::Unknown | ContainerState::Created | ContainerState::Stopped => self.ends(now, &status.name),
+            ContainerState::Absent => self.vanishes(now, &status.name),
+        }
+    }
+
+    /// A probe of a container came back: it said something, or nothing at all. A sign of life holds for [`PATIENCE`]
+    /// intervals of the check that got it.
+    pub fn handle_reply(&mut self, now: Instant, container: &str, silent: bool, interval: Duration, timeout: Duration) {
+        if silent {
+            self.note_silence(now, container, Evidence::silence);
+        } else {
+            self.handle_heartbeat(now, container, interval * u32::from(PATIENCE) + timeout);
+        }
+    }
+
+    /// A container gave a sign of life of its own accord, which holds for so long.
+    pub fn handle_heartbeat(&mut self, now: Instant, container: &str, holds: Duration) {
+        let now = self.clock(now);
+        let Some((place, seat)) = self.seat(container) else { return };
+        seat.evidence.sign(now, holds);
+        if seat.missed() && seat.evidence.speaks(now) {
+            self.begin(now, place);
+        }
+    }
+
+    /// A container that gives signs of life of its own accord is overdue to give one.
+    pub fn handle_missed(&mut self, now: Instant, container: &str) {
+        self.note_silence(now, container, Evidence::missed);
+    }
+
+    /// A container is none of this host's any more.
+    pub fn forget(&mut self, now: Instant, container: &str) {
+        self.vanishes(self.clock(now), container);
+    }
+
+    /// Whether a container's member may speak.
+    pub fn voice(&self, now: Instant, container: &str) -> Voice {
+        let place = self.places.get(container);
+        let seat = place.and_then(|place| self.cells.get(usize::from(place.cell))?.seat_at(place.slot));
+        match seat.filter(|seat| seat.runs) {
+            None => Voice::Gone,
+            Some(seat) if seat.evidence.frozen => Voice::Frozen,
+            Some(seat) if seat.evidence.speaks(self.clock(now)) => Voice::Speaks,
+            Some(_) => Voice::Silent,
+        }
+    }
+
+    /// This process did not run for so long: for the cells no time has passed.
+    pub fn pause(&mut self, span: Duration) {
+        self.paused += span;
+    }
+
+    /// When [`Self::handle_timeout`] is next wanted.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.wheel.next().map(|tick| Instant::from_nanos(tick * TICK.as_nanos() as u64) + self.paused)
+    }
+
+    /// Runs what is due; if that is more than about [`MAX_TIMERS`], the rest is due at once again.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.clock(now);
+        let mut left = MAX_TIMERS;
+        while left > 0 {
+            let Some((_, due)) = self.wheel.take_due(ticks(now), left) else { return };
+            left = left.saturating_sub(due.len());
+            for of_one in due.chunk_by(|one, other| one.cell == other.cell) {
+                self.turn(now, of_one[0].cell, of_one);
+            }
+        }
+    }
+
+    /// What is new.
+    pub fn poll_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    /// Counts what a query would show otherwise than before.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Letters between members that were dropped since the start.
+    pub fn dropped(&self) -> u64 {
+        self.mail.dropped()
+    }
+
+    /// Of all cells: the same if no member became another, or another thing, since.
+    pub fn root(&self) -> u64 {
+        let inhabited = self.cells.iter().enumerate().filter(|(_, cell)| cell.counts.members() > 0);
+        inhabited.map(|(number, cell)| hash(&[number as u64, cell.hash])).fold(0, u64::wrapping_add)
+    }
+
+    /// The cells that have members, as a query shows them.
+    pub fn show(&self, host: &str) -> Vec<v1::Cell> {
+        let inhabited = self.cells.iter().enumerate().filter(|(_, cell)| cell.counts.members() > 0);
+        let show = |(number, cell): (usize, &Cell)| v1::Cell {
+            host: host.to_owned(),
+            number: number as u32,
+            size: cell.counts.members(),
+            alive: cell.counts.alive,
+            suspect: cell.counts.suspect,
+            down: cell.counts.down,
+            frozen: cell.counts.frozen,
+            bitmap: cell.bitmap().to_vec().into(),
+            hash: cell.hash,
+            ..v1::Cell::default()
+        };
+        inhabited.map(show).collect()
+    }
+
+    fn turn(&mut self, now: Instant, number: u16, due: &[wheel::Entry<Slot>]) {
+        let Some(cell) = self.cells.get_mut(usize::from(number)) else { return };
+        let tick = ticks(now);
+        let (wheel, mail, rng) = (&mut self.wheel, &mut self.mail, &mut self.rng);
+        if cell.turn(due, &mut Tools { wheel, mail, rng, tick, now }) {
+            for (slot, state) in cell.judge() {
+                self.revision += 1;
+                if let Some(seat) = cell.seat(slot) {
+                    self.changes.push_back(change(now, Place { cell: number, slot }, seat, state));
+                }
+            }
+            // Its news are not yet everywhere, or somebody has to say that it lives.
+            cell.call(tick, &mut self.wheel);
+        }
+    }
+
+    fn note_silence(&mut self, now: Instant, container: &str, note: impl FnOnce(&mut Evidence)) {
+        let now = self.clock(now);
+        let Some((place, seat)) = self.seat(container) else { return };
+        note(&mut seat.evidence);
+        if seat.evidence.is_asked_enough() && !seat.is_doubted() {
+            self.call(now, place.cell);
+        }
+    }
+
+    fn lives(&mut self, now: Instant, status: &ContainerStatus) {
+        let frozen = status.state == ContainerState::Paused;
+        let Some((place, seat)) = self.seat(&status.name) else { return self.comes(now, status) };
+        let another = !seat.runs || seat.process != status.pid;
+        let thaws = seat.evidence.frozen && !frozen;
+        if thaws {
+            seat.evidence.thaw(now);
+        }
+        if another {
+            seat.evidence = Evidence::new(now);
+            seat.process = status.pid;
+            seat.runs = true;
+        }
+        let stale = seat.evidence.frozen != frozen;
+        seat.evidence.frozen = frozen;
+        if another || thaws && seat.missed() {
+            self.begin(now, place);
+        }
+        self.cells[usize::from(place.cell)].stale |= stale || thaws;
+        self.call(now, place.cell);
+    }
+
+    fn comes(&mut self, now: Instant, status: &ContainerStatus) {
+        let Some(place) = self.slots.take() else { return };
+        let container: Arc<str> = status.name.as_str().into();
+        let mut seat = Seat::new(now, Arc::clone(&container), status.pid);
+        seat.evidence.frozen = status.state == ContainerState::Paused;
+        self.places.insert(container, place);
+        self.sit(now, place, seat);
+    }
+
+    fn sit(&mut self, now: Instant, place: Place, seat: Seat) {
+        while self.cells.len() <= usize::from(place.cell) {
+            self.cells.push(Cell::new(self.cells.len() as u16, &mut self.rng));
+        }
+        let runs = seat.runs;
+        self.cells[usize::from(place.cell)].sit(place.slot, seat);
+        if runs {
+            self.begin(now, place);
+        }
+    }
+
+    /// Another life in this place.
+    fn begin(&mut self, now: Instant, place: Place) {
+        let generation = self.slots.begin(place);
+        self.cells[usize::from(place.cell)].begin(place.slot, generation);
+        self.call(now, place.cell);
+    }
+
+    fn ends(&mut self, now: Instant, container: &str) {
+        let Some((place, seat)) = self.seat(container) else { return };
+        seat.runs = false;
+        self.cells[usize::from(place.cell)].end(place.slot);
+        self.call(now, place.cell);
+    }
+
+    fn vanishes(&mut self, now: Instant, container: &str) {
+        let Some(place) = self.places.remove(container) else { return };
+        self.slots.give_back(place);
+        if let Some(mut seat) = self.cells[usize::from(place.cell)].rise(place.slot) {
+            self.revision += 1;
+            self.changes.push_back(change(now, place, &mut seat, MemberState::Gone));
+        }
+        self.call(now, place.cell);
+        for (from, to) in self.slots.merge() {
+            let Some(mut seat) = self.cells[usize::from(from.cell)].rise(from.slot) else { continue };
+            seat.told = MemberState::Gone;
+            self.places.insert(Arc::clone(&seat.container), to);
+            self.sit(now, to, seat);
+            self.call(now, from.cell);
+        }
+    }
+
+    fn seat(&mut self, container: &str) -> Option<(Place, &mut Seat)> {
+        let place = *self.places.get(container)?;
+        Some((place, self.cells[usize::from(place.cell)].seat(place.slot)?))
+    }
+
+    fn call(&mut self, now: Instant, cell: u16) {
+        self.cells[usize::from(cell)].call(ticks(now), &mut self.wheel);
+    }
+
+    /// The cells' time, which stands still while this process does not run.
+    fn clock(&self, now: Instant) -> Instant {
+        now - self.paused
+    }
+}
+
+fn change(now: Instant, place: Place, seat: &mut Seat, state: MemberState) -> Change {
+    let speaks = seat.evidence.speaks(now);
+    let news = match state {
+        MemberState::Down if !seat.alarmed && !speaks => Some(News::Silent),
+        MemberState::Alive if seat.alarmed && speaks => Some(News::Heard),
+        MemberState::Gone | MemberState::Alive | MemberState::Suspect | MemberState::Down | MemberState::Frozen => None,
+    };
+    seat.alarmed = match news {
+        Some(News::Silent) => true,
+        Some(News::Heard) => false,
+        // Of one that does not run its runtime tells.
+        None => seat.alarmed && state != MemberState::Gone,
+    };
+    let (container, generation) = (Arc::clone(&seat.container), seat.generation);
+    Change { container, place, generation, state, news, silent_for: now.since(seat.evidence.sign) }
+}
+
+fn ticks(at: Instant) -> u64 {
+    at.as_nanos() / TICK.as_nanos() as u64
+}
