@@ -6,9 +6,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
+use prost::Message;
 use ringmesh_node::{Peer, View};
 use ringmesh_proto::{
-    UnixMillis,
+    UnixMillis, frame,
     peer::{Position, QueryRequest, QueryResponse, Selection},
     v1,
 };
@@ -21,6 +22,9 @@ use crate::{
 
 /// For all tries to ask one host.
 const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
+
+/// Bytes of an answer for a whole zone; what is left to the frame's bound is for the sources.
+const MAX_ZONE_ANSWER: usize = frame::MAX_RESPONSE - 1024 * 1024;
 
 /// For a delegate to ask its zone.
 const ZONE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -155,11 +159,11 @@ async fn ask_host(transport: &Transport, view: &Arc<View>, host: &v1::Host, quer
     }
 }
 
-/// Asks every host of this one's zone for what does not come in pages, operations and histories, or only the one of this name or
-/// id. Hosts that have left are not asked.
+/// Asks every host of this one's zone for what does not come in pages, operations, histories and cells, or only the one of this
+/// name or id. Hosts that have left are not asked.
 pub async fn ask_hosts(transport: &Transport, view: &Arc<View>, query: &QueryRequest, only: &str) -> Vec<Answer> {
-    let QueryRequest { operations, operation, history, .. } = query.clone();
-    let query = QueryRequest { operations, operation, history, ..QueryRequest::default() };
+    let QueryRequest { operations, operation, history, cells, cell, .. } = query.clone();
+    let query = QueryRequest { operations, operation, history, cells, cell, ..QueryRequest::default() };
     let wanted = view.hosts.iter().filter(|host| only.is_empty() || host.name == only || host.id == only);
     let there = wanted.filter(|host| host.state() != v1::host::State::Left);
     let asked: Vec<_> = there.map(|host| ask_host(transport, view, host, query.clone())).collect();
@@ -234,12 +238,20 @@ pub async fn answer_for_zone(transport: &Transport, view: &Arc<View>, query: Que
         events: events(view, &query),
         ..base(view)
     };
-    if query.operations || query.history.is_some() {
-        for Answer { source, details } in ask_hosts(transport, view, &query, &query.host).await {
+    if query.operations || query.cells || query.history.is_some() {
+        let mut room = MAX_ZONE_ANSWER;
+        for Answer { mut source, details } in ask_hosts(transport, view, &query, &query.host).await {
             let details = details.unwrap_or_default();
+            if let Some(left) = room.checked_sub(details.encoded_len()) {
+                room = left;
+                response.operations.extend(details.operations);
+                response.cells.extend(details.cells);
+                add_histories(&mut response.histories, details.histories);
+            } else {
+                source.reached = false;
+                source.error = "what it says does not fit into one answer; ask for this host alone".into();
+            }
             response.sources.push(source);
-            response.operations.extend(details.operations);
-            add_histories(&mut response.histories, details.histories);
         }
         return response;
     }
@@ -334,7 +346,8 @@ pub async fn own(transport: &Transport, view: Arc<View>, query: QueryRequest) ->
 /// The details of this host alone, as far as they fit into one answer: containers, or services.
 pub fn show(view: &View, query: &QueryRequest) -> QueryResponse {
     let selection = query.selection.clone().unwrap_or_default();
-    let mut response = QueryResponse { operations: operations(view, query), ..base(view) };
+    let (operations, cells) = (operations(view, query), cells(view, query));
+    let mut response = QueryResponse { operations, cells, ..base(view) };
     if query.containers {
         show_into::<v1::Container>(&mut response, view, &selection);
     } else if query.services {
@@ -356,6 +369,31 @@ fn operations(view: &View, query: &QueryRequest) -> Vec<v1::Operation> {
     let wanted = |operation: &&Arc<v1::Operation>| query.operation.is_empty() || operation.id == query.operation;
     let found = view.operations.iter().filter(|_| query.operations).filter(wanted);
     found.map(|operation| v1::Operation::clone(operation)).collect()
+}
+
+/// All cells of this host without their members, or one with them.
+fn cells(view: &View, query: &QueryRequest) -> Vec<v1::Cell> {
+    let wanted = |cell: &&v1::Cell| query.cell.is_none_or(|number| cell.number == number);
+    let found = view.cells.iter().filter(|_| query.cells).filter(wanted);
+    let shown = found.map(|cell| v1::Cell {
+        members: match query.cell {
+            None => Vec::new(),
+            Some(number) if cell.service.is_empty() => members(number, &view.containers),
+            Some(_) => cell.members.clone(),
+        },
+        ..cell.clone()
+    });
+    shown.collect()
+}
+
+fn members(cell: u32, containers: &[Arc<v1::Container>]) -> Vec<v1::CellMember> {
+    let named = |container: &Arc<v1::Container>| {
+        let member = container.cell.as_ref().filter(|member| member.cell == cell)?;
+        Some(v1::CellMember { container: container.name.clone(), ..member.clone() })
+    };
+    let mut members: Vec<v1::CellMember> = containers.iter().filter_map(named).collect();
+    members.sort_by_key(|member| member.slot);
+    members
 }
 
 fn base(view: &View) -> QueryResponse {
@@ -389,5 +427,17 @@ mod tests {
         (0..100).for_each(|host| add_histories(&mut found, vec![history(host, host != 70); 2]));
         let hosts: Vec<&str> = found.iter().map(|history| history.host.as_str()).collect();
         assert_eq!(hosts, ["h70", "h70", "h0"]);
+    }
+
+    #[test]
+    fn a_cell_has_its_own_containers_by_slot() {
+        let container = |name: &str, cell, slot| {
+            let member = v1::CellMember { cell, slot, ..v1::CellMember::default() };
+            Arc::new(v1::Container { name: name.into(), cell: Some(member), ..v1::Container::default() })
+        };
+        let outside = Arc::new(v1::Container { name: "stopped".into(), ..v1::Container::default() });
+        let found = members(1, &[container("b", 1, 7), container("c", 0, 1), outside, container("a", 1, 2)]);
+        let names: Vec<&str> = found.iter().map(|member| member.container.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
     }
 }

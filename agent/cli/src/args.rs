@@ -158,6 +158,9 @@ pub(crate) enum Command {
     /// The containers on all hosts.
     #[command(subcommand)]
     Container(commands::container::ContainerCommand),
+    /// The cells in which containers watch each other.
+    #[command(subcommand)]
+    Cell(commands::cell::CellCommand),
     /// The services in the containers, and their verdicts.
     #[command(subcommand)]
     Service(commands::service::ServiceCommand),

@@ -4,6 +4,7 @@
 //! It owns no state and changes none but by a command to the host loop.
 
 mod agent;
+mod cells;
 mod certificates;
 mod cluster;
 mod containers;

@@ -153,10 +153,11 @@ fn router(api: &Api) -> Router {
         )
         .add_service(v1::operations_server::OperationsServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(v1::zones_server::ZonesServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(v1::cells_server::CellsServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(v1::agent_server::AgentServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
 }
 
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 11] = [
     "ringmesh.v1.Hosts",
     "ringmesh.v1.Rings",
     "ringmesh.v1.Links",
@@ -165,6 +166,7 @@ const SERVICES: [&str; 10] = [
     "ringmesh.v1.Events",
     "ringmesh.v1.Operations",
     "ringmesh.v1.Zones",
+    "ringmesh.v1.Cells",
     "ringmesh.v1.Agent",
     "ringmesh.v1.Certificates",
 ];

@@ -11,7 +11,7 @@ use ringmesh_proto::v1::{
 };
 
 use super::{
-    empty_answer, fields, labels_text,
+    cell, empty_answer, fields, labels_text,
     operation::{Reason, Wait, ordered},
 };
 use crate::{
@@ -276,6 +276,7 @@ fn describe(container: &Container, out: &mut Details) {
         None => out.add("Frozen", "no"),
     }
     out.add("Operation", &container.operation);
+    out.add("Cell", cell::membership(container.cell.as_ref()));
     out.add("Driver", &container.driver);
     out.add("Pid", pid(container));
     out.add("Addresses", container.addresses.join(", "));

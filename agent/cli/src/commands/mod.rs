@@ -12,6 +12,7 @@ use crate::{
 pub(crate) mod agent;
 pub(crate) mod arming;
 pub(crate) mod ca;
+pub(crate) mod cell;
 pub(crate) mod cert;
 pub(crate) mod completion;
 pub(crate) mod config;
@@ -58,6 +59,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Ring(command) => ask(ring::run(&context, command)),
         Command::Link(command) => ask(link::run(&context, command)),
         Command::Container(command) => ask(container::run(&context, command)),
+        Command::Cell(command) => ask(cell::run(&context, command)),
         Command::Service(command) => ask(service::run(&context, command)),
         Command::Operation(command) => ask(operation::run(&context, command)),
         Command::Disarm(args) => ask(arming::disarm(&context, args)),

@@ -23,6 +23,7 @@ macro_rules! messages {
 messages!(
     Accusation,
     Arming,
+    Cell,
     Certificate,
     Container,
     CreateTokenResponse,

@@ -68,6 +68,7 @@ impl Agent {
                     .add_service(events_server::EventsServer::new(fake.clone()))
                     .add_service(operations_server::OperationsServer::new(fake.clone()))
                     .add_service(zones_server::ZonesServer::new(fake.clone()))
+                    .add_service(cells_server::CellsServer::new(fake.clone()))
                     .add_service(agent_server::AgentServer::new(fake))
                     .serve_with_incoming(UnixListenerStream::new(listener));
                 tokio::select! {
@@ -284,6 +285,28 @@ impl Fake {
         self.some(vec![self.container("h2", "web"), self.container("h1", "web"), self.container("h1", "db")])
     }
 
+    fn cell(&self, number: u32) -> Cell {
+        let member = |container: &str, slot, state: cell_member::State| CellMember {
+            container: container.into(),
+            cell: number,
+            slot,
+            generation: 2,
+            state: state.into(),
+            silent_since: self.at(0).filter(|_| state == cell_member::State::Down),
+            ..Default::default()
+        };
+        Cell {
+            host: "h1".into(),
+            number,
+            size: 2,
+            alive: 1,
+            down: 1,
+            hash: 0xabc,
+            members: vec![member("web", 1, cell_member::State::Alive), member("db", 2, cell_member::State::Down)],
+            ..Default::default()
+        }
+    }
+
     fn service(&self) -> Service {
         Service {
             name: "http".into(),
@@ -459,6 +482,22 @@ impl operations_server::Operations for Fake {
     async fn get_arming(&self, request: Request<GetArmingRequest>) -> Answer<Arming> {
         self.take(request).await?;
         Ok(Response::new(Arming::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl cells_server::Cells for Fake {
+    async fn list_cells(&self, request: Request<ListCellsRequest>) -> Answer<ListCellsResponse> {
+        self.take(request).await?;
+        Ok(Response::new(ListCellsResponse { cells: self.some(vec![self.cell(1), self.cell(0)]), sources: vec![] }))
+    }
+
+    async fn get_cell(&self, request: Request<GetCellRequest>) -> Answer<GetCellResponse> {
+        let GetCellRequest { host, number } = self.take(request).await?;
+        if number > 1 {
+            return Err(Refusal::not_found(format!("no host has cell \"{host}/{number}\"")));
+        }
+        Ok(Response::new(GetCellResponse { cell: Some(self.cell(number)), sources: vec![] }))
     }
 }
 

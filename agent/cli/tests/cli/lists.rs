@@ -47,6 +47,27 @@ west  unreachable  4/5    1     16/20       15/20     0      h1,h2      3m     3
 }
 
 #[test]
+fn cell_list_and_show() {
+    let agent = Agent::start(Manner::default());
+    assert_eq!(
+        good(&agent, &["cell", "list", "--on", "h1"]),
+        "\
+HOST  NUMBER  SERVICE  MEMBERS  ALIVE  SUSPECT  DOWN  FROZEN
+h1    0       -        2        1      0        1     0
+h1    1       -        2        1      0        1     0
+"
+    );
+    assert_eq!(agent.asked(), [r#"ListCellsRequest { host: "h1", zone: "" }"#]);
+    let shown = good(&agent, &["cell", "show", "h1/1"]);
+    assert!(shown.contains("web: alive, slot 1, generation 2"), "{shown}");
+    assert!(shown.contains("db: down, silent for 3m, slot 2, generation 2"), "{shown}");
+    let ran = finish(asking(&agent, &["cell", "show", "h1/7"]));
+    assert_eq!(ran.err, "error: no host has cell \"h1/7\": see `ringmesh cell list`\n");
+    let ran = finish(asking(&agent, &["cell", "show", "h1"]));
+    assert!(ran.err.contains("expected HOST/NUMBER"), "{}", ran.err);
+}
+
+#[test]
 fn a_list_may_be_of_one_zone_and_then_cannot_be_watched() {
     let agent = Agent::start(Manner::default());
     good(&agent, &["host", "list", "--zone", "east"]);
