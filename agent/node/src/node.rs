@@ -473,6 +473,9 @@ impl Node {
     /// What a runtime says of a container.
     pub fn handle_status(&mut self, now: Now, status: ContainerStatus) {
         self.begin_turn(now);
+        if self.health.spec(&status.name).is_none() {
+            self.remedy.note_status(&status);
+        }
         self.seat_container(now, &status);
         self.health.handle_status(now, status);
         self.settle(now);

@@ -9,7 +9,7 @@ use ringmesh_proto::{Instant, Now, UnixMillis, v1, v1::verdict::Value};
 use super::{
     Check, Container, Health,
     history::{Kind, cut},
-    spec::{CheckId, ContainerSpec, ContainerState, MAX_ANSWER, ServiceKind, ServiceSpec},
+    spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, MAX_ANSWER, ServiceKind, ServiceSpec},
 };
 
 /// How a container is, as far as repair cares.
@@ -75,6 +75,11 @@ impl Health {
     /// What was declared of a container; `None` of one that is not.
     pub fn spec(&self, container: &str) -> Option<&ContainerSpec> {
         self.containers.get(container).map(|container| &container.spec)
+    }
+
+    /// What its runtime said last of a container; `None` of one that is not declared.
+    pub fn status(&self, container: &str) -> Option<&ContainerStatus> {
+        self.containers.get(container).map(|container| &container.status)
     }
 
     /// How a container is; `None` of one that is not declared.

@@ -87,6 +87,10 @@ impl Node {
                     self.replace_in_cells(now, &old, &spec);
                     self.health.replace(now.instant, &old, *spec);
                 }
+                Effect::Status(status) => {
+                    self.seat_container(now, &status);
+                    self.health.handle_status(now, *status);
+                }
                 Effect::Unjudge { container } => self.health.unjudge(now, &container),
                 Effect::Hurry { container, after } => self.health.hurry(now.instant, &container, after),
                 Effect::Record => self.write_record_urgently(now),
@@ -96,6 +100,11 @@ impl Node {
     }
 
     fn tell_repair(&mut self, now: Now, event: v1::Event) {
+        // As many as there are containers, unlike operations.
+        let exhausted = event.kind == "repair-exhausted";
+        if exhausted && !self.admits(now, "containers beyond repair".into(), event.severity()) {
+            return;
+        }
         let event = EventRecord {
             kind: event.kind,
             host: self.me().id.raw(),

@@ -19,10 +19,15 @@ use ringmesh_proto::{
 };
 
 use super::{Act, Around, Due, Effect, Failure, Remedy, Rung, base, hold::hold, next_name, operation::words, pool};
-use crate::health::spec::{Check, CheckId, ContainerSpec, ContainerState, ProbeReply, ProbeRequest, Purpose};
+use crate::health::spec::{
+    Check, CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest, Purpose,
+};
 
 /// A driver that has not done it by then will not: longer than its own patience.
 const MAX_ACT: Duration = Duration::from_secs(90);
+
+/// A restart command has its own timeout; so much later its outcome must be known.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// While it is to be seen whether something has helped, its services are probed so often.
 const HURRY: Duration = Duration::from_millis(300);
@@ -39,10 +44,20 @@ pub(super) struct Running {
     stage: Stage,
     /// When it has failed.
     deadline: Instant,
-    /// Of a clone: what stood in its place before.
-    before: Option<Instance>,
+    /// Of a clone: what it is to replace, until that is gone.
+    old: Option<Box<Old>>,
     /// Begun by an earlier life of this agent, which may have ended when the old one was gone and no new one there.
     half_done: bool,
+}
+
+/// A container that a clone is to replace: what is watched again if the clone cannot be made.
+#[derive(Clone, Debug)]
+pub(super) struct Old {
+    /// What stood in its place; `None` if that was itself.
+    instance: Option<Instance>,
+    spec: ContainerSpec,
+    /// The newest that its runtime said.
+    status: ContainerStatus,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -70,13 +85,13 @@ impl Remedy {
         }
         let version = self.next_version();
         let container = operation.container.clone();
-        let mut before = None;
+        let mut old = None;
         let stage = match operation.kind() {
             // It needs not be on disk first: to run its command once more does no harm.
             Kind::RestartService => Stage::Acting,
             Kind::RestartContainer => Stage::Keeping(version),
             Kind::Clone => {
-                before = self.prepare_clone(around, id, &container);
+                old = self.prepare_clone(around, id, &container);
                 Stage::Keeping(version)
             }
             Kind::Freeze => {
@@ -101,7 +116,7 @@ impl Remedy {
             Kind::Drain | Kind::None => Stage::Settling { version: Some(version), acted: true },
         };
         let operation = self.operations.get(id).cloned().unwrap_or(operation);
-        self.set_running(now, id, stage, before);
+        self.set_running(now, around, id, stage, old);
         self.tell("operation-started", Severity::Info, &operation);
         self.mark(&container);
         if operation.kind() == Kind::RestartService {
@@ -109,9 +124,17 @@ impl Remedy {
         }
     }
 
-    fn set_running(&mut self, now: Now, id: &str, stage: Stage, before: Option<Instance>) {
-        let deadline = now.instant + MAX_ACT;
-        self.running.insert(id.to_owned(), Running { stage, deadline, before, half_done: false });
+    fn set_running(&mut self, now: Now, around: &Around<'_>, id: &str, stage: Stage, old: Option<Box<Old>>) {
+        let command = self.operations.get(id).filter(|operation| operation.kind() == Kind::RestartService);
+        let patience = command.map_or(MAX_ACT, |operation| {
+            MAX_ACT.max(self.step(around, &operation.container, Rung::RestartService).timeout + GRACE)
+        });
+        self.set_stage(now, id, stage, patience, old);
+    }
+
+    fn set_stage(&mut self, now: Now, id: &str, stage: Stage, patience: Duration, old: Option<Box<Old>>) {
+        let deadline = now.instant + patience;
+        self.running.insert(id.to_owned(), Running { stage, deadline, old, half_done: false });
         self.timers.set(Due::Operation(id.to_owned()), deadline);
     }
 
@@ -149,12 +172,13 @@ impl Remedy {
         }));
     }
 
-    /// Another container takes the place of this one. Returns what stood there before.
-    fn prepare_clone(&mut self, around: &Around<'_>, id: &str, container: &str) -> Option<Instance> {
-        let spec = around.health.spec(container)?;
+    /// Another container takes the place of this one.
+    fn prepare_clone(&mut self, around: &Around<'_>, id: &str, container: &str) -> Option<Box<Old>> {
+        let (spec, status) = (around.health.spec(container)?, around.health.status(container)?);
         let (name, address) = (next_name(container), self.new_address(around, spec));
         let place = base(container).to_owned();
         let before = self.instances.get(&place).cloned();
+        let old = Box::new(Old { instance: before.clone(), spec: spec.clone(), status: status.clone() });
         let kept = before.as_ref().map(|instance| instance.address.clone()).unwrap_or_default();
         let instance =
             Instance { name: name.clone(), address: address.clone().unwrap_or(kept), replaces: container.to_owned() };
@@ -165,35 +189,54 @@ impl Remedy {
         let spec = Box::new(ContainerSpec { name: name.clone(), address, ..spec.clone() });
         self.effects.push_back(Effect::Replace { old: container.to_owned(), spec });
         self.mark(&name);
-        before
+        Some(old)
     }
 
     /// From the pools of its tenant. Without one, and when none is free, a clone has the address of what it replaces.
     fn new_address(&self, around: &Around<'_>, spec: &ContainerSpec) -> Option<String> {
         let (like, length) = pool::split(&spec.address)?;
         let pools = self.settings.pools.iter().filter(|pool| pool.tenant == spec.tenant);
-        let used: BTreeSet<IpAddr> =
-            around.health.addresses().filter_map(|address| Some(pool::split(address)?.0)).collect();
+        // Of clones that are only being made too, and of what they replace, which may still run.
+        let instances = self.instances.values().map(|instance| instance.address.as_str());
+        let olds = self.running.values().filter_map(|running| Some(running.old.as_ref()?.spec.address.as_str()));
+        let used = around.health.addresses().chain(instances).chain(olds);
+        let used: BTreeSet<IpAddr> = used.filter_map(|address| Some(pool::split(address)?.0)).collect();
         let free = pools.into_iter().find_map(|pool| pool.pick(like, &used))?;
         Some(format!("{free}/{length}"))
     }
 
     /// A clone was not made, and what it was to replace is still there.
-    fn roll_back(&mut self, around: &Around<'_>, operation: &Operation, before: Option<Instance>) {
-        let (old, new) = (&operation.container, &operation.replacement);
-        let place = base(old).to_owned();
-        let address = before.as_ref().map(|instance| instance.address.clone()).filter(|address| !address.is_empty());
-        match before {
+    fn roll_back(&mut self, operation: &Operation, old: Old) {
+        let (name, new) = (&operation.container, &operation.replacement);
+        let place = base(name).to_owned();
+        match old.instance {
             Some(instance) => self.instances.insert(place, instance),
             None => self.instances.remove(&place),
         };
-        self.rename(new, old);
-        if let Some(spec) = around.health.spec(new) {
-            let address = address.unwrap_or_else(|| spec.address.clone());
-            let spec = Box::new(ContainerSpec { name: old.clone(), address, ..spec.clone() });
-            self.effects.push_back(Effect::Replace { old: new.clone(), spec });
-        }
+        self.rename(new, name);
+        self.effects.push_back(Effect::Replace { old: new.clone(), spec: Box::new(old.spec) });
+        self.effects.push_back(Effect::Status(Box::new(old.status)));
+        self.operations.edit(&operation.id, |operation| operation.replacement.clear());
         self.changed();
+    }
+
+    /// What a runtime says of a container that is not watched: a clone that is being made has its place.
+    pub(crate) fn note_status(&mut self, status: &ContainerStatus) {
+        let olds = self.running.values_mut().filter_map(|running| running.old.as_mut()).chain(self.late.values_mut());
+        for old in olds.filter(|old| old.spec.name == status.name) {
+            old.status = status.clone();
+        }
+    }
+
+    /// What a clone was to replace is gone.
+    fn replaced(&mut self, operation: &Operation) {
+        if let Some(instance) = self.instances.get_mut(base(&operation.container))
+            && instance.name == operation.replacement
+            && !instance.replaces.is_empty()
+        {
+            instance.replaces.clear();
+            self.changed();
+        }
     }
 
     /// This version is on disk, or cannot be written.
@@ -229,8 +272,9 @@ impl Remedy {
         }
         let act = match (operation.kind(), result) {
             (Kind::Clone, Err(error)) => {
-                let before = self.running.get_mut(id).and_then(|running| running.before.take());
-                self.roll_back(around, operation, before);
+                if let Some(old) = self.running.get_mut(id).and_then(|running| running.old.take()) {
+                    self.roll_back(operation, *old);
+                }
                 let text = format!("not begun, because it cannot be written down: {error}");
                 return self.fail(now, around, id, &text);
             }
@@ -253,7 +297,17 @@ impl Remedy {
     /// What came of an [`Act`].
     pub(crate) fn handle_done(&mut self, now: Now, around: &Around<'_>, id: &str, result: Result<(), Failure>) {
         let Some(operation) = self.operations.get(id).cloned() else { return };
-        let Some(running) = self.running.get_mut(id) else { return };
+        let removed = result.as_ref().map_or_else(|failure| failure.removed, |()| true);
+        if removed && operation.kind() == Kind::Clone {
+            self.replaced(&operation);
+        }
+        let late = self.late.remove(id).filter(|_| !removed);
+        let Some(running) = self.running.get_mut(id) else {
+            if let Some(old) = late {
+                self.roll_back(&operation, *old);
+            }
+            return;
+        };
         match (&mut running.stage, result) {
             (Stage::Settling { acted, .. }, Ok(())) => {
                 *acted = true;
@@ -266,9 +320,8 @@ impl Remedy {
             (Stage::Settling { .. }, Err(failure)) => self.fail(now, around, id, &failure.text),
             (Stage::Acting, Ok(())) => self.acted(now, around, id),
             (Stage::Acting, Err(failure)) => {
-                let before = running.before.take();
-                if operation.kind() == Kind::Clone && !failure.removed {
-                    self.roll_back(around, &operation, before);
+                if let Some(old) = running.old.take().filter(|_| !failure.removed) {
+                    self.roll_back(&operation, *old);
                 }
                 self.fail(now, around, id, &failure.text);
             }
@@ -282,8 +335,15 @@ impl Remedy {
         match reply {
             Some(reply) if reply.success => self.acted(now, around, &id),
             Some(reply) => self.fail(now, around, &id, &format!("its restart command failed: {}", reply.answer)),
-            None => self.fail(now, around, &id, "too many programs run, its restart command was not"),
+            None => self.not_run(now, around, &id),
         }
+    }
+
+    /// There was no room for a restart command. That is no attempt.
+    fn not_run(&mut self, now: Now, around: &Around<'_>, id: &str) {
+        let container = self.operations.get(id).map(|operation| operation.container.clone()).unwrap_or_default();
+        self.fail(now, around, id, "too many programs run, its restart command was not");
+        self.untry(now, &container);
     }
 
     /// It was done: now it must help.
@@ -295,7 +355,7 @@ impl Remedy {
         }
         let step = self.step(around, target, rung(operation.kind()));
         let Some(running) = self.running.get_mut(id) else { return };
-        running.stage = Stage::Verifying;
+        (running.stage, running.old) = (Stage::Verifying, None);
         running.deadline = now.instant + step.timeout;
         self.timers.set(Due::Operation(id.to_owned()), now.instant + FIRST_LOOK + HURRY);
         self.operations.edit(id, |operation| operation.progress = "done; it is to be seen whether it helps".to_owned());
@@ -321,6 +381,9 @@ impl Remedy {
         let Some(condition) = around.health.condition(target) else {
             return self.fail(now, around, id, "the container is not configured any more");
         };
+        if condition.state == ContainerState::Running {
+            self.replaced(&operation);
+        }
         if self.is_held(target) {
             self.fail(now, around, id, "its container was frozen meanwhile");
         } else if condition.well {
@@ -349,7 +412,7 @@ impl Remedy {
         if !half_done || !matches!(kind, Kind::RestartService | Kind::RestartContainer) {
             return false;
         }
-        self.set_running(now, id, Stage::Acting, None);
+        self.set_running(now, around, id, Stage::Acting, None);
         if kind == Kind::RestartService {
             self.run(now, around, operation);
         } else {
@@ -362,7 +425,7 @@ impl Remedy {
     pub(super) fn operation_due(&mut self, now: Now, around: &Around<'_>, id: &str) {
         let Some(running) = self.running.get(id) else { return };
         if running.stage != Stage::Verifying {
-            return self.fail(now, around, id, "the runtime did not answer in time");
+            return self.timed_out(now, around, id);
         }
         self.verify(now, around, id);
         // A container that runs was made anew or not touched; of a command that cannot be told.
@@ -377,6 +440,20 @@ impl Remedy {
         if let Some(container) = self.operations.get(id).map(|operation| target(operation).to_owned()) {
             self.effects.push_back(Effect::Hurry { container, after: Duration::ZERO });
         }
+    }
+
+    /// Neither disk nor runtime has answered. What a runtime does to a clone after that, it will say.
+    fn timed_out(&mut self, now: Now, around: &Around<'_>, id: &str) {
+        let Some(Running { stage, old, .. }) = self.running.get_mut(id) else { return };
+        let (keeping, old) = (matches!(stage, Stage::Keeping(_)), old.take());
+        if let Some(old) = old {
+            match self.operations.get(id).cloned() {
+                Some(operation) if keeping => self.roll_back(&operation, *old),
+                _ => _ = self.late.insert(id.to_owned(), old),
+            }
+        }
+        let who = if keeping { "the disk" } else { "the runtime" };
+        self.fail(now, around, id, &format!("{who} did not answer in time"));
     }
 
     fn settled(&mut self, now: Now, around: &Around<'_>, id: &str) {
@@ -408,12 +485,6 @@ impl Remedy {
     fn conclude(&mut self, now: Now, around: &Around<'_>, id: &str, state: State, progress: &str) {
         let Some(operation) = self.end(now, id, state, progress) else { return };
         self.execs.retain(|_, of| of != id);
-        if operation.kind() == Kind::Clone
-            && let Some(instance) = self.instances.get_mut(base(&operation.container))
-            && instance.name == operation.replacement
-        {
-            instance.replaces.clear();
-        }
         let target = target(&operation).to_owned();
         // What is frozen is no patient any more.
         self.climbed(now, around, &target, id, state == State::Done);
@@ -442,7 +513,7 @@ impl Remedy {
             let text =
                 format!("the agent ended in the middle of the {}; it goes on with what is there", words(&operation));
             self.operations.edit(id, |operation| operation.progress = text);
-            self.set_running(now, id, stage, None);
+            self.set_stage(now, id, stage, MAX_ACT, None);
             let step = super::Step::of(rung(operation.kind()));
             if let Some(running) = self.running.get_mut(id).filter(|running| running.stage == Stage::Verifying) {
                 running.deadline = now.instant + FIND_OUT + step.timeout;

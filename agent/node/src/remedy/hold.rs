@@ -132,6 +132,7 @@ impl Remedy {
         }
         self.holds.insert(container.to_owned(), hold);
         self.discharge(container);
+        self.sick.remove(container);
         let proposed: Vec<String> = self
             .operations
             .open()

@@ -32,6 +32,9 @@ use super::{
 };
 use crate::health::{Condition, spec::ContainerSpec, spec::ContainerState};
 
+/// When there was no room for a restart command, it is tried again after so long.
+const NO_ROOM: Duration = Duration::from_secs(5);
+
 /// A container that is or was sick.
 #[derive(Debug)]
 pub(super) struct Patient {
@@ -63,7 +66,8 @@ pub(super) enum Phase {
 impl Patient {
     /// For a restart.
     pub(super) fn climbed(&self) -> Climbed {
-        Climbed { rung: u32::try_from(self.rung).unwrap_or(u32::MAX), attempts: self.attempts }
+        let given_up = self.phase == Phase::GivenUp;
+        Climbed { rung: u32::try_from(self.rung).unwrap_or(u32::MAX), attempts: self.attempts, given_up }
     }
 
     /// The rung and the attempt that are next, if there is one left.
@@ -165,6 +169,11 @@ impl Remedy {
     fn advance(&mut self, now: Now, around: &Around<'_>, name: &str) -> ControlFlow<()> {
         self.waiting.remove(name);
         let (Some(spec), Some(condition)) = (around.health.spec(name), around.health.condition(name)) else {
+            if let Some(Phase::Open { id, .. }) = self.patients.get(name).map(|patient| &patient.phase)
+                && self.is_proposed(id)
+            {
+                self.end(now, &id.clone(), State::Refused, "the container is not configured any more");
+            }
             self.discharge(name);
             return ControlFlow::Continue(());
         };
@@ -238,7 +247,7 @@ impl Remedy {
             Err(Exceeded::AtOnce) => (Gate::Turn, ControlFlow::Break(())),
             Err(Exceeded::Container(why)) => {
                 if let Some(at) = self.budgets.next() {
-                    self.timers.set(Due::Retry, at);
+                    self.timers.set_earlier(Due::Retry, at);
                 }
                 propose(&why, true)
             }
@@ -388,8 +397,9 @@ impl Remedy {
         self.waiting.remove(name);
         self.timers.cancel(&Due::Patient(name.to_owned()));
         if let Some(patient) = self.patients.get_mut(name) {
+            let before = patient.climbed();
             patient.phase = phase;
-            self.dirty = true;
+            self.dirty |= patient.climbed() != before;
         }
     }
 
@@ -408,8 +418,18 @@ impl Remedy {
         if self.waiting.remove(old) {
             self.waiting.insert(new.to_owned());
         }
-        self.timers.cancel(&Due::Patient(old.to_owned()));
+        self.timers.pass_on(&Due::Patient(old.to_owned()), Due::Patient(new.to_owned()));
         self.sick.remove(old);
+    }
+
+    /// The last attempt was none.
+    pub(super) fn untry(&mut self, now: Now, name: &str) {
+        let Some(patient) = self.patients.get_mut(name).filter(|patient| patient.phase == Phase::Waiting) else {
+            return;
+        };
+        patient.attempts = patient.attempts.saturating_sub(1);
+        self.timers.set(Due::Patient(name.to_owned()), now.instant + NO_ROOM);
+        self.dirty = true;
     }
 
     /// After a restart: ladders as far as they were climbed.
@@ -425,9 +445,10 @@ impl Remedy {
                 (container.clone(), (operation.id.clone(), operation.state() == State::Proposed))
             })
             .collect();
-        for (name, Climbed { rung, attempts }) in left {
+        for (name, Climbed { rung, attempts, given_up }) in left {
             let (phase, waits) = match open.get(&name) {
                 Some((id, proposed)) => (Phase::Open { id: id.clone(), deferred: *proposed }, *proposed),
+                None if given_up => (Phase::GivenUp, false),
                 None => (Phase::Quiet, false),
             };
             if phase == Phase::Quiet {
@@ -474,6 +495,8 @@ fn usable(rung: Rung, spec: &ContainerSpec, condition: &Condition) -> Result<(),
         }
         Rung::RestartContainer if !spec.verbs.restart => cannot("restart"),
         Rung::Clone if !spec.verbs.clone => cannot("clone"),
+        // To hold back what cannot be done anyway would only end its probes.
+        Rung::Freeze if !spec.verbs.pause => cannot("freeze"),
         Rung::RestartService | Rung::RestartContainer | Rung::Clone | Rung::Freeze => Ok(()),
     }
 }

@@ -38,7 +38,7 @@ pub use orders::{Code, Refused};
 pub use pool::Pool;
 pub use settings::{Mode, Policy, Rung, Settings, Step};
 
-use act::Running;
+use act::{Old, Running};
 use budget::Budgets;
 use ladder::{Patient, Phase};
 use operation::{Operations, words};
@@ -46,7 +46,7 @@ use timers::{Due, Timers};
 
 use crate::health::{
     Health, Marks,
-    spec::{CheckId, ContainerSpec, ProbeRequest},
+    spec::{CheckId, ContainerSpec, ContainerStatus, ProbeRequest},
 };
 
 /// The most bytes of an event's text.
@@ -121,6 +121,8 @@ pub(crate) enum Effect {
     Mark { container: String, marks: Marks },
     /// This container takes the place of that one.
     Replace { old: String, spec: Box<ContainerSpec> },
+    /// That is how a container is, as its runtime said before it was watched.
+    Status(Box<ContainerStatus>),
     /// What is known of its services is over: it is made anew.
     Unjudge { container: String },
     /// Probe a container after so long.
@@ -135,6 +137,8 @@ pub(crate) struct Remedy {
     operations: Operations,
     /// Those that are running, by id.
     running: BTreeMap<String, Running>,
+    /// What clones were to replace of which the runtime has not said in time what came of them, by operation.
+    late: BTreeMap<String, Box<Old>>,
     /// Restart commands that are running.
     execs: BTreeMap<CheckId, String>,
     commands: u64,
@@ -171,6 +175,7 @@ impl Remedy {
             settings,
             operations: Operations::new(me, born, left.operations),
             running: BTreeMap::new(),
+            late: BTreeMap::new(),
             execs: BTreeMap::new(),
             commands: 0,
             holds: left.holds,
@@ -249,7 +254,7 @@ impl Remedy {
             arming: self.arming.clone(),
             operations: self.operations.all().iter().map(|operation| Operation::clone(operation)).collect(),
             instances: self.instances.clone(),
-            ladders: self.patients.iter().map(climbed).filter(|(_, rung)| *rung != Climbed::default()).collect(),
+            ladders: self.patients.iter().map(climbed).filter(|(_, ladder)| *ladder != Climbed::default()).collect(),
         };
         Some((self.version, Arc::new(state)))
     }

@@ -13,6 +13,8 @@ use crate::health::spec::{Check, ContainerState, ContainerStatus, ProbeReply, Pu
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const WEB: u16 = 80;
+/// Whoever has not answered after that is given up.
+const MAX_PATIENCE: Duration = Duration::from_secs(100);
 
 /// Health and repair of one host, and a runtime that does what it is told.
 struct Bench {
@@ -114,6 +116,7 @@ impl Bench {
 
     fn state(&mut self, name: &str, state: ContainerState) {
         let status = ContainerStatus { name: name.into(), state, ..ContainerStatus::default() };
+        self.remedy.note_status(&status);
         self.health.handle_status(self.now, status);
         self.turn();
     }
@@ -134,6 +137,10 @@ impl Bench {
     fn container(&mut self, kind: Kind, container: &str) -> Result<Operation, Refused> {
         let container = container.to_owned();
         self.order(Order::Container(OrderContainerRequest { kind: kind as i32, container, ..Default::default() }))
+    }
+
+    fn container_host(&mut self, kind: Kind) {
+        self.order(Order::Host(OrderHostRequest { kind: kind as i32, ..Default::default() })).expect("it makes sense");
     }
 
     /// As the node does it.
@@ -189,6 +196,7 @@ impl Bench {
             Effect::Note { container, what } => self.health.note_repair(self.now, &container, &what),
             Effect::Mark { container, marks } => self.health.mark(self.now, &container, marks),
             Effect::Replace { old, spec } => self.health.replace(self.now.instant, &old, *spec),
+            Effect::Status(status) => self.health.handle_status(self.now, *status),
             Effect::Unjudge { container } => self.health.unjudge(self.now, &container),
             Effect::Hurry { container, after } => self.health.hurry(self.now.instant, &container, after),
             Effect::Record => {}
@@ -369,10 +377,17 @@ fn a_driver_without_verbs_has_only_what_is_left() {
     let mut bench = Bench::new(settings(), vec![spec("web", WEB, false, false), spec("other", 81, true, true)]);
     bench.bad.insert(WEB);
     bench.run(SECOND * 10);
-    assert_eq!(bench.acts, ["freeze web"]);
-    let operation = &bench.remedy.operations()[0];
-    assert!(operation.reason.contains("clone is left out, the driver declared cannot clone"), "{operation:?}");
-    assert!(operation.progress.contains("it runs on"), "{operation:?}");
+    assert!(bench.acts.is_empty() && bench.open().is_empty());
+    assert_eq!(bench.told("repair-exhausted"), 1, "a freeze would only end its probes");
+    bench.bad.clear();
+    bench.run(SECOND * 2);
+    bench.bad.insert(WEB);
+    bench.run(SECOND * 10);
+    assert_eq!(bench.told("repair-exhausted"), 2, "it is watched all the time");
+    // By order it is held.
+    let freeze = bench.container(Kind::Freeze, "web").expect("it can be held");
+    let freeze = bench.remedy.operations.get(&freeze.id).cloned().expect("it is kept");
+    assert!(freeze.progress.contains("it runs on"), "{freeze:?}");
 }
 
 #[test]
@@ -620,6 +635,18 @@ fn a_clone_that_cannot_be_made_changes_nothing() {
     assert_eq!(bench.remedy.operations.get(&clone.id).map(Operation::state), Some(State::Failed));
     assert_eq!(bench.names(), ["other", "web"]);
     assert!(bench.kept.instances.is_empty());
+    assert!(bench.health.condition("web").is_some_and(|web| web.well), "it is watched as before");
+
+    // What its runtime says meanwhile is not lost: it was killed, and could not be removed.
+    let mut bench = Bench::web();
+    bench.stuck = true;
+    let clone = bench.container(Kind::Clone, "web").expect("it can be tried");
+    bench.state("web", ContainerState::Stopped);
+    let failure = Failure { text: "it hangs".into(), removed: false };
+    bench.with(|remedy, now, around| remedy.handle_done(now, around, &clone.id, Err(failure)));
+    bench.stuck = false;
+    bench.run(SECOND);
+    assert_eq!(bench.acts.last().map(String::as_str), Some("restart-container web"), "{:?}", bench.acts);
 
     // Nor one that cannot be written down: after a crash nobody would know of it.
     let mut bench = Bench::web();
@@ -630,6 +657,88 @@ fn a_clone_that_cannot_be_made_changes_nothing() {
     let clone = bench.remedy.operations.get(&clone.id).cloned().expect("it is kept");
     assert!(clone.state() == State::Failed && clone.progress.contains("the disk is full"), "{clone:?}");
     assert_eq!(bench.names(), ["other", "web"]);
+    assert!(bench.health.condition("web").is_some_and(|web| web.well), "it is watched as before");
+    bench.bad.insert(WEB);
+    bench.run(SECOND * 20);
+    assert_eq!(bench.acts[..2], ["restart-service", "restart-container web"], "and repaired");
+}
+
+#[test]
+fn a_clone_that_is_made_too_late_or_not_at_all_has_its_place_or_leaves_it() {
+    for removed in [true, false] {
+        let mut bench = Bench::web();
+        bench.stuck = true;
+        let clone = bench.container(Kind::Clone, "web").expect("it can be tried");
+        bench.run(MAX_PATIENCE);
+        assert_eq!(bench.remedy.operations.get(&clone.id).map(Operation::state), Some(State::Failed));
+        assert_eq!(bench.kept.instances["web"].replaces, "web", "that it is gone nobody has said");
+        let failure = Failure { text: "it hung".into(), removed };
+        bench.with(|remedy, now, around| remedy.handle_done(now, around, &clone.id, Err(failure)));
+        bench.turn();
+        assert_eq!(bench.names(), ["other", if removed { "web.1" } else { "web" }]);
+        assert_eq!(bench.kept.instances.get("web").map(|web| web.replaces.as_str()), removed.then_some(""));
+    }
+}
+
+#[test]
+fn clones_that_are_made_at_once_get_addresses_of_their_own() {
+    let mut settings = settings();
+    settings.default.steps = vec![step(Rung::Clone, 1)];
+    let network = "10.1.3.64".parse().expect("an address");
+    settings.pools.push(Pool { tenant: "red".into(), network, length: 26, reserved: BTreeSet::new() });
+    let mut bench = Bench::new(settings, many(5));
+    bench.container_host(Kind::Drain);
+    bench.bad.extend([1000, 1001]);
+    bench.run(SECOND * 5);
+    bench.container_host(Kind::Undrain);
+    bench.run(SECOND * 2);
+    let addresses: BTreeSet<&str> = bench.acts.iter().filter_map(|act| act.split(' ').nth(3)).collect();
+    assert_eq!((bench.acts.len(), addresses.len()), (2, 2), "{:?}", bench.acts);
+}
+
+#[test]
+fn a_ladder_begins_anew_when_a_clone_by_order_was_well_for_long_enough() {
+    let mut bench = Bench::web();
+    bench.cure = Some("restart-container");
+    bench.bad.insert(WEB);
+    bench.run(SECOND * 20);
+    assert_eq!(bench.acts, ["restart-service", "restart-container web"]);
+    bench.container(Kind::Clone, "web").expect("it can be cloned");
+    bench.run(Policy::default().quiet + SECOND * 5);
+    bench.bad.insert(WEB);
+    bench.run(SECOND * 3);
+    assert_eq!(bench.acts[3..], ["restart-service"]);
+}
+
+#[test]
+fn a_rejection_outlives_the_agent() {
+    let mut settings = settings();
+    settings.default.mode = Mode::Manual;
+    let containers = || vec![spec("web", WEB, true, true), spec("other", 81, true, true)];
+    let mut bench = Bench::new(settings, containers());
+    bench.bad.insert(WEB);
+    bench.run(SECOND * 5);
+    let id = bench.open()[0].id.clone();
+    let reject = DecideOperationRequest { id, approve: false, ..DecideOperationRequest::default() };
+    bench.order(Order::Decide(reject)).expect("it is proposed");
+    bench.restart_agent(containers());
+    bench.start_all();
+    bench.run(SECOND * 30);
+    assert!(bench.open().is_empty(), "{:?}", bench.open());
+}
+
+#[test]
+fn a_restart_command_that_there_is_no_room_for_is_no_attempt() {
+    let mut bench = Bench::web();
+    bench.stuck = true;
+    bench.bad.insert(WEB);
+    while bench.acts.is_empty() {
+        bench.run(MS * 10);
+    }
+    let check = *bench.remedy.execs.keys().next().expect("it was to run");
+    bench.with(|remedy, now, around| remedy.handle_exec(now, around, check, None));
+    bench.run(SECOND * 10);
+    assert_eq!(bench.acts, ["restart-service"; 2], "once more, not the next rung");
 }
 
 #[test]

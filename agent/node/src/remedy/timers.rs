@@ -42,6 +42,22 @@ impl Timers {
         }
     }
 
+    /// Only if there is no earlier time.
+    pub(super) fn set_earlier(&mut self, due: Due, at: Instant) {
+        if self.at.get(&due).is_none_or(|set| at < *set) {
+            self.set(due, at);
+        }
+    }
+
+    /// The time of one thing is that of another from now on.
+    pub(super) fn pass_on(&mut self, from: &Due, to: Due) {
+        let at = self.at.get(from).copied();
+        self.cancel(from);
+        if let Some(at) = at {
+            self.set(to, at);
+        }
+    }
+
     pub(super) fn is_set(&self, due: &Due) -> bool {
         self.at.contains_key(due)
     }
