@@ -18,7 +18,7 @@ use crate::{
     api::{self, Api, ApiError},
     carrier::{self, CARRIER_BOUND},
     clock::{self, Clock},
-    config::{Config, ConfigError, LogFormat, Mode},
+    config::{Config, ConfigError, ConfigFile, LogFormat, Mode},
     counters::Counters,
     disk::{self, DiskError},
     host_loop::{COMMAND_BOUND, Command, GRID, HostLoop, INBOUND_BOUND, Inputs, REPLY_BOUND},
@@ -96,7 +96,8 @@ pub fn check(config_path: &Path) -> Result<(), ConfigError> {
 
 /// Runs the daemon until SIGTERM or SIGINT, or until this host has left the cluster. Containers run on.
 pub fn run(config_path: &Path) -> Result<(), AgentError> {
-    let config = Config::load(config_path)?;
+    let file = ConfigFile::read(config_path)?;
+    let config = file.parse()?;
     start_log(&config)?;
     let identity = Identity::load(&config.host.state_dir)?;
     if identity.name != config.host.name {
@@ -114,13 +115,12 @@ pub fn run(config_path: &Path) -> Result<(), AgentError> {
         .enable_all()
         .build()
         .map_err(|source| AgentError::Platform { what: "an event loop", source })?;
-    runtime.block_on(serve(config, identity))
+    runtime.block_on(serve(config, file, identity))
 }
 
-async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
+async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Result<(), AgentError> {
     let program =
         std::env::current_exe().map_err(|source| AgentError::Platform { what: "the path of this program", source })?;
-    let config = Arc::new(config);
     let clock = Clock::default();
     let counters = Arc::new(Counters::default());
     let keyring = Keyring::open(&identity, &config.host.state_dir, config.identity.certificate_lifetime)?;
@@ -141,15 +141,25 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     let (shard_sender, shards) = mpsc::channel(1);
     let (written_sender, written) = mpsc::channel(1);
 
+    for application in &config.applications {
+        if !config.containers.iter().any(|container| application.matches(&container.labels)) {
+            tracing::warn!(labels = ?application.labels, "no container matches this [[application]]");
+        }
+    }
     let repairs = repair::read(&config.host.state_dir, &config)?;
     // As the containers are now, clones in the places of what they replaced.
-    let running = config.with_instances(&repairs.instances);
+    config.use_instances(&repairs.instances);
     let left = repair::left(&repairs);
-    let node_config = node_config(&running, &identity, &counters, repairs)?;
+    let node_config = node_config(&config, &identity, &counters, repairs)?;
     let mut node = Node::new(clock.now(), node_config, Box::new(HostSeals::new(&keyring)));
     node.handle_signed(clock.now(), None, keyring.records());
     // Who asks before the first turn of the loop is not told that there are no containers.
     let (view_sender, view) = watch::channel(Arc::new(node.poll_view(clock.now()).unwrap_or_default()));
+    heartbeat::listen(&config.host.state_dir, &config.container_specs(), heartbeat_sender)
+        .map_err(|source| AgentError::Platform { what: "sockets for heartbeats, in host.state_dir", source })?;
+    // From here on the supervisor has them: of very many there is one copy.
+    let containers = std::mem::take(&mut config.containers);
+    let config = Arc::new(config);
     let requests = Requests { view: view.clone(), authority: Arc::clone(&authority) };
     let alarms = AlarmClock::start().map_err(|source| AgentError::Platform { what: "timers", source })?;
     let transport = Transport::open(
@@ -163,8 +173,6 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     )?;
     let prober = Prober::spawn(&config.probe, program.clone(), reply_sender)
         .map_err(|source| AgentError::Platform { what: "a thread for probes", source })?;
-    heartbeat::listen(&config.host.state_dir, &running.container_specs(), heartbeat_sender)
-        .map_err(|source| AgentError::Platform { what: "sockets for heartbeats, in host.state_dir", source })?;
     let keeper = Keeper::new(
         Arc::clone(&keyring),
         transport.clone(),
@@ -184,6 +192,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
         keyring: Arc::clone(&keyring),
         keeper: Arc::clone(&keeper),
         config: Arc::clone(&config),
+        config_file: Arc::new(file),
         counters,
         started_at: clock::unix(),
         watches: Arc::default(),
@@ -191,7 +200,7 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
     // Whatever may refuse has been tried: only now others are told that this host is there, and containers start.
     api::start(api).await?;
     let instance = runtime::instance(&config.host.state_dir);
-    let (handle, statuses) = runtime::spawn(&running, &instance, &program, &left);
+    let (handle, statuses) = runtime::spawn(&config.host.state_dir, containers, &instance, &program, &left);
     let state_dir = config.host.state_dir.clone();
     let (hands, repairs) = Hands::new(handle, state_dir.clone());
     let writer = tokio::spawn(disk::write_latest(state_dir.clone(), disk_receiver));
@@ -224,11 +233,6 @@ async fn serve(config: Config, identity: Identity) -> Result<(), AgentError> {
         written,
     }));
     tracing::info!(host = %identity.host, name = identity.name, cluster = %identity.cluster, "the agent runs");
-    for application in &config.applications {
-        if !config.containers.iter().any(|container| application.matches(&container.labels)) {
-            tracing::warn!(labels = ?application.labels, "no container matches this [[application]]");
-        }
-    }
     if config.uplink.b.is_none() {
         tracing::warn!("there is no uplink b: the loss of one cable cuts this host off");
     }

@@ -66,7 +66,9 @@ impl Lab {
     }
 
     fn agent(&self, config: &Config) -> Agent {
-        let (handle, reports) = runtime::spawn(config, &self.instance, Path::new(RINGMESH), &Left::default());
+        let (state_dir, containers) = (&config.host.state_dir, config.containers.clone());
+        let (handle, reports) =
+            runtime::spawn(state_dir, containers, &self.instance, Path::new(RINGMESH), &Left::default());
         Agent { handle, reports, seen: BTreeMap::new() }
     }
 

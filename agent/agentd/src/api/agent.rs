@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::Api;
 use crate::{
     clock,
+    config::ConfigError,
     host_loop::Command,
     identity::{Role, admission::AuthorityError, api},
 };
@@ -40,7 +41,12 @@ impl Agent for Api {
     }
 
     async fn get_config(&self, _: Request<GetConfigRequest>) -> Result<Response<GetConfigResponse>, Status> {
-        Ok(Response::new(GetConfigResponse { toml: self.config.without_secrets().to_toml() }))
+        let file = Arc::clone(&self.config_file);
+        // With very many containers it takes a while.
+        let toml = tokio::task::spawn_blocking(move || Ok(file.parse()?.without_secrets().to_toml())).await;
+        let toml: Result<String, ConfigError> = toml.map_err(|error| Status::internal(error.to_string()))?;
+        let toml = toml.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(GetConfigResponse { toml }))
     }
 
     async fn create_token(

@@ -29,7 +29,7 @@ pub use hub::Watches;
 pub use server::{ApiError, start};
 
 use crate::{
-    config::Config,
+    config::{Config, ConfigFile},
     counters::Counters,
     host_loop::Command,
     identity::{Keyring, admission::AuthoritySlot},
@@ -54,6 +54,8 @@ pub struct Api {
     pub keeper: Arc<Keeper>,
     /// What runs.
     pub config: Arc<Config>,
+    /// The file that it was read from, for who asks: the containers of the other are gone to their supervisor.
+    pub config_file: Arc<ConfigFile>,
     /// Of the whole daemon.
     pub counters: Arc<Counters>,
     /// When the agent started.

@@ -27,7 +27,7 @@ use super::{
     process::ProcessId,
     watch::{End, Watcher},
 };
-use crate::config::{Config, Container};
+use crate::config::Container;
 
 /// Starts under way at once: more would only wait for the kernel's locks.
 const STARTS: usize = 4;
@@ -53,30 +53,34 @@ pub struct Left {
     pub replaced: BTreeMap<String, String>,
 }
 
-/// Runs the supervisor for all containers of `config` on the current event loop.
+/// Runs the supervisor for these containers on the current event loop.
 ///
 /// `instance` tells the agents of one machine apart; `shim_path` is the program `ringmesh`. The receiver gets the full
 /// list first, then every container whose status has changed; the host loop may be slow, it misses no last state.
 pub fn spawn(
-    config: &Config,
+    state_dir: &Path,
+    containers: Vec<Container>,
     instance: &str,
     shim_path: &Path,
     left: &Left,
 ) -> (RuntimeHandle, mpsc::Receiver<Vec<ContainerStatus>>) {
-    let oci: Arc<dyn Driver> = Arc::new(OciDriver::new(&config.host.state_dir, instance, shim_path.to_owned()));
-    let docker: Arc<dyn Driver> = Arc::new(DockerDriver::new(&config.containers, instance));
-    let declared: Arc<dyn Driver> = Arc::new(DeclaredDriver::new(&config.containers));
+    let oci: Arc<dyn Driver> = Arc::new(OciDriver::new(state_dir, instance, shim_path.to_owned()));
+    let docker: Arc<dyn Driver> = Arc::new(DockerDriver::new(&containers, instance));
+    let declared: Arc<dyn Driver> = Arc::new(DeclaredDriver::new(&containers));
     let driver_of = |container: &Container| match (&container.oci, &container.docker) {
         (Some(_), _) => oci.clone(),
         (None, Some(_)) => docker.clone(),
         (None, None) => declared.clone(),
     };
-    let slot = |container: &Container| Slot {
-        held: left.held.contains(&container.name),
-        replaces: left.replaced.get(&container.name).cloned(),
-        ..Slot::new(Arc::new(container.clone()), driver_of(container))
+    let slot = |container: Container| {
+        let driver = driver_of(&container);
+        Slot {
+            held: left.held.contains(&container.name),
+            replaces: left.replaced.get(&container.name).cloned(),
+            ..Slot::new(Arc::new(container.to_run()), driver)
+        }
     };
-    let slots = config.containers.iter().map(slot).collect();
+    let slots = containers.into_iter().map(slot).collect();
     supervise(slots, vec![oci.clone(), docker.clone(), declared.clone()], BACKOFF)
 }
 

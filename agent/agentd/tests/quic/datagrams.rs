@@ -136,7 +136,8 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
     let (_commands, commands) = mpsc::channel(COMMAND_BOUND);
     let config = "[host]\nname = \"h\"\nstate_dir = \"/no/such/directory\"\n[uplink.a]\naddress = \"127.0.0.1\"\n";
     let config = config::Config::parse(Path::new("test.toml"), config).expect("it is valid");
-    let (runtime, statuses) = runtime::spawn(&config, "test", Path::new("/bin/false"), &Left::default());
+    let (runtime, statuses) =
+        runtime::spawn(&config.host.state_dir, config.containers, "test", Path::new("/bin/false"), &Left::default());
     let (hands, repairs) = Hands::new(runtime, config.host.state_dir);
     let (_, carriers) = mpsc::channel(1);
     let (_, heartbeats) = mpsc::channel(1);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use ringmesh_agentd::{
     api::{self, Api},
     clock,
-    config::Config,
+    config::ConfigFile,
     keeper::Keeper,
     lab,
 };
@@ -40,7 +40,10 @@ impl Two {
         let directory = tempfile::tempdir().expect("a directory for the test");
         let socket = directory.path().join("agent.sock");
         let text = format!("[host]\nname = \"h1\"\n[uplink.a]\naddress = \"127.0.0.1\"\n[api]\nsocket = {socket:?}\n");
-        let config = Config::parse(&directory.path().join("agent.toml"), &text).expect("it is good");
+        let path = directory.path().join("agent.toml");
+        std::fs::write(&path, text).expect("it can be written");
+        let file = ConfigFile::read(&path).expect("it is there");
+        let config = file.parse().expect("it is good");
         let (commands, _) = mpsc::channel(1);
         let (view, authority) = (h1.view.subscribe(), Arc::default());
         let keeper = Keeper::new(
@@ -59,6 +62,7 @@ impl Two {
             keyring: h1.keyring.clone(),
             keeper,
             config: Arc::new(config),
+            config_file: Arc::new(file),
             counters: h1.counters.clone(),
             started_at: clock::unix(),
             watches: Arc::default(),

@@ -31,7 +31,8 @@ impl Agent {
             "[[container]]\nname = \"web\"\ndocker = {{ socket = {socket:?}, image = {IMAGE:?}, args = [\"sleep\", \"600\"] }}\n\
              [[container]]\nname = \"old\"\ndocker = {{ socket = {socket:?}, container = \"legacy\" }}\n"
         ));
-        let (handle, reports) = runtime::spawn(&config, INSTANCE, Path::new(RINGMESH), &Left::default());
+        let (handle, reports) =
+            runtime::spawn(&config.host.state_dir, config.containers, INSTANCE, Path::new(RINGMESH), &Left::default());
         Self { handle, reports, seen: BTreeMap::new() }
     }
 

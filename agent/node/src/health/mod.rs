@@ -125,8 +125,9 @@ const STARTING: &str = "waits for the startup checks of its container";
 /// All containers and checks of one host.
 pub struct Health {
     host: String,
-    containers: BTreeMap<String, Container>,
-    checks: BTreeMap<CheckId, Check>,
+    // Boxed: a tree that grows at its end is half empty, and these are large.
+    containers: BTreeMap<String, Box<Container>>,
+    checks: BTreeMap<CheckId, Box<Check>>,
     due: BTreeSet<(Instant, CheckId)>,
     /// When a service that is to speak up by itself is next missed.
     missed: BTreeSet<(Instant, CheckId)>,
@@ -228,14 +229,14 @@ impl Health {
             if !check.is_heartbeat() {
                 self.due.insert((due, id));
             }
-            self.checks.insert(id, check);
+            self.checks.insert(id, Box::new(check));
             checks.push(id);
         }
         checks.sort_by_key(|id| self.checks.get(id).map(|check| check.spec.name.clone()));
         let status = ContainerStatus { name: spec.name.clone(), ..ContainerStatus::default() };
         let (ran, starting, marks, member) = (false, false, Marks::default(), None);
         let container = Container { spec, status, checks, ran, starting, marks, member, shown: None };
-        self.containers.insert(container.spec.name.clone(), container);
+        self.containers.insert(container.spec.name.clone(), Box::new(container));
         self.revision += 1;
     }
 
@@ -417,7 +418,9 @@ impl Health {
         let waits = |check: &Check| {
             check.spec.kind == ServiceKind::Startup && check.state.found() != v1::verdict::Value::Passing
         };
-        if !container.starting || container.checks.iter().filter_map(|id| self.checks.get(id)).any(waits) {
+        if !container.starting
+            || container.checks.iter().any(|id| self.checks.get(id).is_some_and(|check| waits(check)))
+        {
             return;
         }
         container.starting = false;

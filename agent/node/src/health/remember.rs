@@ -77,7 +77,7 @@ impl Health {
 
     fn records(&mut self, now: UnixMillis, wanted: u8) -> Vec<HistoryRecord> {
         let checks = self.containers.iter().filter(|(name, _)| shard(name) == wanted);
-        let checks = checks.flat_map(|(_, container)| &container.checks).filter_map(|id| self.checks.get(id));
+        let checks = checks.flat_map(|(_, container)| &container.checks).filter_map(|id| Some(&**self.checks.get(id)?));
         let write = |check: &Check| HistoryRecord {
             normal: Some(check.state.normal().write()),
             ..check.history.write(&check.container, &check.spec.name)
@@ -112,7 +112,7 @@ impl Health {
     }
 
     pub(super) fn note_outcome(&mut self, now: Now, id: CheckId, outcome: &Outcome) {
-        let Some(Check { history, container, .. }) = self.checks.get_mut(&id) else { return };
+        let Some(Check { history, container, .. }) = self.checks.get_mut(&id).map(Box::as_mut) else { return };
         history.note_outcome(now.unix, outcome.success, outcome.latency.unwrap_or_default(), &outcome.answer);
         self.memory.note(now.instant, container, false);
     }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ringmesh_proto::{Instant, Now, UnixMillis, v1, v1::verdict::Value};
 
 use super::{
-    Check, Container, Health,
+    Check, Health,
     history::{Kind, cut},
     spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, MAX_ANSWER, ServiceKind, ServiceSpec},
 };
@@ -86,7 +86,7 @@ impl Health {
     pub fn condition(&self, container: &str) -> Option<Condition> {
         let container = self.containers.get(container)?;
         let state = container.status.state;
-        let checks = || container.checks.iter().filter_map(|id| self.checks.get(id));
+        let checks = || container.checks.iter().filter_map(|id| Some(&**self.checks.get(id)?));
         // A service that is not ready is no reason to repair anything.
         let counts = |check: &&Check| check.spec.kind != ServiceKind::Readiness;
         let critical = |check: &&Check| check.state.verdict == Value::Critical;
@@ -145,7 +145,7 @@ impl Health {
     pub fn unjudge(&mut self, now: Now, name: &str) {
         let answers = |check: &Check| matches!(check.state.found(), Value::Passing | Value::Warning);
         for id in self.checks_of(name) {
-            if self.checks.get(&id).is_some_and(answers) {
+            if self.checks.get(&id).map(Box::as_ref).is_some_and(answers) {
                 self.forget(now, id, "it is started anew");
             }
         }
@@ -171,8 +171,10 @@ impl Health {
     /// Another container takes the place of this one, which is forgotten; its services go on with the memory of those before.
     pub fn replace(&mut self, now: Instant, old: &str, spec: ContainerSpec) {
         let mut before = BTreeMap::new();
-        if let Some(Container { checks, .. }) = self.containers.remove(old) {
-            for (id, check) in checks.into_iter().filter_map(|id| self.checks.remove(&id).map(|check| (id, check))) {
+        if let Some(container) = self.containers.remove(old) {
+            for (id, check) in
+                container.checks.into_iter().filter_map(|id| self.checks.remove(&id).map(|check| (id, check)))
+            {
                 self.due.remove(&(check.due, id));
                 self.missed.remove(&(check.due, id));
                 before.insert(check.spec.name.clone(), check);
@@ -183,9 +185,9 @@ impl Health {
         self.add(now, spec);
         for id in self.checks_of(&name) {
             let Some(check) = self.checks.get_mut(&id) else { continue };
-            if let Some(Check { history, state, .. }) = before.remove(&check.spec.name) {
-                check.history = history;
-                check.state.recall(*state.normal());
+            if let Some(old) = before.remove(&check.spec.name) {
+                check.state.recall(*old.state.normal());
+                check.history = old.history;
             }
         }
         // From the shard of the one to that of the other.
