@@ -1,7 +1,7 @@
 //! Whether probes keep up with their intervals, and by how much all of these are stretched when they do not.
 //!
-//! One factor for all: no check is left out so that others come in time. It grows by the share of probes that could not be made
-//! in time, and shrinks again by small steps while all are.
+//! One factor for all: no check is left out so that others come in time. It grows to what the probes that were made allow for,
+//! and shrinks again by small steps while all are made in time.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) const UNSTRETCHED: u32 = 1000;
 const MAX_STRETCH: u32 = 16 * UNSTRETCHED;
 
 /// So long probes are counted before their share is judged.
-const WINDOW: Duration = Duration::from_secs(5);
+pub(super) const WINDOW: Duration = Duration::from_secs(5);
 
 /// A probe that is begun so late, or whose outcome comes so much after it was known, was not made in time.
 pub(super) const LATE: Duration = Duration::from_secs(1);
@@ -41,6 +41,7 @@ pub(super) struct Load {
     window: Option<Instant>,
     due: u32,
     late: u32,
+    made: u32,
     overloaded: u32,
     calm: u32,
     late_ever: u64,
@@ -48,7 +49,17 @@ pub(super) struct Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Self { stretch: UNSTRETCHED, before: None, window: None, due: 0, late: 0, overloaded: 0, calm: 0, late_ever: 0 }
+        Self {
+            stretch: UNSTRETCHED,
+            before: None,
+            window: None,
+            due: 0,
+            late: 0,
+            made: 0,
+            overloaded: 0,
+            calm: 0,
+            late_ever: 0,
+        }
     }
 }
 
@@ -97,27 +108,36 @@ impl Load {
         self.due += 1;
     }
 
+    /// A probe was made, in time or not.
+    pub(super) fn count_made(&mut self) {
+        self.made += 1;
+    }
+
     /// A probe was not made in time.
     pub(super) fn count_late(&mut self) {
         self.late += 1;
         self.late_ever += 1;
     }
 
-    /// Judges the window if it is over; what changed by that.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Stretched> {
+    /// Judges the window if it is over; what changed by that. `demand` is how many probes would be made in a window if no interval
+    /// were stretched.
+    pub(super) fn handle_timeout(&mut self, now: Instant, demand: impl FnOnce() -> u32) -> Option<Stretched> {
         if now < *self.window.get_or_insert(now + WINDOW) {
             return None;
         }
         let (due, late) = (std::mem::take(&mut self.due), std::mem::take(&mut self.late));
+        let made = std::mem::take(&mut self.made);
         self.window = Some(now + WINDOW);
         let share = (late.min(due) * 1000).checked_div(due).unwrap_or(0);
         let old = self.stretch;
         if late >= MIN_LATE && share >= OVERLOADED {
             (self.overloaded, self.calm) = (self.overloaded + 1, 0);
             if self.overloaded >= PATIENCE {
-                // What was due and not made in time did not fit; a tenth at the least, to get out of it.
+                // To as many as can be made; a tenth at the least, to get out of what is left over.
                 self.overloaded = 0;
-                self.stretch = (old + old * share.max(100) / 1000).min(MAX_STRETCH);
+                let enough = u64::from(UNSTRETCHED) * u64::from(demand()) / u64::from(made.max(1));
+                let enough = u32::try_from(enough).unwrap_or(MAX_STRETCH);
+                self.stretch = enough.clamp(old + old / 10, old * 2).min(MAX_STRETCH);
             }
         } else {
             (self.overloaded, self.calm) = (0, if late == 0 { self.calm + 1 } else { 0 });
@@ -141,14 +161,15 @@ fn stretched(interval: Duration, stretch: u32) -> Duration {
 mod tests {
     use super::*;
 
-    /// Windows of 100 probes, so many of which are late; the stretch after each.
+    /// Windows of 100 probes, so many of which are late and not made while the demand is one of 100; the stretch after each.
     fn after(load: &mut Load, now: &mut Instant, late: &[u32]) -> Vec<u32> {
         let window = |late: &u32| {
-            load.handle_timeout(*now);
+            load.handle_timeout(*now, || 100);
             (0..100).for_each(|_| load.count_due());
             (0..*late).for_each(|_| load.count_late());
+            (*late..100).for_each(|_| load.count_made());
             *now += WINDOW;
-            load.handle_timeout(*now);
+            load.handle_timeout(*now, || 100);
             load.stretch()
         };
         late.iter().map(window).collect()
@@ -159,10 +180,10 @@ mod tests {
         let (mut load, mut now) = (Load::default(), Instant::ZERO);
         assert_eq!(after(&mut load, &mut now, &[0, 0, 0, 0]), [1000; 4]);
         assert_eq!(after(&mut load, &mut now, &[50, 0, 1, 2, 50, 0]), [1000; 6], "a pause, and a few");
-        assert_eq!(after(&mut load, &mut now, &[50, 50, 20, 5]), [1000, 1500, 1500, 1650]);
-        assert_eq!(after(&mut load, &mut now, &[1, 0, 0, 0, 0, 0, 0]), [1650, 1650, 1650, 1485, 1485, 1485, 1337]);
+        assert_eq!(after(&mut load, &mut now, &[50, 33, 20, 5]), [1000, 1492, 1492, 1641]);
+        assert_eq!(after(&mut load, &mut now, &[1, 0, 0, 0, 0, 0, 0]), [1641, 1641, 1641, 1477, 1477, 1477, 1330]);
         assert_eq!(*after(&mut load, &mut now, &[0; 30]).last().expect("thirty"), UNSTRETCHED);
-        assert_eq!(load.late_ever(), 50 + 1 + 2 + 50 + 50 + 50 + 20 + 5 + 1);
+        assert_eq!(load.late_ever(), 50 + 1 + 2 + 50 + 50 + 33 + 20 + 5 + 1);
     }
 
     #[test]
@@ -170,9 +191,24 @@ mod tests {
         let (mut load, mut now) = (Load::default(), Instant::ZERO);
         let interval = Duration::from_secs(10);
         assert_eq!(load.next(now, interval), now + interval);
-        assert_eq!(after(&mut load, &mut now, &[50, 50]), [1000, 1500]);
+        assert_eq!(after(&mut load, &mut now, &[50, 34]), [1000, 1515]);
         let next = |after: u64| load.next(now + Duration::from_secs(after), interval).since(now).as_secs_f64();
-        assert_eq!([0, 2, 4, 6, 8, 10, 12].map(next), [10.0, 13.0, 16.0, 19.0, 22.0, 25.0, 27.0]);
+        assert_eq!([0, 2, 4, 6, 8, 10, 12].map(next), [10.0, 13.03, 16.06, 19.09, 22.12, 25.15, 27.15]);
+    }
+
+    #[test]
+    fn what_was_left_undone_stretches_no_more_than_what_can_be_done() {
+        let (mut load, mut now) = (Load::default(), Instant::ZERO);
+        // As many as are wanted are made, but all of them late: a start, or a pause, is being worked off.
+        for _ in 0..8 {
+            load.handle_timeout(now, || 100);
+            (0..100).for_each(|_| load.count_due());
+            (0..100).for_each(|_| load.count_late());
+            (0..100).for_each(|_| load.count_made());
+            now += WINDOW;
+            load.handle_timeout(now, || 100);
+        }
+        assert_eq!(load.stretch(), 1464, "a tenth each time");
     }
 
     #[test]

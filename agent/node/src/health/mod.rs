@@ -31,7 +31,7 @@ pub use flap::{Damping, PENALTY};
 use history::{History, cut};
 pub use latency::LatencyLimits;
 pub(crate) use load::UNSTRETCHED;
-use load::{LATE, Load, Stretched};
+use load::{LATE, Load, Stretched, WINDOW};
 use memory::Memory;
 pub use memory::SHARDS;
 use plan::Plans;
@@ -378,7 +378,14 @@ impl Health {
             self.reschedule(id, next);
             requests.extend(self.request(now, id));
         }
-        if let Some(Stretched { old, new, late, due }) = self.load.handle_timeout(now) {
+        let checks = &self.checks;
+        let demand = || {
+            let asked = checks.values().filter(|check| !check.is_heartbeat());
+            let window = WINDOW.as_micros() * 1_000_000;
+            let millionths = asked.map(|check| window / check.spec.interval.as_micros().max(1)).sum::<u128>();
+            u32::try_from(millionths / 1_000_000).unwrap_or(u32::MAX)
+        };
+        if let Some(Stretched { old, new, late, due }) = self.load.handle_timeout(now, demand) {
             let why = format!("{late} of {due} probes were not made in time");
             self.changes.push_back(Change::Stretched { old, new, why });
         }
@@ -393,6 +400,7 @@ impl Health {
         }
         let Some(check) = self.checks.get_mut(&id) else { return };
         let Some(since) = check.under_way.take() else { return };
+        self.load.count_made();
         if now.instant.since(since) > reply.latency + LATE {
             self.load.count_late();
         }
