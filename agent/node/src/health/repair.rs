@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ringmesh_proto::{Instant, Now, UnixMillis, v1, v1::verdict::Value};
 
 use super::{
-    Check, Health,
+    Check, FIRST_PROBE, Health,
     history::{Kind, cut},
     spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, MAX_ANSWER, ServiceKind, ServiceSpec},
 };
@@ -151,7 +151,8 @@ impl Health {
         }
     }
 
-    /// Leaves a check without a verdict. Nobody is told: what was done to its container is.
+    /// Leaves a check without a verdict. Nobody is told: what was done to its container is. A startup check that has passed is
+    /// asked no more, so with it the container starts anew.
     fn forget(&mut self, now: Now, id: CheckId, why: &str) {
         let why = self.memory.share(why);
         let Some(check) = self.checks.get_mut(&id) else { return };
@@ -159,6 +160,12 @@ impl Health {
         check.shown = None;
         if check.history.note_verdict(now.unix, Value::Unknown, &why) {
             self.memory.note(now.instant, &check.container, true);
+        }
+        if check.spec.kind == ServiceKind::Startup
+            && let Some(container) = self.containers.get_mut(&check.container)
+        {
+            container.starting = true;
+            self.look_soon(now.instant, id, FIRST_PROBE / 2);
         }
         self.revision += 1;
     }

@@ -3,7 +3,7 @@ mod judgement;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rand::{SeedableRng, rngs::StdRng};
-use ringmesh_proto::{Instant, Now, UnixMillis, v1::verdict::Value};
+use ringmesh_proto::{Instant, Now, UnixMillis, v1, v1::verdict::Value};
 
 use super::{
     Change, Damping, Health, Judgement, LatencyLimits, Marks,
@@ -323,6 +323,24 @@ fn nothing_but_the_startup_check_is_probed_until_it_passes() {
     assert_eq!(shown(&mut bench), [Value::Passing; 3]);
     assert_eq!(asked(&mut bench, INTERVAL * 5, false), [2, 3], "it has passed, and is asked no more");
     assert_eq!(bench.health.containers()[0].verdict(), Value::Passing);
+}
+
+#[test]
+fn what_repair_forgets_of_a_startup_check_is_asked_anew() {
+    let mut bench = Bench::new(vec![starting_spec()]);
+    bench.status("c1", ContainerState::Running);
+    asked(&mut bench, INTERVAL * 5, true);
+    // A restart of a service, then a freeze and its end: the container lives on.
+    let hold = Marks { hold: Some(v1::Hold::default()), ..Marks::default() };
+    bench.health.unjudge(at(bench.now), "c1");
+    assert_eq!(shown(&mut bench), [Value::Unknown; 3]);
+    assert_eq!(asked(&mut bench, INTERVAL * 2, false), [1], "the others wait for it");
+    for marks in [Marks::default(), hold, Marks::default()] {
+        bench.health.mark(at(bench.now), "c1", marks.clone());
+        let all: &[u64] = if marks.hold.is_some() { &[] } else { &[1, 2, 3] };
+        assert_eq!(asked(&mut bench, INTERVAL * 5, true), all);
+    }
+    assert_eq!(shown(&mut bench), [Value::Passing; 3]);
 }
 
 #[test]
