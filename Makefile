@@ -18,6 +18,8 @@ FUZZ_SECONDS ?= 20
 BENCH_MESH ?=
 # Options of bench-health, such as "--window 60".
 BENCH_HEALTH ?=
+SOAK ?= 4000
+ROUNDS ?= 20
 SEEDS ?= 2000
 FIRST_SEED ?= 1000
 
@@ -99,6 +101,12 @@ test-unit: need-cargo ## unit, property and architecture tests; no privilege nee
 test-root: need-cargo ## tests of namespaces, containers and the lab, one at a time; needs root
 	$(CARGO) test --locked --workspace --lib --bins --tests \
 		$(if $(ROOT),--config "target.'cfg(unix)'.runner='$(ROOT) -E'") -- --ignored --test-threads=1
+
+# One that is broken off leaves its lab: the next one, or `ringmesh lab down --name soak`, takes it down.
+.PHONY: soak
+soak: need-cargo install-lab ## SOAK=4000 real containers on one host, some of them killed in each of ROUNDS=20; needs root
+	RINGMESH_SOAK=$(SOAK) RINGMESH_SOAK_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p ringmesh-cli --test soak_root \
+		$(if $(ROOT),--config "target.'cfg(unix)'.runner='$(ROOT) -E'") -- --ignored --nocapture
 
 .PHONY: deny
 deny: need-cargo cargo-deny ## licences, bans and sources of all dependencies
