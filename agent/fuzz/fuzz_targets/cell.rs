@@ -11,7 +11,7 @@ use bytes::{BufMut, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use ringmesh_node::{
     cells::{Voice, service::ServiceCells},
-    health::spec::{Check, ContainerSpec, ServiceSpec, Verbs},
+    health::spec::{Check, ContainerSpec, ServiceSpec},
 };
 use ringmesh_proto::{HostId, Instant};
 
@@ -58,13 +58,5 @@ fuzz_target!(|bytes: &[u8]| {
 
 fn container(name: &str) -> ContainerSpec {
     let service = ServiceSpec::new("web", Check::Tcp { address: ([127, 0, 0, 1], 80).into() });
-    ContainerSpec {
-        name: name.into(),
-        driver: "oci".into(),
-        tenant: String::new(),
-        labels: BTreeMap::new(),
-        verbs: Verbs::default(),
-        address: String::new(),
-        services: vec![service],
-    }
+    ContainerSpec { name: name.into(), driver: "oci".into(), services: vec![service], ..ContainerSpec::default() }
 }
