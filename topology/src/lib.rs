@@ -23,6 +23,6 @@ pub mod zone;
 pub use chord::{ChordKind, Chords, MAX_COUNT as MAX_CHORDS, NoChords, Racks};
 pub use coordinate::{Coordinate, Vivaldi};
 pub use dual_ring::{DualRing, Link, Mode, Ring, Role};
-pub use hash::hash;
+pub use hash::{fnv1a, hash};
 pub use path::{Hop, shortest_path};
 pub use relay::relay;

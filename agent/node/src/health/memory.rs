@@ -11,6 +11,7 @@ use std::{
 };
 
 use ringmesh_proto::{Instant, UnixMillis, disk::HistoryRecord};
+use ringmesh_topology::fnv1a;
 
 /// Shards of a host: with 32,000 checks one has some 125 histories, 55 KB if few change.
 pub const SHARDS: usize = 256;
@@ -132,9 +133,7 @@ fn is_over(now: UnixMillis, record: &HistoryRecord) -> bool {
 /// Where the histories of a container are: by the FNV-1a hash of its name. The same in all versions, for a history is
 /// looked for in all shards and written into its own.
 pub(super) fn shard(container: &str) -> u8 {
-    let hash = container
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let hash = fnv1a([container.as_bytes()]);
     // The lowest byte alone would hardly mix.
     (hash ^ (hash >> 32)) as u8
 }
