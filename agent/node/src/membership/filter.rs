@@ -61,12 +61,20 @@ pub(crate) fn warning<T>(src: &T, suspect: &Member<T>) -> Result<BytesMut, Refus
 where
     T: Identity + Serialize + DeserializeOwned,
 {
+    gossip(src, suspect.id(), suspect)
+}
+
+/// Tells `dst` of one member.
+pub(crate) fn gossip<T>(src: &T, dst: &T, of: &Member<T>) -> Result<BytesMut, Refused>
+where
+    T: Identity + Serialize + DeserializeOwned,
+{
     let header = Header {
         src: src.clone(),
         // The lowest says nothing that the receiver does not know.
         src_incarnation: 0,
-        dst: suspect.id().clone(),
+        dst: dst.clone(),
         message: Message::Gossip,
     };
-    write(&header, std::slice::from_ref(suspect))
+    write(&header, std::slice::from_ref(of))
 }

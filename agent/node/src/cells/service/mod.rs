@@ -161,14 +161,16 @@ impl ServiceCells {
         let key = payload.try_get_u32().map_err(|_| Refused::Malformed)?;
         // The sender may know better or worse than we who has the service.
         let Some(cell) = self.cells.get_mut(&key).filter(|cell| cell.has(from)) else { return Ok(()) };
-        let mut over = Vec::new();
+        let (me, mut over) = (self.post.me, Vec::new());
         let news = filter::read(&payload, |member: &Representative, state| {
             if state == SwimState::Down {
                 over.push(*member);
             }
-            cell.has(member.host()) && usize::from(member.slot) < cell.representatives()
+            // Which lives ours have nobody knows better.
+            let lives = member.host() != me || cell.lives(member);
+            lives && cell.has(member.host()) && usize::from(member.slot) < cell.representatives()
         })?;
-        if news.header.src.host() != from {
+        if news.header.src.host() != from || from == me {
             return Err(Refused::Spoofed);
         }
         self.post.now = self.frozen.unwrap_or(now) - self.paused;

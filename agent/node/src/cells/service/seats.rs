@@ -47,6 +47,8 @@ struct Seat {
     told: bool,
     /// It is to send its news.
     gossips: bool,
+    /// When it was last told that its life is over, and took it as said.
+    undead: Option<Instant>,
 }
 
 /// How often a host was called and when it is next.
@@ -89,6 +91,17 @@ impl Cell {
 
     pub(super) fn representatives(&self) -> usize {
         self.plan.representatives
+    }
+
+    /// Whether one of this host's representatives lives this life.
+    pub(super) fn lives(&self, member: &Representative) -> bool {
+        self.seats.get(usize::from(member.slot)).is_some_and(|seat| seat.member.identity() == member)
+    }
+
+    /// The life in this slot of this host.
+    #[cfg(test)]
+    pub(super) fn member(&self, slot: usize) -> Representative {
+        *self.seats[slot].member.identity()
     }
 
     /// Says that its representatives are no more.
@@ -135,7 +148,15 @@ impl Cell {
         let identity = Representative { host: post.me.raw(), slot: slot as u8, born, life: self.lives };
         let rng = Xoshiro256PlusPlus::seed_from_u64(post.rng.random());
         let member = Foca::new(identity, config(), rng, PostcardCodec);
-        let seat = Seat { container, member, down: false, accusers: BTreeSet::new(), told: false, gossips: false };
+        let seat = Seat {
+            container,
+            member,
+            down: false,
+            accusers: BTreeSet::new(),
+            told: false,
+            gossips: false,
+            undead: None,
+        };
         // What the others here know it need not learn by calling somebody.
         let known = self.seats.iter().flat_map(|seat| seat.member.iter_members().cloned()).collect::<Vec<_>>();
         let ours = self.seats.iter().map(|seat| foca::Member::alive(*seat.member.identity()));
@@ -221,6 +242,13 @@ impl Cell {
         match voice(&seat.container) {
             Voice::Speaks => {
                 seat.accusers.clear();
+                // Who believes in a life that this one cannot come to by counting would have it count for ever.
+                if header.message == Message::TurnUndead {
+                    if seat.undead.is_some_and(|at| post.now < at + PROBE_PERIOD) {
+                        return;
+                    }
+                    seat.undead = Some(post.now);
+                }
                 self.with(slot, post, |member, call| member.handle_data(bytes, call));
                 self.warn(slot, header.src, post);
             }

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
-use super::*;
+use bytes::{BufMut, BytesMut};
+
+use super::{member::Representative, *};
 use crate::health::spec::{Check, ServiceSpec};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -54,8 +56,10 @@ impl Hosts {
             for at in 0..self.hosts.len() {
                 self.hosts[at].handle_timeout(self.now, voice);
             }
-            let mut moved = true;
+            let (mut moved, mut turns) = (true, 0);
             while std::mem::take(&mut moved) {
+                turns += 1;
+                assert!(turns < 100, "they come to rest");
                 for at in 0..self.hosts.len() {
                     while let Some((to, payload)) = self.hosts[at].poll_transmit() {
                         moved = true;
@@ -66,6 +70,11 @@ impl Hosts {
                 }
             }
         }
+    }
+
+    /// Of the only cell.
+    fn key(&self) -> u32 {
+        *self.hosts[0].cells.keys().next().unwrap()
     }
 
     fn sizes(&self) -> Vec<(u32, u32)> {
@@ -146,6 +155,43 @@ fn what_a_stranger_or_an_impostor_says_does_nothing() {
     assert_eq!(take(&mut cells, 1, &payload.slice(..3)), Err(Refused::Malformed));
     assert_eq!(take(&mut cells, 1, &payload.slice(..5)), Err(Refused::Malformed));
     assert_eq!(take(&mut cells, 1, &Bytes::from_static(&[1, 2, 3, 4, 5])), Ok(()), "of no cell of ours");
+}
+
+#[test]
+fn lives_of_ours_that_we_never_gave_are_not_believed() {
+    let mut hosts = Hosts::new(&[2, 1, 1]);
+    hosts.run(120);
+    let member = |hosts: &Hosts, host: usize, slot| hosts.hosts[host].cells.values().next().unwrap().member(slot);
+    let (ours, liar) = (member(&hosts, 0, 0), member(&hosts, 2, 0));
+    let key = hosts.key();
+    let forged = Representative { born: 9, ..member(&hosts, 0, 1) };
+    for (from, src) in [(3, liar), (1, forged)] {
+        let mut message = BytesMut::new();
+        message.put_u32(key);
+        message.put_slice(&filter::gossip(&src, &ours, &foca::Member::alive(forged)).unwrap());
+        let taken = hosts.hosts[0].handle_message(hosts.now, HostId::new(from), message.freeze(), |_| Voice::Speaks);
+        assert_eq!(taken, if from == 1 { Err(Refused::Spoofed) } else { Ok(()) });
+    }
+    hosts.run(60);
+    assert_eq!((member(&hosts, 0, 1).life, hosts.sizes()), (2, vec![(4, 4); 3]), "nobody had to begin another life");
+}
+
+#[test]
+fn one_that_others_will_not_hear_begins_another_life_once_in_a_while() {
+    let mut hosts = Hosts::new(&[1, 1, 1]);
+    hosts.run(120);
+    // h2 believes of h1's that it lives a life which it cannot come to by counting.
+    let member = |hosts: &Hosts, host: usize| hosts.hosts[host].cells.values().next().unwrap().member(0);
+    let (one, other, liar) = (member(&hosts, 0), member(&hosts, 1), member(&hosts, 2));
+    let mut message = BytesMut::new();
+    message.put_u32(hosts.key());
+    let forged = foca::Member::alive(Representative { born: 9, ..one });
+    message.put_slice(&filter::gossip(&liar, &other, &forged).unwrap());
+    let now = hosts.now;
+    hosts.hosts[1].handle_message(now, HostId::new(3), message.freeze(), |_| Voice::Speaks).unwrap();
+    hosts.run(60);
+    let lives = member(&hosts, 0).life - one.life;
+    assert!((1..=7).contains(&lives), "{lives}");
 }
 
 #[test]
