@@ -68,7 +68,7 @@ fn service(world: &World, host: usize) -> [u32; 4] {
 
 fn member(world: &World, host: usize, container: &str) -> Option<State> {
     let containers = &world.view(host).containers;
-    containers.iter().find(|shown| shown.name == container)?.cell.as_ref().map(|member| member.state())
+    containers.iter().find(|shown| shown.spec.name == container)?.member.as_ref().map(|member| member.state())
 }
 
 /// All events of these kinds that a host knows of: kind, container, accusers.

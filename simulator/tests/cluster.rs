@@ -232,7 +232,7 @@ fn a_verdict_reaches_every_host_as_an_event_within_its_thresholds() {
         world.sicken(0, true);
         let took = world.run_until(SECOND * 10, |world| known(world, "is critical")).unwrap();
         assert!(took <= SECOND * 2 + SECOND / 2, "seed {seed}: {took:?}");
-        assert_eq!(world.view(0).services[0].verdict(), Value::Critical);
+        assert_eq!(world.view(0).services[0].told.verdict, Value::Critical);
         let digest =
             |world: &World| world.hosts().all(|host| world.view(host).hosts[0].digest.is_some_and(|d| d.critical == 1));
         assert!(world.run_until(SECOND * 3, digest).is_some(), "seed {seed}: the digest follows");

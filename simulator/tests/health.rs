@@ -22,7 +22,7 @@ fn container(number: usize) -> ContainerSpec {
 }
 
 fn critical(world: &World, host: usize) -> usize {
-    world.view(host).services.iter().filter(|service| service.verdict() == Value::Critical).count()
+    world.view(host).services.iter().filter(|service| service.told.verdict == Value::Critical).count()
 }
 
 fn events<'a>(world: &'a World, at: usize, kind: &'a str) -> impl Iterator<Item = &'a Arc<v1::Event>> {

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringmesh_node::{
+    ContainerRow,
     health::spec::{Check, ContainerSpec, ServiceSpec, Verbs},
     remedy::{Limits, Policy, Settings, base},
 };
@@ -62,7 +63,7 @@ fn cluster(seed: u64, settings: Settings) -> World {
 /// All containers of a host run and pass, as its agent sees it.
 fn is_well(world: &World, host: usize) -> bool {
     let containers = &world.view(host).containers;
-    let passes = |container: &&Arc<v1::Container>| container.verdict() == v1::verdict::Value::Passing;
+    let passes = |container: &&Arc<ContainerRow>| container.verdict == v1::verdict::Value::Passing;
     containers.len() == CONTAINERS && containers.iter().filter(passes).count() == CONTAINERS
 }
 
@@ -107,8 +108,13 @@ fn each_illness_is_cured_by_its_rung() {
     let frozen = world
         .run_until(SECOND * 120, |world| world.view(0).hosts.len() == HOSTS && told(world, 4, "operation-done") == 1);
     assert!(frozen.is_some());
-    let held: Vec<&str> =
-        world.view(4).containers.iter().filter(|container| container.frozen).map(|c| c.name.as_str()).collect();
+    let held: Vec<&str> = world
+        .view(4)
+        .containers
+        .iter()
+        .filter(|container| container.marks.hold.is_some())
+        .map(|c| c.spec.name.as_str())
+        .collect();
     assert_eq!(held, ["h5-c2.1"]);
 }
 
@@ -219,7 +225,8 @@ fn a_frozen_container_stays_so_whatever_becomes_of_its_agent() {
     let order = OrderContainerRequest { kind: Kind::Freeze as i32, container: "h1-c1".into(), ..Default::default() };
     let order = OrderRequest { order: Some(Order::Container(order)), who: "me".into(), nonce: 2 };
     world.order(0, order).expect("it can be frozen");
-    let frozen = |world: &World| world.view(0).containers.iter().any(|c| c.name == "h1-c1" && c.frozen);
+    let frozen =
+        |world: &World| world.view(0).containers.iter().any(|c| c.spec.name == "h1-c1" && c.marks.hold.is_some());
     assert!(world.run_until(SECOND, frozen).is_some());
     world.run_for(SECOND);
     for _ in 0..3 {

@@ -2,10 +2,10 @@
 //!
 //! It owns the bounds of one answer. It knows nobody who could be asked.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use prost::Message;
-use ringmesh_node::View;
+use ringmesh_node::{ContainerRow, ServiceRow, View};
 use ringmesh_proto::{
     peer::{Position, QueryRequest, QueryResponse, Selection},
     v1::{Container, Digest, Service},
@@ -40,6 +40,9 @@ pub trait Detail: Message + Clone + Default + PartialEq {
     /// Whether all filters let it pass.
     fn is_selected(&self, selection: &Selection) -> bool;
 
+    /// One of this host's, as its snapshot has it.
+    type Row: Row<Self>;
+
     /// A copy of these fields alone.
     fn pick(&self, fields: Fields) -> Self;
 
@@ -50,13 +53,25 @@ pub trait Detail: Message + Clone + Default + PartialEq {
     fn count(digest: Option<&Digest>) -> u32;
 
     /// This host's.
-    fn own(view: &View) -> &Arc<Vec<Arc<Self>>>;
+    fn own(view: &View) -> &Arc<Vec<Arc<Self::Row>>>;
 
     /// Those of an answer.
     fn in_answer(answer: &mut QueryResponse) -> &mut Vec<Self>;
 
     /// The question for them.
     fn query(selection: Selection) -> QueryRequest;
+}
+
+/// What a snapshot keeps of an object.
+pub trait Row<T>: PartialEq + Send + Sync {
+    /// As [`Detail::key`].
+    fn key(&self) -> Key<'_>;
+
+    /// As [`Detail::is_selected`].
+    fn is_selected(&self, selection: &Selection) -> bool;
+
+    /// The object.
+    fn show(&self) -> T;
 }
 
 /// Some of an object's fields: a bit each, in the order of [`Detail::FIELDS`].
@@ -149,17 +164,16 @@ impl Detail for Container {
     }
 
     fn is_selected(&self, selection: &Selection) -> bool {
-        (selection.container.is_empty() || self.name == selection.container)
-            && has(&selection.verdicts, self.verdict)
-            && has(&selection.states, self.state)
-            && selection.labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
+        is_selected(selection, self.key(), self.verdict, &self.labels) && has(&selection.states, self.state)
     }
+
+    type Row = ContainerRow;
 
     fn count(digest: Option<&Digest>) -> u32 {
         digest.map_or(0, |digest| digest.containers)
     }
 
-    fn own(view: &View) -> &Arc<Vec<Arc<Self>>> {
+    fn own(view: &View) -> &Arc<Vec<Arc<ContainerRow>>> {
         &view.containers
     }
 
@@ -205,17 +219,16 @@ impl Detail for Service {
     }
 
     fn is_selected(&self, selection: &Selection) -> bool {
-        (selection.container.is_empty() || self.container == selection.container)
-            && (selection.service.is_empty() || self.name == selection.service)
-            && has(&selection.verdicts, self.verdict)
-            && selection.labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
+        is_selected(selection, self.key(), self.verdict, &self.labels)
     }
+
+    type Row = ServiceRow;
 
     fn count(digest: Option<&Digest>) -> u32 {
         digest.map_or(0, |digest| digest.services)
     }
 
-    fn own(view: &View) -> &Arc<Vec<Arc<Self>>> {
+    fn own(view: &View) -> &Arc<Vec<Arc<ServiceRow>>> {
         &view.services
     }
 
@@ -226,6 +239,44 @@ impl Detail for Service {
     fn query(selection: Selection) -> QueryRequest {
         QueryRequest { services: true, selection: Some(selection), ..QueryRequest::default() }
     }
+}
+
+impl Row<Container> for ContainerRow {
+    fn key(&self) -> Key<'_> {
+        (&self.spec.name, "")
+    }
+
+    fn is_selected(&self, selection: &Selection) -> bool {
+        is_selected(selection, self.key(), self.verdict as i32, &self.spec.labels)
+            && has(&selection.states, self.state() as i32)
+    }
+
+    fn show(&self) -> Container {
+        Self::show(self)
+    }
+}
+
+impl Row<Service> for ServiceRow {
+    fn key(&self) -> Key<'_> {
+        (&self.spec.container().name, &self.spec.name)
+    }
+
+    fn is_selected(&self, selection: &Selection) -> bool {
+        is_selected(selection, self.key(), self.told.verdict as i32, &self.spec.container().labels)
+    }
+
+    fn show(&self) -> Service {
+        Self::show(self)
+    }
+}
+
+/// Whether the filters that containers and services have in common let one pass. A container has no service's name.
+fn is_selected(selection: &Selection, key: Key<'_>, verdict: i32, labels: &BTreeMap<String, String>) -> bool {
+    let (container, service) = key;
+    (selection.container.is_empty() || container == selection.container)
+        && (selection.service.is_empty() || service.is_empty() || service == selection.service)
+        && has(&selection.verdicts, verdict)
+        && selection.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// Whether `value` is one of those wanted; none wanted means all.
@@ -282,22 +333,40 @@ impl<T: Detail> Page<T> {
 }
 
 /// Those of one host's `items` that are selected and come after `after`, if that is a place on this host.
-pub fn select<T: Detail>(items: &[Arc<T>], selection: &Selection, after: Option<Key<'_>>, fields: Fields) -> Page<T> {
+pub fn select<T: Detail>(
+    rows: &[Arc<T::Row>],
+    selection: &Selection,
+    after: Option<Key<'_>>,
+    fields: Fields,
+) -> Page<T> {
     let mut page = Page::new(selection.limit);
-    let begins = |item: &Arc<T>| {
-        let (container, _) = item.key();
-        after.is_some_and(|after| item.key() <= after) || container < selection.container.as_str()
+    let begins = |row: &Arc<T::Row>| {
+        let (container, _) = row.key();
+        after.is_some_and(|after| row.key() <= after) || container < selection.container.as_str()
     };
-    for item in &items[items.partition_point(begins)..] {
-        if page.cut || (!selection.container.is_empty() && item.key().0 != selection.container) {
+    for row in &rows[rows.partition_point(begins)..] {
+        if page.cut || (!selection.container.is_empty() && row.key().0 != selection.container) {
             break;
         }
-        if item.is_selected(selection) {
-            // What is one too many need not be copied.
-            if page.is_full() { page.cut = true } else { page.push(item.pick(fields)) }
+        if row.is_selected(selection) {
+            // What is one too many need not be made.
+            if page.is_full() { page.cut = true } else { page.push(row.show().pick(fields)) }
         }
     }
     page
+}
+
+/// The objects of `rows`. Those whose row is among `old` are shared with the `shown` ones of these.
+pub fn show<T: Detail>(old: &[Arc<T::Row>], shown: &[Arc<T>], rows: &[Arc<T::Row>]) -> Vec<Arc<T>> {
+    let mut before = old.iter().zip(shown).peekable();
+    let show = |row: &Arc<T::Row>| {
+        while before.next_if(|(old, _)| old.key() < row.key()).is_some() {}
+        match before.next_if(|(old, _)| Arc::ptr_eq(old, row)) {
+            Some((_, object)) => Arc::clone(object),
+            None => Arc::new(row.show()),
+        }
+    };
+    rows.iter().map(show).collect()
 }
 
 /// Tells the changes from one list of one host's objects to another, both sorted by key: before and after.

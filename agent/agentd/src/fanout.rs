@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use prost::Message;
-use ringmesh_node::{Peer, View};
+use ringmesh_node::{ContainerRow, Peer, View};
 use ringmesh_proto::{
     UnixMillis, frame,
     peer::{Position, QueryRequest, QueryResponse, Selection},
@@ -360,7 +360,7 @@ fn show_into<T: Detail>(response: &mut QueryResponse, view: &View, selection: &S
     let after = selection.after.as_ref().map(|Position { container, service, .. }| (&**container, &**service));
     // A host of another version may ask for fields that this one does not have.
     let fields = Fields::named::<T>(&selection.fields).unwrap_or(Fields::ALL);
-    let page = details::select(T::own(view), selection, after, fields);
+    let page = details::select::<T>(T::own(view), selection, after, fields);
     response.last = page.last(&view.zone);
     *T::in_answer(response) = page.items;
 }
@@ -386,10 +386,10 @@ fn cells(view: &View, query: &QueryRequest) -> Vec<v1::Cell> {
     shown.collect()
 }
 
-fn members(cell: u32, containers: &[Arc<v1::Container>]) -> Vec<v1::CellMember> {
-    let named = |container: &Arc<v1::Container>| {
-        let member = container.cell.as_ref().filter(|member| member.cell == cell)?;
-        Some(v1::CellMember { container: container.name.clone(), ..member.clone() })
+fn members(cell: u32, containers: &[Arc<ContainerRow>]) -> Vec<v1::CellMember> {
+    let named = |container: &Arc<ContainerRow>| {
+        let member = container.member.as_ref().filter(|member| member.cell == cell)?;
+        Some(v1::CellMember { container: container.spec.name.clone(), ..v1::CellMember::clone(member) })
     };
     let mut members: Vec<v1::CellMember> = containers.iter().filter_map(named).collect();
     members.sort_by_key(|member| member.slot);
@@ -414,6 +414,8 @@ pub fn unreached(host: &str, zone: &str, error: String) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use ringmesh_node::health::spec::ContainerSpec;
+
     use super::*;
 
     #[test]
@@ -432,10 +434,11 @@ mod tests {
     #[test]
     fn a_cell_has_its_own_containers_by_slot() {
         let container = |name: &str, cell, slot| {
+            let spec = ContainerSpec { name: name.into(), ..ContainerSpec::default() }.into();
             let member = v1::CellMember { cell, slot, ..v1::CellMember::default() };
-            Arc::new(v1::Container { name: name.into(), cell: Some(member), ..v1::Container::default() })
+            Arc::new(ContainerRow { spec, member: Some(member.into()), ..ContainerRow::default() })
         };
-        let outside = Arc::new(v1::Container { name: "stopped".into(), ..v1::Container::default() });
+        let outside = Arc::new(ContainerRow::default());
         let found = members(1, &[container("b", 1, 7), container("c", 0, 1), outside, container("a", 1, 2)]);
         let names: Vec<&str> = found.iter().map(|member| member.container.as_str()).collect();
         assert_eq!(names, ["a", "b"]);

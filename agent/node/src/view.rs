@@ -2,9 +2,11 @@
 
 mod links;
 mod paths;
+mod rows;
 
 pub use links::Links;
 pub(crate) use links::restored_at;
+pub use rows::{ContainerRow, Declared, ServiceRow, Told};
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -30,9 +32,9 @@ pub struct View {
     /// All links that any host measures.
     pub links: Arc<Links>,
     /// This host's containers, by name.
-    pub containers: Arc<Vec<Arc<v1::Container>>>,
+    pub containers: Arc<Vec<Arc<ContainerRow>>>,
     /// This host's services, by container and name.
-    pub services: Arc<Vec<Arc<v1::Service>>>,
+    pub services: Arc<Vec<Arc<ServiceRow>>>,
     /// What is and was done to this host and its containers, the newest last.
     pub operations: Arc<Vec<Arc<v1::Operation>>>,
     /// How the cluster is armed.

@@ -1,10 +1,18 @@
 use proptest::prelude::*;
+use ringmesh_node::health::spec::ContainerSpec;
+use ringmesh_proto::v1::verdict::Value;
 
 use super::*;
 
 fn container(name: &str, verdict: i32) -> Arc<Container> {
     let labels = [("tier".to_owned(), "web".to_owned())].into();
     Arc::new(Container { name: name.into(), host: "h1".into(), verdict, labels, pid: 7, ..Default::default() })
+}
+
+fn row(name: &str, verdict: Value) -> Arc<ContainerRow> {
+    let labels = [("tier".to_owned(), "web".to_owned())].into();
+    let spec = ContainerSpec { name: name.into(), labels, ..ContainerSpec::default() };
+    Arc::new(ContainerRow { host: "h1".into(), spec: spec.into(), verdict, ..ContainerRow::default() })
 }
 
 fn names<T: Detail>(page: &Page<T>) -> Vec<&str> {
@@ -26,28 +34,29 @@ fn fields_are_copied_by_name_and_unknown_ones_are_named() {
 
 #[test]
 fn pages_go_on_where_the_last_one_ended_whatever_came_and_went() {
-    let items: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| container(name, 1)).into();
+    let items: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| row(name, Value::Passing)).into();
     let selection = Selection { limit: 2, ..Selection::default() };
-    let first = select(&items, &selection, None, Fields::ALL);
+    let first = select::<Container>(&items, &selection, None, Fields::ALL);
     assert_eq!((names(&first), first.cut), (vec!["a", "b"], true));
     let last = first.last("z").expect("more follow");
     assert_eq!((last.zone.as_str(), last.host.as_str(), last.container.as_str()), ("z", "h1", "b"));
-    let later: Vec<_> = ["a", "aa", "c", "d"].map(|name| container(name, 1)).into();
-    let next = select(&later, &selection, Some(("b", "")), Fields::ALL);
+    let later: Vec<_> = ["a", "aa", "c", "d"].map(|name| row(name, Value::Passing)).into();
+    let next = select::<Container>(&later, &selection, Some(("b", "")), Fields::ALL);
     assert_eq!((names(&next), next.cut, next.last("z")), (vec!["c", "d"], false, None));
 }
 
 #[test]
 fn filters_select_and_what_does_not_match_is_no_next_page() {
-    let items: Vec<_> = (0..10).map(|n| container(&format!("c{n}"), i32::from(n == 4) * 2 + 1)).collect();
+    let items: Vec<_> =
+        (0..10).map(|n| row(&format!("c{n}"), if n == 4 { Value::Critical } else { Value::Passing })).collect();
     let critical = Selection { verdicts: vec![3], limit: 1, ..Selection::default() };
-    let page = select(&items, &critical, None, Fields::ALL);
+    let page = select::<Container>(&items, &critical, None, Fields::ALL);
     assert_eq!((names(&page), page.cut), (vec!["c4"], false));
     let one = Selection { container: "c7".into(), ..Selection::default() };
-    assert_eq!(names(&select(&items, &one, None, Fields::ALL)), ["c7"]);
+    assert_eq!(names(&select::<Container>(&items, &one, None, Fields::ALL)), ["c7"]);
     let labels = [("tier".to_owned(), "db".to_owned())].into();
     let none = Selection { labels, ..Selection::default() };
-    assert!(select(&items, &none, None, Fields::ALL).items.is_empty());
+    assert!(select::<Container>(&items, &none, None, Fields::ALL).items.is_empty());
 }
 
 #[test]
@@ -57,6 +66,18 @@ fn a_page_has_a_bound_in_bytes() {
     ["a", "b"].into_iter().for_each(|name| page.push(large(name)));
     assert_eq!((page.items.len(), page.cut), (1, true));
     assert_eq!(Page::<Container>::new(u32::MAX).missing() as usize, MAX_PAGE);
+}
+
+#[test]
+fn what_is_shown_again_is_shared_with_what_was_shown() {
+    let old = vec![row("a", Value::Passing), row("c", Value::Passing), row("d", Value::Passing)];
+    let shown = show::<Container>(&[], &[], &old);
+    let new = vec![old[0].clone(), row("b", Value::Passing), row("c", Value::Critical), old[2].clone()];
+    let again = show(&old, &shown, &new);
+    assert_eq!(again.iter().map(|object| object.name.as_str()).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+    let shared = |at: usize, before: usize| Arc::ptr_eq(&again[at], &shown[before]);
+    assert!(shared(0, 0) && shared(3, 2) && !shared(2, 1));
+    assert_eq!(again[2].verdict(), Value::Critical);
 }
 
 #[test]
@@ -97,18 +118,18 @@ proptest! {
 
     #[test]
     fn all_pages_together_are_the_list(count in 0usize..50, limit in 1u32..9) {
-        let items: Vec<_> = (0..count).map(|n| container(&format!("c{n:02}"), 1)).collect();
+        let items: Vec<_> = (0..count).map(|n| row(&format!("c{n:02}"), Value::Passing)).collect();
         let selection = Selection { limit, ..Selection::default() };
         let (mut seen, mut after) = (Vec::new(), None::<Position>);
         loop {
             let key = after.as_ref().map(|after| (after.container.as_str(), after.service.as_str()));
-            let page = select(&items, &selection, key, Fields::ALL);
+            let page = select::<Container>(&items, &selection, key, Fields::ALL);
             after = page.last("z");
             seen.extend(page.items.into_iter().map(|item| item.name));
             if after.is_none() {
                 break;
             }
         }
-        assert_eq!(seen, items.iter().map(|item| item.name.clone()).collect::<Vec<_>>());
+        assert_eq!(seen, items.iter().map(|item| item.spec.name.clone()).collect::<Vec<_>>());
     }
 }

@@ -9,11 +9,14 @@ use ringmesh_agentd::{
     keeper::Keeper,
     lab,
 };
-use ringmesh_node::{Peer, View, Way};
+use ringmesh_node::{
+    ContainerRow, Declared, Peer, ServiceRow, Told, View, Way,
+    health::spec::{Check, ContainerSpec, ContainerState, ContainerStatus, ServiceSpec},
+};
 use ringmesh_proto::{
-    Uplink,
+    UnixMillis, Uplink,
     v1::{
-        self, Container, ListContainersRequest, ListContainersResponse, Service, WatchContainersRequest,
+        self, Container, ListContainersRequest, ListContainersResponse, WatchContainersRequest,
         WatchContainersResponse, change::Kind, containers_client::ContainersClient, services_client::ServicesClient,
         verdict::Value,
     },
@@ -73,7 +76,7 @@ impl Two {
     }
 
     /// Both know each other; these are their containers.
-    fn show(&self, of_h1: Vec<Container>, of_h2: Vec<Container>) {
+    fn show(&self, of_h1: Vec<ContainerRow>, of_h2: Vec<ContainerRow>) {
         for (me, name, other, other_name, containers) in
             [(&self.h1, "h1", &self.h2, "h2", of_h1), (&self.h2, "h2", &self.h1, "h1", of_h2)]
         {
@@ -131,43 +134,36 @@ impl Two {
     }
 }
 
-fn container(host: &str, number: usize, verdict: Value) -> Container {
-    Container {
+fn container(host: &str, number: usize, verdict: Value) -> ContainerRow {
+    let check = Check::Tcp { address: ([10, 1, 3, 2], 8080).into() };
+    let labels = [("app".to_owned(), "web".to_owned()), ("even".to_owned(), number.is_multiple_of(2).to_string())];
+    let spec = ContainerSpec {
         name: format!("c{number:05}"),
-        host: host.into(),
-        tenant: "acme".into(),
-        state: v1::container::State::Running.into(),
-        score: 100,
-        verdict: verdict.into(),
         driver: "oci".into(),
-        pid: 4711,
+        tenant: "acme".into(),
+        labels: labels.into(),
+        services: vec![ServiceSpec::new("http", check)],
+        ..ContainerSpec::default()
+    };
+    let status = ContainerStatus {
+        name: spec.name.clone(),
+        state: ContainerState::Running,
+        pid: Some(4711),
+        started_at: Some(UnixMillis(1_750_000_000_000)),
         addresses: vec!["10.1.3.2/24".into()],
-        labels: [("app".to_owned(), "web".to_owned()), ("even".to_owned(), number.is_multiple_of(2).to_string())]
-            .into(),
-        started_at: Some(prost_types::Timestamp { seconds: 1_750_000_000, nanos: 0 }),
-        services: 1,
-        ..Container::default()
-    }
+        ..ContainerStatus::default()
+    };
+    let (spec, status) = (spec.into(), status.into());
+    ContainerRow { host: host.into(), spec, status, verdict, score: 100, ..ContainerRow::default() }
 }
 
-fn service(container: &Container) -> Service {
-    Service {
-        name: "http".into(),
-        container: container.name.clone(),
-        host: container.host.clone(),
-        verdict: container.verdict,
-        probe: Some(v1::Probe {
-            kind: "http".into(),
-            target: "http://10.1.3.2:8080/healthz".into(),
-            ..Default::default()
-        }),
-        last_answer: "HTTP 200 OK".into(),
-        labels: container.labels.clone(),
-        ..Service::default()
-    }
+fn service(container: &ContainerRow) -> ServiceRow {
+    let spec = Declared::all(&container.spec).next().expect("it has one");
+    let told = Told { verdict: container.verdict, answer: "connected".into(), ..Told::default() };
+    ServiceRow { host: container.host.clone(), spec, told }
 }
 
-fn many(host: &str, count: usize) -> Vec<Container> {
+fn many(host: &str, count: usize) -> Vec<ContainerRow> {
     (0..count).map(|number| container(host, number, Value::Passing)).collect()
 }
 
@@ -199,7 +195,8 @@ async fn pages_run_over_all_hosts_in_order_and_bear_changes() {
     let pages = two.whole(ListContainersRequest::default()).await;
     assert_eq!(pages.iter().map(|page| page.containers.len()).collect::<Vec<_>>(), [1000, 1000, 700]);
     let all: Vec<Container> = pages.into_iter().flat_map(|page| page.containers).collect();
-    assert_eq!(names(&all), names(&[many("h1", 1200), many("h2", 1500)].concat()));
+    let expected = [many("h1", 1200), many("h2", 1500)].concat().iter().map(ContainerRow::show).collect::<Vec<_>>();
+    assert_eq!(names(&all), names(&expected));
 
     // What vanishes and comes between two pages moves no other from one page to another.
     let mut request = ListContainersRequest { page_size: 3, host: "h2".into(), ..Default::default() };

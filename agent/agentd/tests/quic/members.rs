@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringmesh_agentd::quic::{Inbound, RequestError};
-use ringmesh_node::{Class, View, Way};
+use ringmesh_node::{Class, ContainerRow, View, Way, health::spec::ContainerSpec};
 use ringmesh_proto::{
     Uplink,
     member::Member,
@@ -34,7 +34,8 @@ async fn members_exchange_datagrams_gossip_and_questions() {
         assert_eq!(h2.next_gossip().await, (h1.id(), gossip(text)));
     }
 
-    let container = v1::Container { name: "web".into(), ..v1::Container::default() };
+    let spec = ContainerSpec { name: "web".into(), ..ContainerSpec::default() };
+    let container = ContainerRow { spec: spec.into(), ..ContainerRow::default() };
     let view = View { containers: Arc::new(vec![Arc::new(container)]), ..View::default() };
     h2.view.send_replace(Arc::new(view));
     let ask = QueryRequest { containers: true, ..QueryRequest::default() };

@@ -2,14 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ringmesh_proto::{Instant, Now, UnixMillis, v1, v1::verdict::Value};
+use ringmesh_proto::{Instant, Now, UnixMillis, v1::verdict::Value};
 
 use super::{
     Judgement,
     flap::{self, Flap},
     latency::{self, Normal},
-    spec::{Alarm, Beat, ContainerSpec, ServiceKind, ServiceSpec},
+    spec::{Alarm, Beat, ServiceSpec},
 };
+use crate::view::Told;
 
 /// When something is judged, and by what.
 pub(super) struct At<'a> {
@@ -229,54 +230,24 @@ impl CheckState {
         self.last_change.is_some()
     }
 
+    /// What a query is told.
+    pub(super) fn told(&self) -> Told {
+        Told {
+            verdict: self.verdict,
+            last_change: self.last_change,
+            answer: Arc::clone(&self.answer),
+            latency: self.latency,
+            last_probe: self.last_probe,
+            flapping: self.is_flapping(),
+            slow: self.is_slow(),
+            normal_latency: self.normal.latency(),
+        }
+    }
+
     fn become_(&mut self, now: Now, verdict: Value) {
         if self.verdict != verdict {
             self.verdict = verdict;
             self.last_change = Some(now.unix);
         }
-    }
-}
-
-/// A service as a query shows it.
-pub(super) fn show(
-    host: &str,
-    container: &str,
-    of: Option<&ContainerSpec>,
-    spec: &ServiceSpec,
-    state: &CheckState,
-) -> v1::Service {
-    let duration = |duration: Duration| prost_types::Duration {
-        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        nanos: duration.subsec_nanos() as i32,
-    };
-    v1::Service {
-        name: spec.name.clone(),
-        container: container.to_owned(),
-        host: host.to_owned(),
-        verdict: state.verdict as i32,
-        probe: Some(v1::Probe {
-            kind: spec.check.kind().to_owned(),
-            target: spec.check.target(),
-            interval: Some(duration(spec.interval)),
-            timeout: Some(duration(spec.timeout)),
-            threshold_up: spec.threshold_up,
-            threshold_down: spec.threshold_down,
-            alarms_at_once: spec.alarm == Alarm::AtOnce,
-        }),
-        last_change: state.last_change.map(Into::into),
-        last_answer: state.answer.to_string(),
-        last_latency: state.latency.map(duration),
-        last_probe: state.last_probe.map(Into::into),
-        weight: spec.weight,
-        kind: match spec.kind {
-            ServiceKind::Liveness => v1::service::Kind::Liveness,
-            ServiceKind::Readiness => v1::service::Kind::Readiness,
-            ServiceKind::Startup => v1::service::Kind::Startup,
-        } as i32,
-        flapping: state.is_flapping(),
-        slow: state.is_slow(),
-        normal_latency: state.normal().latency().map(duration),
-        tenant: of.map(|spec| spec.tenant.clone()).unwrap_or_default(),
-        labels: of.map(|spec| spec.labels.clone()).unwrap_or_default(),
     }
 }

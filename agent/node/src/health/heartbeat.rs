@@ -39,7 +39,7 @@ impl Health {
             self.missed.remove(&(due, id));
             let Some(check) = self.checks.get(&id).filter(|check| self.is_wanted(check)) else { continue };
             let interval = check.spec.interval;
-            containers.push(check.container.clone());
+            containers.push(check.container().to_owned());
             let why = format!("no heartbeat for {interval:?}");
             let outcome = self.unasked(Beat::Fail, &why);
             self.note_outcome(now, id, &outcome);

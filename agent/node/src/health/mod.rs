@@ -44,6 +44,8 @@ use spec::{
     ServiceKind, ServiceSpec,
 };
 
+use crate::view::{ContainerRow, Declared, ServiceRow};
+
 /// Something that the whole cluster should hear of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -124,7 +126,7 @@ const STARTING: &str = "waits for the startup checks of its container";
 
 /// All containers and checks of one host.
 pub struct Health {
-    host: String,
+    host: Arc<str>,
     // Boxed: a tree that grows at its end is half empty, and these are large.
     containers: BTreeMap<String, Box<Container>>,
     checks: BTreeMap<CheckId, Box<Check>>,
@@ -147,8 +149,8 @@ pub struct Health {
 }
 
 struct Container {
-    spec: ContainerSpec,
-    status: ContainerStatus,
+    spec: Arc<ContainerSpec>,
+    status: Arc<ContainerStatus>,
     checks: Vec<CheckId>,
     /// It ran in this life of the agent: that it is gone or back is news.
     ran: bool,
@@ -156,13 +158,12 @@ struct Container {
     starting: bool,
     marks: Marks,
     /// What its cell takes it for, if it is a member.
-    member: Option<v1::CellMember>,
-    shown: Option<Arc<v1::Container>>,
+    member: Option<Arc<v1::CellMember>>,
+    shown: Option<Arc<ContainerRow>>,
 }
 
 struct Check {
-    container: String,
-    spec: ServiceSpec,
+    spec: Declared,
     state: CheckState,
     history: History,
     due: Instant,
@@ -170,10 +171,15 @@ struct Check {
     under_way: Option<Instant>,
     /// It has its place in the interval still to get: containers that start together are not probed together for ever.
     unplaced: bool,
-    shown: Option<Arc<v1::Service>>,
+    shown: Option<Arc<ServiceRow>>,
 }
 
 impl Check {
+    /// The name of its container.
+    fn container(&self) -> &str {
+        &self.spec.container().name
+    }
+
     fn is_heartbeat(&self) -> bool {
         matches!(*self.spec.check, spec::Check::Heartbeat { .. })
     }
@@ -183,7 +189,7 @@ impl Health {
     /// A host with these containers, none of which has been seen yet.
     pub fn new(now: Instant, host: &str, containers: Vec<ContainerSpec>, rng: StdRng) -> Self {
         let mut health = Self {
-            host: host.to_owned(),
+            host: host.into(),
             containers: BTreeMap::new(),
             checks: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -211,16 +217,16 @@ impl Health {
     }
 
     fn add(&mut self, now: Instant, spec: ContainerSpec) {
+        let spec = Arc::new(spec);
         let mut checks = Vec::with_capacity(spec.services.len());
-        for service in &spec.services {
+        for service in Declared::all(&spec) {
             self.next_id += 1;
             let id = CheckId::new(Purpose::Check, self.next_id);
             let due = now + self.draw(service.interval.min(FIRST_PROBE));
             let check = Check {
-                container: spec.name.clone(),
-                spec: service.clone(),
                 state: CheckState::default(),
-                history: self.begin_history(&spec.name, service),
+                history: self.begin_history(&spec.name, &service),
+                spec: service,
                 due,
                 under_way: None,
                 unplaced: true,
@@ -233,7 +239,7 @@ impl Health {
             checks.push(id);
         }
         checks.sort_by_key(|id| self.checks.get(id).map(|check| check.spec.name.clone()));
-        let status = ContainerStatus { name: spec.name.clone(), ..ContainerStatus::default() };
+        let status = Arc::new(ContainerStatus { name: spec.name.clone(), ..ContainerStatus::default() });
         let (ran, starting, marks, member) = (false, false, Marks::default(), None);
         let container = Container { spec, status, checks, ran, starting, marks, member, shown: None };
         self.containers.insert(container.spec.name.clone(), Box::new(container));
@@ -258,10 +264,10 @@ impl Health {
     /// Takes what a runtime says of a container. One that is not declared is none of ours.
     pub fn handle_status(&mut self, now: Now, status: ContainerStatus) {
         let Some(container) = self.containers.get_mut(&status.name) else { return };
-        if container.status == status {
+        if *container.status == status {
             return;
         }
-        let old = std::mem::replace(&mut container.status, status);
+        let old = std::mem::replace(&mut container.status, Arc::new(status));
         let status = &container.status;
         container.shown = None;
         self.revision += 1;
@@ -329,13 +335,13 @@ impl Health {
     /// Which container was probed, and how, if the reply to this is waited for.
     pub fn asked(&self, id: CheckId) -> Option<(&str, &ServiceSpec)> {
         let check = self.checks.get(&id).filter(|check| check.under_way.is_some())?;
-        Some((&check.container, &check.spec))
+        Some((check.container(), &check.spec))
     }
 
     /// Takes what its cell takes a container for. One that is taken for down is critical, whatever its services are.
     pub fn handle_cell(&mut self, container: &str, member: Option<v1::CellMember>) {
         if let Some(container) = self.containers.get_mut(container) {
-            container.member = member;
+            container.member = member.map(Arc::new);
             container.shown = None;
             self.revision += 1;
         }
@@ -419,7 +425,7 @@ impl Health {
 
     /// When the last of a container's startup checks has passed, the others begin.
     fn end_startup(&mut self, now: Instant, passed: CheckId) {
-        let Some(container) = self.checks.get(&passed).and_then(|check| self.containers.get_mut(&check.container))
+        let Some(container) = self.checks.get(&passed).and_then(|check| self.containers.get_mut(check.container()))
         else {
             return;
         };
@@ -483,13 +489,13 @@ impl Health {
         digest
     }
 
-    /// All containers as a query shows them. Unchanged ones are shared with the answer before.
-    pub fn containers(&mut self) -> Vec<Arc<v1::Container>> {
+    /// All containers, by name. Unchanged ones are shared with the answer before.
+    pub fn containers(&mut self) -> Vec<Arc<ContainerRow>> {
         let stale: Vec<String> =
             self.containers.iter().filter(|(_, c)| c.shown.is_none()).map(|(name, _)| name.clone()).collect();
         for name in stale {
             let Some(container) = self.containers.get(&name) else { continue };
-            let shown = Arc::new(self.show_container(container));
+            let shown = Arc::new(self.row(container));
             if let Some(container) = self.containers.get_mut(&name) {
                 container.shown = Some(shown);
             }
@@ -497,16 +503,15 @@ impl Health {
         self.containers.values().filter_map(|container| container.shown.clone()).collect()
     }
 
-    /// All services as a query shows them, by container and name.
-    pub fn services(&mut self) -> Vec<Arc<v1::Service>> {
+    /// All services, by container and name.
+    pub fn services(&mut self) -> Vec<Arc<ServiceRow>> {
         let (host, checks) = (&self.host, &mut self.checks);
         let mut shown = Vec::with_capacity(checks.len());
-        for (name, container) in &self.containers {
-            for id in &container.checks {
-                let Some(check) = checks.get_mut(id) else { continue };
-                let make = || Arc::new(check::show(host, name, Some(&container.spec), &check.spec, &check.state));
-                shown.push(Arc::clone(check.shown.get_or_insert_with(make)));
-            }
+        for id in self.containers.values().flat_map(|container| &container.checks) {
+            let Some(check) = checks.get_mut(id) else { continue };
+            let Check { spec, state, shown: row, .. } = &mut **check;
+            let make = || Arc::new(ServiceRow { host: Arc::clone(host), spec: spec.clone(), told: state.told() });
+            shown.push(Arc::clone(row.get_or_insert_with(make)));
         }
         shown
     }
@@ -522,7 +527,7 @@ impl Health {
             return None;
         }
         (check.under_way, check.unplaced) = (Some(now), false);
-        let status = &self.containers.get(&check.container)?.status;
+        let status = &self.containers.get(check.container())?.status;
         Some(ProbeRequest {
             id,
             check: Arc::clone(&check.spec.check),
@@ -536,7 +541,7 @@ impl Health {
     /// Whether it is to be probed: its container runs and is not held, and either starts and this is a startup check, or
     /// neither.
     fn is_wanted(&self, check: &Check) -> bool {
-        self.containers.get(&check.container).is_some_and(|container| {
+        self.containers.get(check.container()).is_some_and(|container| {
             let startup = check.spec.kind == ServiceKind::Startup;
             let runs = matches!(container.status.state, ContainerState::Running | ContainerState::Paused);
             runs && container.marks.hold.is_none() && container.starting == startup
@@ -562,10 +567,10 @@ impl Health {
         let Some(check) = self.checks.get_mut(&id).filter(|_| old != new) else { return };
         let cause = self.memory.share(&check.state.cause());
         if check.history.note_verdict(now.unix, new, &cause) {
-            self.memory.note(now.instant, &check.container, true);
+            self.memory.note(now.instant, check.container(), true);
         }
         self.revision += 1;
-        let container = check.container.clone();
+        let container = check.container().to_owned();
         // The first answer after the agent's start is no change.
         if !first || new != v1::verdict::Value::Passing {
             let (service, answer) = (check.spec.name.clone(), cause.to_string());
@@ -596,35 +601,16 @@ impl Health {
         (if down { Value::Critical } else { tally.verdict(container.spec.score) }, tally.score())
     }
 
-    fn show_container(&self, container: &Container) -> v1::Container {
+    fn row(&self, container: &Container) -> ContainerRow {
         let (verdict, score) = self.judge(container);
-        let status = &container.status;
-        let state = match status.state {
-            ContainerState::Unknown => v1::container::State::Unknown,
-            ContainerState::Created => v1::container::State::Created,
-            ContainerState::Running => v1::container::State::Running,
-            ContainerState::Paused => v1::container::State::Paused,
-            ContainerState::Stopped => v1::container::State::Stopped,
-            ContainerState::Absent => v1::container::State::Absent,
-        };
-        v1::Container {
-            name: container.spec.name.clone(),
-            host: self.host.clone(),
-            tenant: container.spec.tenant.clone(),
-            state: state as i32,
+        ContainerRow {
+            host: Arc::clone(&self.host),
+            spec: Arc::clone(&container.spec),
+            status: Arc::clone(&container.status),
+            verdict,
             score,
-            verdict: verdict as i32,
-            frozen: container.marks.hold.is_some(),
-            driver: container.spec.driver.clone(),
-            pid: status.pid.unwrap_or(0),
-            addresses: status.addresses.clone(),
-            labels: container.spec.labels.clone(),
-            started_at: status.started_at.map(Into::into),
-            problem: status.problem.clone().unwrap_or_default(),
-            services: container.checks.len() as u32,
-            hold: container.marks.hold.clone(),
-            operation: container.marks.operation.clone(),
-            cell: container.member.clone(),
+            marks: container.marks.clone(),
+            member: container.member.clone(),
         }
     }
 

@@ -77,7 +77,7 @@ impl Health {
         while requests.len() < max {
             let Some(id) = self.plans.waiting.pop_front() else { break };
             let Some(check) = self.checks.get(&id).filter(|check| self.is_wanted(check)) else { continue };
-            let (Some(plan), Some(container)) = (&check.spec.plan, self.containers.get(&check.container)) else {
+            let (Some(plan), Some(container)) = (&check.spec.plan, self.containers.get(check.container())) else {
                 continue;
             };
             self.plans.under_way.insert(id);
@@ -103,7 +103,7 @@ impl Health {
         self.note_all(now, &[id], Kind::Plan, &words);
         let Some(check) = self.checks.get(&id) else { return };
         self.changes.push_back(Change::Plan {
-            container: check.container.clone(),
+            container: check.container().to_owned(),
             service: check.spec.name.clone(),
             success: outcome.success,
             answer: outcome.answer.to_string(),

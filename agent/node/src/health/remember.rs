@@ -23,14 +23,14 @@ impl Health {
         let mut records: BTreeMap<Key, HistoryRecord> =
             records.into_iter().map(|record| ((record.container.clone(), record.service.clone()), record)).collect();
         for check in self.checks.values_mut() {
-            let key = (check.container.clone(), check.spec.name.clone());
+            let key = (check.container().to_owned(), check.spec.name.clone());
             if let Some(record) = records.remove(&key) {
                 let memory = &mut self.memory;
                 let normal = record.normal.map(Normal::read);
                 check.history = History::read(record, &mut |text| memory.share(text));
                 let cause = memory.share(&format!("asks now for {}", check.spec.check.target()));
                 if check.history.redefine(now.unix, check.spec.definition, &cause) {
-                    memory.note(now.instant, &check.container, true);
+                    memory.note(now.instant, check.container(), true);
                 } else if let Some(normal) = normal {
                     check.state.recall(normal);
                 }
@@ -80,7 +80,7 @@ impl Health {
         let checks = checks.flat_map(|(_, container)| &container.checks).filter_map(|id| Some(&**self.checks.get(id)?));
         let write = |check: &Check| HistoryRecord {
             normal: Some(check.state.normal().write()),
-            ..check.history.write(&check.container, &check.spec.name)
+            ..check.history.write(check.container(), &check.spec.name)
         };
         let mut records: Vec<HistoryRecord> = checks.map(write).collect();
         records.extend(self.memory.retired_of(now, wanted));
@@ -91,12 +91,12 @@ impl Health {
     pub fn histories(&self, now: UnixMillis, container: &str, service: &str) -> Vec<v1::History> {
         let place = |container, service| Place { host: &self.host, container, service };
         let wanted = |name: &str| container.is_empty() || name == container;
-        let live = self.checks.values().filter(|check| check.spec.name == service && wanted(&check.container));
+        let live = self.checks.values().filter(|check| check.spec.name == service && wanted(check.container()));
         let live = live.map(|check| v1::History {
             flapping: check.state.is_flapping(),
             slow: check.state.is_slow(),
             normal_latency: check.state.normal().latency().map(show_duration),
-            ..check.history.show(place(&check.container, &check.spec.name), now)
+            ..check.history.show(place(check.container(), &check.spec.name), now)
         });
         let mut shown: Vec<v1::History> = live.take(MAX_SHOWN).collect();
         // Only if there is none that runs: the name of a service that is gone is no reason to ask which is meant.
@@ -112,9 +112,9 @@ impl Health {
     }
 
     pub(super) fn note_outcome(&mut self, now: Now, id: CheckId, outcome: &Outcome) {
-        let Some(Check { history, container, .. }) = self.checks.get_mut(&id).map(Box::as_mut) else { return };
-        history.note_outcome(now.unix, outcome.success, outcome.latency.unwrap_or_default(), &outcome.answer);
-        self.memory.note(now.instant, container, false);
+        let Some(check) = self.checks.get_mut(&id) else { return };
+        check.history.note_outcome(now.unix, outcome.success, outcome.latency.unwrap_or_default(), &outcome.answer);
+        self.memory.note(now.instant, check.container(), false);
     }
 
     /// Notes what an outcome changed beside the verdict, and has a closer look if it is worth one.
@@ -144,7 +144,7 @@ impl Health {
         for id in checks {
             let Some(check) = self.checks.get_mut(id) else { continue };
             check.history.note(now.unix, kind, &cause);
-            self.memory.note(now.instant, &check.container, true);
+            self.memory.note(now.instant, check.container(), true);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! It judges nothing: whether somebody acts on a condition is decided in [`crate::remedy`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringmesh_proto::{Instant, Now, UnixMillis, v1, v1::verdict::Value};
 
@@ -51,7 +51,7 @@ impl Condition {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Marks {
     /// It is frozen: not probed, and without a verdict.
-    pub hold: Option<v1::Hold>,
+    pub hold: Option<Arc<v1::Hold>>,
     /// The operation on it that has not ended; empty for none.
     pub operation: String,
 }
@@ -74,12 +74,12 @@ impl Health {
 
     /// What was declared of a container; `None` of one that is not.
     pub fn spec(&self, container: &str) -> Option<&ContainerSpec> {
-        self.containers.get(container).map(|container| &container.spec)
+        self.containers.get(container).map(|container| &*container.spec)
     }
 
     /// What its runtime said last of a container; `None` of one that is not declared.
     pub fn status(&self, container: &str) -> Option<&ContainerStatus> {
-        self.containers.get(container).map(|container| &container.status)
+        self.containers.get(container).map(|container| &*container.status)
     }
 
     /// How a container is; `None` of one that is not declared.
@@ -159,10 +159,10 @@ impl Health {
         check.state.begin_anew(now, &why);
         check.shown = None;
         if check.history.note_verdict(now.unix, Value::Unknown, &why) {
-            self.memory.note(now.instant, &check.container, true);
+            self.memory.note(now.instant, check.container(), true);
         }
         if check.spec.kind == ServiceKind::Startup
-            && let Some(container) = self.containers.get_mut(&check.container)
+            && let Some(container) = self.containers.get_mut(check.container())
         {
             container.starting = true;
             self.look_soon(now.instant, id, FIRST_PROBE / 2);

@@ -51,6 +51,14 @@ impl Bench {
         Self { health, now: Instant::ZERO }
     }
 
+    fn containers(&mut self) -> Vec<v1::Container> {
+        self.health.containers().iter().map(|row| row.show()).collect()
+    }
+
+    fn services(&mut self) -> Vec<v1::Service> {
+        self.health.services().iter().map(|row| row.show()).collect()
+    }
+
     fn status(&mut self, name: &str, state: ContainerState) {
         let status = ContainerStatus { name: name.to_owned(), state, ..ContainerStatus::default() };
         self.health.handle_status(at(self.now), status);
@@ -200,7 +208,7 @@ fn thresholds_decide_and_only_changes_are_told() {
     assert_eq!(told(&mut bench, "00"), [(Value::Passing, Value::Critical)]);
     assert_eq!(told(&mut bench, "0101"), [], "no two successes in a row");
     assert_eq!(told(&mut bench, "1"), [(Value::Critical, Value::Passing)]);
-    let service = &bench.health.services()[0];
+    let service = &bench.services()[0];
     assert_eq!((service.verdict(), service.last_answer.as_str()), (Value::Passing, "told"));
 }
 
@@ -225,7 +233,7 @@ fn a_stopped_container_is_critical_at_once_and_not_probed() {
     bench.status("c1", ContainerState::Stopped);
     assert_eq!(bench.verdicts(), [(Value::Passing, Value::Critical)]);
     assert!(bench.health.handle_timeout(bench.now + INTERVAL * 3, 10).is_empty());
-    assert_eq!(bench.health.containers()[0].verdict(), Value::Critical);
+    assert_eq!(bench.containers()[0].verdict(), Value::Critical);
 }
 
 #[test]
@@ -249,7 +257,7 @@ fn scores_follow_the_weights_and_the_digest_counts() {
             bench.health.handle_reply(at(bench.now), reply);
         }
     }
-    let container = &bench.health.containers()[0];
+    let container = &bench.containers()[0];
     assert_eq!((container.score, container.verdict()), (75, Value::Critical));
     let digest = bench.health.digest();
     assert_eq!((digest.containers, digest.running, digest.services), (2, 2, 2));
@@ -271,7 +279,7 @@ fn a_busy_prober_delays_and_does_not_condemn() {
     assert!(bench.health.postponed() >= 4);
     bench.probe(true);
     bench.probe(true);
-    assert_eq!(bench.health.services()[0].verdict(), Value::Passing);
+    assert_eq!(bench.services()[0].verdict(), Value::Passing);
 }
 
 /// Services "boot" (startup), "web" (liveness) and "ready" (readiness), in this order.
@@ -309,7 +317,7 @@ fn asked(bench: &mut Bench, span: Duration, boot: bool) -> Vec<u64> {
 }
 
 fn shown(bench: &mut Bench) -> Vec<Value> {
-    bench.health.services().iter().map(|service| service.verdict()).collect()
+    bench.services().iter().map(|service| service.verdict()).collect()
 }
 
 #[test]
@@ -322,7 +330,7 @@ fn nothing_but_the_startup_check_is_probed_until_it_passes() {
     assert_eq!(asked(&mut bench, INTERVAL * 5, true), [1, 2, 3]);
     assert_eq!(shown(&mut bench), [Value::Passing; 3]);
     assert_eq!(asked(&mut bench, INTERVAL * 5, false), [2, 3], "it has passed, and is asked no more");
-    assert_eq!(bench.health.containers()[0].verdict(), Value::Passing);
+    assert_eq!(bench.containers()[0].verdict(), Value::Passing);
 }
 
 #[test]
@@ -331,7 +339,7 @@ fn what_repair_forgets_of_a_startup_check_is_asked_anew() {
     bench.status("c1", ContainerState::Running);
     asked(&mut bench, INTERVAL * 5, true);
     // A restart of a service, then a freeze and its end: the container lives on.
-    let hold = Marks { hold: Some(v1::Hold::default()), ..Marks::default() };
+    let hold = Marks { hold: Some(v1::Hold::default().into()), ..Marks::default() };
     bench.health.unjudge(at(bench.now), "c1");
     assert_eq!(shown(&mut bench), [Value::Unknown; 3]);
     assert_eq!(asked(&mut bench, INTERVAL * 2, false), [1], "the others wait for it");
@@ -382,7 +390,7 @@ fn an_answer_from_before_the_start_counts_for_nothing() {
         };
         bench.health.handle_reply(at(bench.now), reply);
     }
-    assert!(bench.health.services().iter().all(|service| service.last_answer != "of the life before"));
+    assert!(bench.services().iter().all(|service| service.last_answer != "of the life before"));
 }
 
 /// A container with the service "beats", which is to be heard of every [`INTERVAL`].
@@ -421,7 +429,7 @@ fn who_is_not_heard_of_in_time_is_missed_once() {
     assert_eq!(shown(&mut bench), [Value::Unknown], "it has a whole interval from the start");
     bench.wait(INTERVAL);
     assert_eq!(bench.verdicts(), [(Value::Unknown, Value::Critical)]);
-    assert_eq!(bench.health.services()[0].last_answer, "no heartbeat for 2s");
+    assert_eq!(bench.services()[0].last_answer, "no heartbeat for 2s");
     assert_eq!(bench.health.poll_timeout(), None, "it is known");
     assert!(bench.beat("beats", Beat::Ok));
     for _ in 0..5 {
@@ -441,7 +449,7 @@ fn a_service_says_how_it_does() {
     }
     let told = [(Value::Passing, Value::Warning), (Value::Warning, Value::Critical), (Value::Critical, Value::Passing)];
     assert_eq!(bench.verdicts(), told, "at once, and each change once");
-    assert_eq!(bench.health.services()[0].last_answer, "Ok");
+    assert_eq!(bench.services()[0].last_answer, "Ok");
     assert!(!bench.beat("web", Beat::Ok), "there is no such service");
 }
 
@@ -465,7 +473,7 @@ fn who_was_frozen_has_a_whole_interval_to_speak_up() {
     let mut bench = beating();
     bench.beat("beats", Beat::Ok);
     bench.wait(INTERVAL / 2);
-    let held = Marks { hold: Some(ringmesh_proto::v1::Hold::default()), ..Marks::default() };
+    let held = Marks { hold: Some(v1::Hold::default().into()), ..Marks::default() };
     bench.health.mark(at(bench.now), "c1", held);
     bench.wait(INTERVAL * 5);
     bench.health.mark(at(bench.now), "c1", Marks::default());
@@ -515,7 +523,7 @@ fn heartbeats_are_remembered_and_damped_as_answers_are() {
         bench.beat("beats", Beat::Fail);
         bench.beat("beats", Beat::Ok);
     });
-    let service = &bench.health.services()[0];
+    let service = &bench.services()[0];
     assert!(service.flapping && service.verdict() == Value::Warning);
     assert_eq!((service.last_latency, service.normal_latency), (None, None), "nobody asked");
     bench.wait(INTERVAL);
@@ -524,9 +532,9 @@ fn heartbeats_are_remembered_and_damped_as_answers_are() {
     assert_eq!(failed, "1010101010", "the last for its silence");
     let answers: Vec<&str> = history.answers.iter().map(|answer| answer.text.as_str()).collect();
     assert_eq!(answers, ["Fail", "Ok", "no heartbeat for 2s"]);
-    assert_eq!(bench.health.services()[0].verdict(), Value::Warning, "it may be heard of again");
+    assert_eq!(bench.services()[0].verdict(), Value::Warning, "it may be heard of again");
     bench.wait(Damping::default().steady + INTERVAL);
-    assert_eq!(bench.health.services()[0].verdict(), Value::Critical, "it is gone");
+    assert_eq!(bench.services()[0].verdict(), Value::Critical, "it is gone");
     assert_eq!(bench.health.poll_timeout(), None, "and that is known");
 }
 
@@ -565,7 +573,7 @@ fn a_startup_check_that_passes_slowly_passes() {
     let (answer, latency) = (String::new(), Duration::from_millis(900));
     let reply = ProbeReply { id: request.id, success: true, outright: false, silent: false, answer, latency };
     bench.health.handle_reply(at(bench.now), reply);
-    assert!(bench.health.services().iter().any(|service| service.slow));
+    assert!(bench.services().iter().any(|service| service.slow));
     assert!(asked(&mut bench, INTERVAL * 2, true).contains(&2), "the others are probed");
 }
 
@@ -612,7 +620,7 @@ fn all_intervals_are_stretched_while_probes_do_not_keep_up() {
     let (late, stretch) = bench.health.load();
     assert!(late > 0 && (1500..4000).contains(&stretch), "{late} late, stretched by {stretch}: {told:?}");
     assert!(
-        bench.health.services().iter().all(|service| service.verdict() == Value::Passing),
+        bench.services().iter().all(|service| service.verdict() == Value::Passing),
         "what was not made says nothing"
     );
     let told = overload(&mut bench, INTERVAL * 400, usize::MAX);

@@ -461,7 +461,7 @@ fn a_container_that_no_longer_speaks_up_is_taken_for_down_by_its_cell() {
             }
             while node.poll_output().is_some() {}
         }
-        node.health.containers()[0].cell.as_ref().map(|member| member.state())
+        node.health.containers()[0].member.as_ref().map(|member| member.state())
     };
     use v1::cell_member::State;
     assert_eq!(run(60, Some(Beat::Ok)), Some(State::Alive));

@@ -287,7 +287,7 @@ impl Remedy {
         }
         let mut on = self.operations.open().filter(|o| o.container == container || o.replacement == container);
         let operation = on.next().map(|operation| operation.id.clone()).unwrap_or_default();
-        let marks = Marks { hold: self.holds.get(container).cloned(), operation };
+        let marks = Marks { hold: self.holds.get(container).cloned().map(Arc::new), operation };
         self.effects.push_back(Effect::Mark { container: container.to_owned(), marks });
     }
 

@@ -111,7 +111,7 @@ impl Bench {
     }
 
     fn names(&mut self) -> Vec<String> {
-        self.health.containers().iter().map(|container| container.name.clone()).collect()
+        self.health.containers().iter().map(|container| container.spec.name.clone()).collect()
     }
 
     fn state(&mut self, name: &str, state: ContainerState) {
@@ -287,7 +287,13 @@ fn the_ladder_is_climbed_to_its_end_and_the_container_frozen() {
     assert_eq!((last.kind.as_str(), last.container.as_str()), ("operation-done", "web.1"));
     let failed = bench.events.iter().find(|event| event.kind == "operation-failed").expect("told");
     assert!(failed.text.contains("http is critical: connection refused"), "{}", failed.text);
-    let frozen = bench.health.containers().into_iter().find(|container| container.name == "web.1").expect("shown");
+    let frozen = bench
+        .health
+        .containers()
+        .iter()
+        .map(|row| row.show())
+        .find(|container| container.name == "web.1")
+        .expect("shown");
     assert!(frozen.frozen && frozen.hold.as_ref().is_some_and(|hold| hold.who == "repair"));
     // Frozen: nothing more happens.
     bench.run(SECOND * 600);
@@ -350,7 +356,9 @@ fn a_service_that_is_damped_and_does_not_answer_is_not_well() {
         bench.run(SECOND * 4);
     }
     let well = |bench: &Bench| bench.health.condition("web").expect("it is there").well;
-    let flaps = |bench: &mut Bench| bench.health.services().iter().any(|of| of.container == "web" && of.flapping);
+    let flaps = |bench: &mut Bench| {
+        bench.health.services().iter().map(|row| row.show()).any(|of| of.container == "web" && of.flapping)
+    };
     assert!(flaps(&mut bench) && well(&bench), "it answers");
     bench.bad.insert(WEB);
     bench.run(SECOND * 4);
@@ -524,7 +532,14 @@ fn a_frozen_container_is_left_alone_until_its_hold_ends() {
     bench.restart_agent(vec![spec("web", WEB, true, true), spec("other", 81, true, true)]);
     bench.state("other", ContainerState::Running);
     bench.state("web", ContainerState::Paused);
-    assert!(bench.health.containers().iter().any(|container| container.name == "web" && container.frozen));
+    assert!(
+        bench
+            .health
+            .containers()
+            .iter()
+            .map(|row| row.show())
+            .any(|container| container.name == "web" && container.frozen)
+    );
     bench.bad.clear();
     bench.run(SECOND * 20);
     assert_eq!(bench.acts, ["freeze web", "release web"]);

@@ -9,8 +9,12 @@ use ringmesh_node::{Peer, View};
 use ringmesh_proto::{HostId, peer::Selection, v1::Source};
 use tokio::time::Instant;
 
-use super::{Hub, Watched, lock};
-use crate::{api::Api, fanout};
+use super::{Hub, Objects, Watched, lock};
+use crate::{
+    api::Api,
+    details::{self, Detail},
+    fanout,
+};
 
 /// Hosts that are asked at once for one picture.
 const MAX_ASKED: usize = 64;
@@ -35,6 +39,12 @@ pub(super) struct Keeper<T> {
     pub(super) only: String,
 }
 
+/// This host's objects as they were shown last, and what they were made of.
+struct Own<T: Detail> {
+    rows: Arc<Vec<Arc<T::Row>>>,
+    objects: Objects<T>,
+}
+
 impl<T: Watched> Keeper<T> {
     /// Until nobody has watched for a while. A host that is slow to answer delays no other.
     pub(super) async fn keep(self) {
@@ -42,10 +52,11 @@ impl<T: Watched> Keeper<T> {
         let mut others: BTreeMap<HostId, Other> = BTreeMap::new();
         let mut asked = FuturesUnordered::new();
         let mut again = tokio::time::interval(ASK_AGAIN);
+        let mut own = Own { rows: Arc::default(), objects: Arc::default() };
         let mut left_since = None;
         while !self.is_over(&mut left_since) {
             let now = Arc::clone(&view.borrow_and_update());
-            let mut is_new = self.put_own(&now);
+            let mut is_new = self.put_own(&mut own, &now);
             let mut waiting = false;
             others.retain(|id, _| {
                 let stays = now.peers.contains_key(id);
@@ -110,14 +121,17 @@ impl<T: Watched> Keeper<T> {
         self.only.is_empty() || self.only == name || self.only == id
     }
 
-    /// Puts our own objects, shared with the snapshot; false if they are those of the snapshot before.
-    fn put_own(&self, view: &View) -> bool {
-        let objects = T::own(view);
+    /// Puts our own objects; false if they are those of the snapshot before.
+    fn put_own(&self, own: &mut Own<T>, view: &View) -> bool {
+        let rows = T::own(view);
         let is_wanted = view.hosts.iter().any(|host| host.local && self.wants(&host.name, &host.id));
-        if !is_wanted || self.hub.picture().hosts.get(&None).is_some_and(|before| Arc::ptr_eq(before, objects)) {
+        let is_known = self.hub.picture().hosts.contains_key(&None) && Arc::ptr_eq(&own.rows, rows);
+        if !is_wanted || is_known {
             return false;
         }
+        let objects = Arc::new(details::show(&own.rows, &own.objects, rows));
         self.hub.put(None, objects.clone());
+        *own = Own { rows: rows.clone(), objects };
         true
     }
 

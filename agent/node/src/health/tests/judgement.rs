@@ -71,7 +71,7 @@ fn a_service_that_flaps_is_told_twice_and_is_a_warning_meanwhile() {
     use Value::{Critical, Passing, Warning};
     assert_eq!(told(&mut bench, "0"), [(Passing, Warning)], "the fourth time");
     assert_eq!(told(&mut bench, "101010101101010"), []);
-    let service = &bench.health.services()[0];
+    let service = &bench.services()[0];
     assert!(service.flapping && service.verdict() == Warning);
     // 2 s a probe: after some minutes of quiet it is over.
     let quiet = told(&mut bench, &"1".repeat(600));
@@ -83,7 +83,7 @@ fn a_service_that_flaps_is_told_twice_and_is_a_warning_meanwhile() {
     );
 
     told(&mut bench, "0101010");
-    assert!(bench.health.services()[0].flapping);
+    assert!(bench.services()[0].flapping);
     // Down for good: that is no flapping, and not to be hidden.
     let down = Damping::default().steady.as_secs() as usize / 2 + 20;
     assert_eq!(told(&mut bench, &"0".repeat(down)), [(Warning, Critical)]);
@@ -94,11 +94,11 @@ fn a_container_that_stopped_is_critical_however_often_it_does() {
     let mut bench = bench(|_| {});
     for _ in 0..10 {
         bench.status("c1", ContainerState::Stopped);
-        assert_eq!(bench.health.services()[0].verdict(), Value::Critical);
+        assert_eq!(bench.services()[0].verdict(), Value::Critical);
         bench.status("c1", ContainerState::Running);
         bench.answer(true, false, Duration::ZERO);
     }
-    assert_eq!(bench.health.services()[0].verdict(), Value::Warning, "it runs, and flaps");
+    assert_eq!(bench.services()[0].verdict(), Value::Warning, "it runs, and flaps");
 }
 
 #[test]
@@ -113,12 +113,12 @@ fn a_slow_service_is_a_warning_and_says_what_is_normal() {
         panic!("{changes:?}");
     };
     assert!(answer.starts_with("answers after 200.0 ms, normal are 10.") && answer.ends_with(": 200"), "{answer}");
-    assert!(bench.health.services()[0].slow);
+    assert!(bench.services()[0].slow);
     // What was learned is there in the next life of the agent.
     let records: Vec<_> = bench.health.take_all(at(bench.now)).into_iter().flat_map(|(_, records)| records).collect();
     let mut next = Bench::new(vec![spec("c1", &[("web", 1)])]);
     next.health.recall(at(Instant::ZERO), records);
-    assert_eq!(next.health.services()[0].normal_latency, bench.health.services()[0].normal_latency);
+    assert_eq!(next.services()[0].normal_latency, bench.services()[0].normal_latency);
     (0..5).for_each(|_| bench.answer(true, false, ms(10)));
     assert_eq!(bench.verdicts(), [(Value::Warning, Value::Passing)]);
     assert!(bench.kinds().ends_with(&[Kind::Slow, Kind::Verdict, Kind::Normal, Kind::Verdict]));
