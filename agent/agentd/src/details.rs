@@ -2,7 +2,10 @@
 //!
 //! It owns the bounds of one answer. It knows nobody who could be asked.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use prost::Message;
 use ringmesh_node::{ContainerRow, ServiceRow, View};
@@ -69,6 +72,9 @@ pub trait Row<T>: PartialEq + Send + Sync {
 
     /// As [`Detail::is_selected`].
     fn is_selected(&self, selection: &Selection) -> bool;
+
+    /// The revision that changed it last, but for volatile fields.
+    fn changed(&self) -> u64;
 
     /// The object.
     fn show(&self) -> T;
@@ -251,6 +257,10 @@ impl Row<Container> for ContainerRow {
             && has(&selection.states, self.state() as i32)
     }
 
+    fn changed(&self) -> u64 {
+        self.changed
+    }
+
     fn show(&self) -> Container {
         Self::show(self)
     }
@@ -263,6 +273,10 @@ impl Row<Service> for ServiceRow {
 
     fn is_selected(&self, selection: &Selection) -> bool {
         is_selected(selection, self.key(), self.told.verdict as i32, &self.spec.container().labels)
+    }
+
+    fn changed(&self) -> u64 {
+        self.changed
     }
 
     fn show(&self) -> Service {
@@ -332,10 +346,12 @@ impl<T: Detail> Page<T> {
     }
 }
 
-/// Those of one host's `items` that are selected and come after `after`, if that is a place on this host.
+/// Those of one host's rows that are selected, changed after the revision `since`, and come after `after`, if that is a place
+/// on this host.
 pub fn select<T: Detail>(
     rows: &[Arc<T::Row>],
     selection: &Selection,
+    since: Option<u64>,
     after: Option<Key<'_>>,
     fields: Fields,
 ) -> Page<T> {
@@ -348,12 +364,36 @@ pub fn select<T: Detail>(
         if page.cut || (!selection.container.is_empty() && row.key().0 != selection.container) {
             break;
         }
-        if row.is_selected(selection) {
+        if since.is_none_or(|since| row.changed() > since) && row.is_selected(selection) {
             // What is one too many need not be made.
             if page.is_full() { page.cut = true } else { page.push(row.show().pick(fields)) }
         }
     }
     page
+}
+
+/// Makes a list what it became: without `removed` containers, and with `changed` objects.
+pub fn update<T: Detail>(objects: &[Arc<T>], removed: &BTreeSet<String>, changed: Vec<T>) -> Vec<Arc<T>> {
+    let mut changed: BTreeMap<(String, String), Arc<T>> = changed
+        .into_iter()
+        .map(|object| {
+            let (container, service) = object.key();
+            ((container.to_owned(), service.to_owned()), Arc::new(object))
+        })
+        .collect();
+    let stays = |object: &&Arc<T>| !removed.contains(object.key().0);
+    let mut objects: Vec<Arc<T>> = objects.iter().filter(stays).cloned().collect();
+    for object in &mut objects {
+        let (container, service) = object.key();
+        if let Some(now) = changed.remove(&(container.to_owned(), service.to_owned())) {
+            *object = now;
+        }
+    }
+    if !changed.is_empty() {
+        objects.extend(changed.into_values());
+        objects.sort_by(|a, b| a.key().cmp(&b.key()));
+    }
+    objects
 }
 
 /// The objects of `rows`. Those whose row is among `old` are shared with the `shown` ones of these.

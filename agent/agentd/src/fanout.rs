@@ -10,7 +10,7 @@ use prost::Message;
 use ringmesh_node::{ContainerRow, Peer, View};
 use ringmesh_proto::{
     UnixMillis, frame,
-    peer::{Position, QueryRequest, QueryResponse, Selection},
+    peer::{Moment, Position, QueryRequest, QueryResponse, Selection},
     v1,
 };
 
@@ -360,8 +360,18 @@ fn show_into<T: Detail>(response: &mut QueryResponse, view: &View, selection: &S
     let after = selection.after.as_ref().map(|Position { container, service, .. }| (&**container, &**service));
     // A host of another version may ask for fields that this one does not have.
     let fields = Fields::named::<T>(&selection.fields).unwrap_or(Fields::ALL);
-    let page = details::select::<T>(T::own(view), selection, after, fields);
+    let ringmesh_node::Position { born, revision } = view.position;
+    // Of this life of the agent, and as far back as is remembered.
+    let since = selection.since.filter(|since| since.born == born && since.revision <= revision);
+    let removed = since.and_then(|since| Some((since.revision, view.removed.after(since.revision)?)));
+    let since = removed.as_ref().map(|(since, _)| *since);
+    let page = details::select::<T>(T::own(view), selection, since, after, fields);
     response.last = page.last(&view.zone);
+    response.moment = Some(Moment { born, revision });
+    if let Some((_, removed)) = removed {
+        response.partial = true;
+        response.removed = removed.map(str::to_owned).collect();
+    }
     *T::in_answer(response) = page.items;
 }
 

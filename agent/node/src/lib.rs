@@ -25,7 +25,7 @@ pub mod zones;
 pub use node::{Certificate, Class, Config, Detection, Frame, Node, Output, Path, Persistent, Reach, TimerKind, Way};
 pub use ringmesh_topology::{ChordKind, Chords, MAX_CHORDS};
 pub use seal::Seals;
-pub use view::{ContainerRow, Declared, Links, Peer, ServiceRow, Told, View};
+pub use view::{ContainerRow, Declared, Links, Peer, Position, Removed, ServiceRow, Told, View};
 
 /// A name in an order that people expect: h2 before h10.
 fn natural(name: &str) -> Vec<(u64, String)> {

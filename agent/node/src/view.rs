@@ -6,11 +6,11 @@ mod rows;
 
 pub use links::Links;
 pub(crate) use links::restored_at;
-pub use rows::{ContainerRow, Declared, ServiceRow, Told};
+pub use rows::{ContainerRow, Declared, Removed, ServiceRow, Told};
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use ringmesh_proto::{HostId, Now, member::Member, v1};
+use ringmesh_proto::{Generation, HostId, Now, member::Member, v1};
 
 use crate::node::Way;
 
@@ -31,6 +31,10 @@ pub struct View {
     pub rings: Arc<Vec<v1::Ring>>,
     /// All links that any host measures.
     pub links: Arc<Links>,
+    /// Where in the history of `containers` and `services` this is: what changed since an earlier one is found by it.
+    pub position: Position,
+    /// Containers that are no more.
+    pub removed: Arc<Removed>,
     /// This host's containers, by name.
     pub containers: Arc<Vec<Arc<ContainerRow>>>,
     /// This host's services, by container and name.
@@ -53,6 +57,15 @@ pub struct View {
     pub gateways: Arc<BTreeMap<String, Vec<Peer>>>,
     /// What was dropped or refused since the start.
     pub counters: Arc<BTreeMap<&'static str, u64>>,
+}
+
+/// A moment in the history of this host's containers and services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The generation in which this process began.
+    pub born: Generation,
+    /// Changes since.
+    pub revision: u64,
 }
 
 /// Another host, as one who wants to ask it needs to know it.

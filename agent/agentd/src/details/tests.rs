@@ -12,7 +12,7 @@ fn container(name: &str, verdict: i32) -> Arc<Container> {
 fn row(name: &str, verdict: Value) -> Arc<ContainerRow> {
     let labels = [("tier".to_owned(), "web".to_owned())].into();
     let spec = ContainerSpec { name: name.into(), labels, ..ContainerSpec::default() };
-    Arc::new(ContainerRow { host: "h1".into(), spec: spec.into(), verdict, ..ContainerRow::default() })
+    Arc::new(ContainerRow { host: "h1".into(), spec: spec.into(), verdict, changed: 1, ..ContainerRow::default() })
 }
 
 fn names<T: Detail>(page: &Page<T>) -> Vec<&str> {
@@ -36,12 +36,12 @@ fn fields_are_copied_by_name_and_unknown_ones_are_named() {
 fn pages_go_on_where_the_last_one_ended_whatever_came_and_went() {
     let items: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| row(name, Value::Passing)).into();
     let selection = Selection { limit: 2, ..Selection::default() };
-    let first = select::<Container>(&items, &selection, None, Fields::ALL);
+    let first = select::<Container>(&items, &selection, None, None, Fields::ALL);
     assert_eq!((names(&first), first.cut), (vec!["a", "b"], true));
     let last = first.last("z").expect("more follow");
     assert_eq!((last.zone.as_str(), last.host.as_str(), last.container.as_str()), ("z", "h1", "b"));
     let later: Vec<_> = ["a", "aa", "c", "d"].map(|name| row(name, Value::Passing)).into();
-    let next = select::<Container>(&later, &selection, Some(("b", "")), Fields::ALL);
+    let next = select::<Container>(&later, &selection, None, Some(("b", "")), Fields::ALL);
     assert_eq!((names(&next), next.cut, next.last("z")), (vec!["c", "d"], false, None));
 }
 
@@ -50,13 +50,13 @@ fn filters_select_and_what_does_not_match_is_no_next_page() {
     let items: Vec<_> =
         (0..10).map(|n| row(&format!("c{n}"), if n == 4 { Value::Critical } else { Value::Passing })).collect();
     let critical = Selection { verdicts: vec![3], limit: 1, ..Selection::default() };
-    let page = select::<Container>(&items, &critical, None, Fields::ALL);
+    let page = select::<Container>(&items, &critical, None, None, Fields::ALL);
     assert_eq!((names(&page), page.cut), (vec!["c4"], false));
     let one = Selection { container: "c7".into(), ..Selection::default() };
-    assert_eq!(names(&select::<Container>(&items, &one, None, Fields::ALL)), ["c7"]);
+    assert_eq!(names(&select::<Container>(&items, &one, None, None, Fields::ALL)), ["c7"]);
     let labels = [("tier".to_owned(), "db".to_owned())].into();
     let none = Selection { labels, ..Selection::default() };
-    assert!(select::<Container>(&items, &none, None, Fields::ALL).items.is_empty());
+    assert!(select::<Container>(&items, &none, None, None, Fields::ALL).items.is_empty());
 }
 
 #[test]
@@ -94,6 +94,22 @@ fn times_and_latencies_alone_are_no_change() {
     assert_eq!(count(&service("a", 1), &service("a", 2)), 1);
 }
 
+#[test]
+fn what_changed_since_makes_of_a_list_what_it_became() {
+    let old: Vec<_> = ["a", "b", "c"].map(|name| container(name, 1)).into();
+    let mut rows: Vec<_> = ["a", "c", "d"].map(|name| row(name, Value::Passing)).into();
+    for (at, changed) in [(1, 5), (2, 6)] {
+        rows[at] = ContainerRow { verdict: Value::Critical, changed, ..ContainerRow::clone(&rows[at]) }.into();
+    }
+    let page = select::<Container>(&rows, &Selection::default(), Some(4), None, Fields::ALL);
+    assert_eq!(names(&page), ["c", "d"]);
+    let new = update(&old, &["b".to_owned()].into(), page.items);
+    let told = |object: &Arc<Container>| (object.name.clone(), object.verdict());
+    let expected = [("a", Value::Passing), ("c", Value::Critical), ("d", Value::Critical)];
+    assert_eq!(new.iter().map(told).collect::<Vec<_>>(), expected.map(|(name, verdict)| (name.to_owned(), verdict)));
+    assert!(Arc::ptr_eq(&old[0], &new[0]), "it is shared");
+}
+
 proptest! {
     #[test]
     fn changes_lead_from_the_old_list_to_the_new_one(
@@ -123,7 +139,7 @@ proptest! {
         let (mut seen, mut after) = (Vec::new(), None::<Position>);
         loop {
             let key = after.as_ref().map(|after| (after.container.as_str(), after.service.as_str()));
-            let page = select::<Container>(&items, &selection, key, Fields::ALL);
+            let page = select::<Container>(&items, &selection, None, key, Fields::ALL);
             after = page.last("z");
             seen.extend(page.items.into_iter().map(|item| item.name));
             if after.is_none() {

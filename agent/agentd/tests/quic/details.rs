@@ -10,11 +10,12 @@ use ringmesh_agentd::{
     lab,
 };
 use ringmesh_node::{
-    ContainerRow, Declared, Peer, ServiceRow, Told, View, Way,
+    ContainerRow, Declared, Peer, Position, Removed, ServiceRow, Told, View, Way,
     health::spec::{Check, ContainerSpec, ContainerState, ContainerStatus, ServiceSpec},
 };
 use ringmesh_proto::{
     UnixMillis, Uplink,
+    peer::{Moment, QueryRequest, Selection},
     v1::{
         self, Container, ListContainersRequest, ListContainersResponse, WatchContainersRequest,
         WatchContainersResponse, change::Kind, containers_client::ContainersClient, services_client::ServicesClient,
@@ -100,6 +101,8 @@ impl Two {
                 services: Arc::new(services),
                 peers: Arc::new(BTreeMap::from([(other.id(), peer)])),
                 zones: Arc::new(vec![v1::Zone { name: "default".into(), local: true, ..v1::Zone::default() }]),
+                // As after a start: nothing is known of the moment before.
+                position: Position { born: fingerprint as u32, revision: 0 },
                 ..View::default()
             };
             me.view.send_replace(Arc::new(view));
@@ -160,7 +163,7 @@ fn container(host: &str, number: usize, verdict: Value) -> ContainerRow {
 fn service(container: &ContainerRow) -> ServiceRow {
     let spec = Declared::all(&container.spec).next().expect("it has one");
     let told = Told { verdict: container.verdict, answer: "connected".into(), ..Told::default() };
-    ServiceRow { host: container.host.clone(), spec, told }
+    ServiceRow { host: container.host.clone(), spec, told, changed: container.changed }
 }
 
 fn many(host: &str, count: usize) -> Vec<ContainerRow> {
@@ -297,6 +300,53 @@ async fn a_watch_goes_on_where_it_ended() {
     let status = two.containers().watch_containers(other).await.expect_err("of another question");
     assert_eq!(status.code(), Code::OutOfRange, "{}", status.message());
     let _ = &two.cluster;
+}
+
+#[tokio::test]
+async fn a_host_tells_others_only_what_changed() {
+    let two = Two::start().await;
+    two.show(Vec::new(), many("h2", 1200));
+    let mut watch = two.watch(WatchContainersRequest::default()).await;
+    assert_eq!(batch(&mut watch).await.0.len(), 1200);
+
+    let born = two.h2.view.borrow().position.born;
+    let changed = |number, verdict| ContainerRow { changed: 1, ..container("h2", number, verdict) };
+    two.h2.view.send_modify(|view| {
+        let mut rows: Vec<_> = view.containers.iter().take(1199).cloned().collect();
+        rows[7] = changed(7, Value::Critical).into();
+        rows.push(changed(1300, Value::Passing).into());
+        let removed = Removed::of([(1, "c01199")]);
+        *view = Arc::new(View {
+            fingerprint: 2,
+            position: Position { born, revision: 1 },
+            containers: rows.into(),
+            removed: removed.into(),
+            ..View::clone(view)
+        });
+    });
+    let ask = async |since: Moment| {
+        let selection = Some(Selection { since: Some(since), ..Selection::default() });
+        let query = QueryRequest { containers: true, selection, ..QueryRequest::default() };
+        let asked = two.h1.transport.query(two.h2.member, Way::over(Uplink::A), query);
+        let answer = within("an answer", asked).await.expect("h2 answers");
+        assert_eq!(answer.moment, Some(Moment { born, revision: 1 }));
+        (answer.partial, answer.containers.len(), answer.removed)
+    };
+    assert_eq!(ask(Moment { born, revision: 0 }).await, (true, 2, vec!["c01199".to_owned()]));
+    assert_eq!(ask(Moment { born, revision: 1 }).await, (true, 0, Vec::new()));
+    // Of another life, or from the future: nothing is known of it.
+    for unknown in [Moment { born: born + 1, revision: 0 }, Moment { born, revision: 2 }] {
+        assert_eq!(ask(unknown).await, (false, 1000, Vec::new()));
+    }
+    // h1 hears that there is news.
+    two.h1.view.send_modify(|view| {
+        let peers = view.peers.iter().map(|(id, peer)| (*id, Peer { fingerprint: 2, ..peer.clone() }));
+        *view = Arc::new(View { peers: Arc::new(peers.collect()), ..View::clone(view) });
+    });
+    let (mut told, _) = batch(&mut watch).await;
+    told.sort_by(|a, b| a.1.cmp(&b.1));
+    let expected = [(Kind::Updated, "c00007"), (Kind::Removed, "c01199"), (Kind::Updated, "c01300")];
+    assert_eq!(told, expected.map(|(kind, name)| (kind, format!("h2/{name}"))));
 }
 
 fn resident_mib() -> f64 {

@@ -44,7 +44,7 @@ use spec::{
     ServiceKind, ServiceSpec,
 };
 
-use crate::view::{ContainerRow, Declared, ServiceRow};
+use crate::view::{ContainerRow, Declared, Removed, ServiceRow};
 
 /// Something that the whole cluster should hear of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +138,7 @@ pub struct Health {
     changes: VecDeque<Change>,
     /// Counts the changes that a query would show, but for times and latencies.
     revision: u64,
+    removed: Removed,
     /// Probes that could not be made because too many were under way.
     postponed: u64,
     load: Load,
@@ -159,6 +160,8 @@ struct Container {
     marks: Marks,
     /// What its cell takes it for, if it is a member.
     member: Option<Arc<v1::CellMember>>,
+    /// The revision that changed it last, but for its checks' times and latencies.
+    changed: u64,
     shown: Option<Arc<ContainerRow>>,
 }
 
@@ -171,7 +174,16 @@ struct Check {
     under_way: Option<Instant>,
     /// It has its place in the interval still to get: containers that start together are not probed together for ever.
     unplaced: bool,
+    /// The revision that changed it last, but for times and latencies.
+    changed: u64,
     shown: Option<Arc<ServiceRow>>,
+}
+
+impl Container {
+    fn mark_changed(&mut self, revision: u64) {
+        self.changed = revision;
+        self.shown = None;
+    }
 }
 
 impl Check {
@@ -198,6 +210,7 @@ impl Health {
             rng,
             changes: VecDeque::new(),
             revision: 0,
+            removed: Removed::default(),
             postponed: 0,
             load: Load::default(),
             touched: BTreeSet::new(),
@@ -218,6 +231,8 @@ impl Health {
 
     fn add(&mut self, now: Instant, spec: ContainerSpec) {
         let spec = Arc::new(spec);
+        self.revision += 1;
+        let changed = self.revision;
         let mut checks = Vec::with_capacity(spec.services.len());
         for service in Declared::all(&spec) {
             self.next_id += 1;
@@ -230,6 +245,7 @@ impl Health {
                 due,
                 under_way: None,
                 unplaced: true,
+                changed,
                 shown: None,
             };
             if !check.is_heartbeat() {
@@ -241,9 +257,8 @@ impl Health {
         checks.sort_by_key(|id| self.checks.get(id).map(|check| check.spec.name.clone()));
         let status = Arc::new(ContainerStatus { name: spec.name.clone(), ..ContainerStatus::default() });
         let (ran, starting, marks, member) = (false, false, Marks::default(), None);
-        let container = Container { spec, status, checks, ran, starting, marks, member, shown: None };
+        let container = Container { spec, status, checks, ran, starting, marks, member, changed, shown: None };
         self.containers.insert(container.spec.name.clone(), Box::new(container));
-        self.revision += 1;
     }
 
     /// Counts the changes that a query would show, other than times and latencies.
@@ -268,9 +283,9 @@ impl Health {
             return;
         }
         let old = std::mem::replace(&mut container.status, Arc::new(status));
-        let status = &container.status;
-        container.shown = None;
         self.revision += 1;
+        container.mark_changed(self.revision);
+        let status = &container.status;
         self.touched.insert(status.name.clone());
         let behaviour = container::behaviour(&old, status);
         // That a container is found running when the agent starts, or is made and started then, is no news.
@@ -342,8 +357,8 @@ impl Health {
     pub fn handle_cell(&mut self, container: &str, member: Option<v1::CellMember>) {
         if let Some(container) = self.containers.get_mut(container) {
             container.member = member.map(Arc::new);
-            container.shown = None;
             self.revision += 1;
+            container.mark_changed(self.revision);
         }
     }
 
@@ -509,8 +524,10 @@ impl Health {
         let mut shown = Vec::with_capacity(checks.len());
         for id in self.containers.values().flat_map(|container| &container.checks) {
             let Some(check) = checks.get_mut(id) else { continue };
-            let Check { spec, state, shown: row, .. } = &mut **check;
-            let make = || Arc::new(ServiceRow { host: Arc::clone(host), spec: spec.clone(), told: state.told() });
+            let Check { spec, state, changed, shown: row, .. } = &mut **check;
+            let told = || state.told();
+            let make =
+                || Arc::new(ServiceRow { host: Arc::clone(host), spec: spec.clone(), told: told(), changed: *changed });
             shown.push(Arc::clone(row.get_or_insert_with(make)));
         }
         shown
@@ -569,17 +586,29 @@ impl Health {
         if check.history.note_verdict(now.unix, new, &cause) {
             self.memory.note(now.instant, check.container(), true);
         }
-        self.revision += 1;
         let container = check.container().to_owned();
         // The first answer after the agent's start is no change.
         if !first || new != v1::verdict::Value::Passing {
             let (service, answer) = (check.spec.name.clone(), cause.to_string());
             self.changes.push_back(Change::Verdict { container: container.clone(), service, old, new, answer });
         }
-        if let Some(found) = self.containers.get_mut(&container) {
-            found.shown = None;
-        }
+        self.mark_changed(id);
         self.touched.insert(container);
+    }
+
+    /// A check is another one than before for those who ask, and with it its container may be.
+    fn mark_changed(&mut self, id: CheckId) {
+        self.revision += 1;
+        let Some(check) = self.checks.get_mut(&id) else { return };
+        (check.changed, check.shown) = (self.revision, None);
+        if let Some(container) = self.containers.get_mut(check.container()) {
+            container.mark_changed(self.revision);
+        }
+    }
+
+    /// Containers that are no more, for those who knew them.
+    pub fn removed(&self) -> &Removed {
+        &self.removed
     }
 
     /// A container's verdict and score.
@@ -611,6 +640,7 @@ impl Health {
             score,
             marks: container.marks.clone(),
             member: container.member.clone(),
+            changed: container.changed,
         }
     }
 

@@ -130,7 +130,7 @@ impl Health {
             latency::Turn::Accepted => (Kind::Normal, "it stayed slow: that is normal from now on".to_owned()),
         });
         for (kind, cause) in flap.into_iter().chain(latency) {
-            self.revision += 1;
+            self.mark_changed(id);
             self.note_all(now, &[id], kind, &cause);
         }
         if turns.falters || turns.latency == Some(latency::Turn::Slow) {

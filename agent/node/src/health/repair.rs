@@ -122,8 +122,8 @@ impl Health {
         };
         let held = (container.marks.hold.is_some(), marks.hold.is_some());
         container.marks = marks;
-        container.shown = None;
         self.revision += 1;
+        container.mark_changed(self.revision);
         match held {
             (false, true) => self.suspend(now, name),
             (true, false) => self.hurry(now.instant, name, Duration::ZERO),
@@ -157,7 +157,6 @@ impl Health {
         let why = self.memory.share(why);
         let Some(check) = self.checks.get_mut(&id) else { return };
         check.state.begin_anew(now, &why);
-        check.shown = None;
         if check.history.note_verdict(now.unix, Value::Unknown, &why) {
             self.memory.note(now.instant, check.container(), true);
         }
@@ -167,7 +166,7 @@ impl Health {
             container.starting = true;
             self.look_soon(now.instant, id, FIRST_PROBE / 2);
         }
-        self.revision += 1;
+        self.mark_changed(id);
     }
 
     /// The addresses of all containers, with prefix length.
@@ -188,6 +187,8 @@ impl Health {
             }
         }
         self.touched.remove(old);
+        self.revision += 1;
+        self.removed.note(self.revision, old);
         let name = spec.name.clone();
         self.add(now, spec);
         for id in self.checks_of(&name) {

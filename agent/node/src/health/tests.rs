@@ -2,7 +2,7 @@ mod judgement;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use ringmesh_proto::{Instant, Now, UnixMillis, v1, v1::verdict::Value};
 
 use super::{
@@ -641,4 +641,84 @@ fn a_runner_that_is_gone_is_no_overload() {
     }
     assert_eq!(bench.health.load(), (0, 1000));
     assert!(bench.health.postponed() > 100);
+}
+
+/// A list of services and of containers, as one keeps it who is told only what changed since the last time.
+#[derive(Default)]
+struct Follower {
+    revision: u64,
+    containers: BTreeMap<String, v1::Container>,
+    services: BTreeMap<(String, String), v1::Service>,
+}
+
+impl Follower {
+    fn follow(&mut self, health: &mut Health) {
+        let since = self.revision;
+        for name in health.removed().after(since).expect("few were removed") {
+            self.containers.remove(name);
+            self.services.retain(|(container, _), _| container != name);
+        }
+        for row in health.containers().iter().filter(|row| row.changed > since) {
+            self.containers.insert(row.spec.name.clone(), row.show());
+        }
+        for row in health.services().iter().filter(|row| row.changed > since) {
+            let service = steady(row.show());
+            self.services.insert((service.container.clone(), service.name.clone()), service);
+        }
+        self.revision = health.revision();
+    }
+}
+
+/// Without what changes with each probe.
+fn steady(service: v1::Service) -> v1::Service {
+    let (last_answer, last_latency, last_probe, normal_latency) = (String::new(), None, None, None);
+    v1::Service { last_answer, last_latency, last_probe, normal_latency, ..service }
+}
+
+#[test]
+fn who_is_told_what_changed_knows_what_there_is() {
+    use ContainerState::{Absent, Paused, Running, Stopped};
+    for seed in 0..20 {
+        let mut bench = Bench::new((0..4).map(|nth| spec(&format!("c{nth}"), &[("db", 1), ("web", 2)])).collect());
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (mut follower, mut clones) = (Follower::default(), 0);
+        for _ in 0..300 {
+            let names: Vec<String> = bench.containers().into_iter().map(|container| container.name).collect();
+            let name = names[rng.random_range(0..names.len())].clone();
+            let now = at(bench.now);
+            match rng.random_range(0..10) {
+                0 => bench.status(&name, [Running, Running, Paused, Stopped, Absent][rng.random_range(0..5)]),
+                1 => {
+                    let hold = rng.random_bool(0.3).then(|| v1::Hold::default().into());
+                    bench.health.mark(now, &name, Marks { hold, ..Marks::default() });
+                }
+                2 => bench.health.unjudge(now, &name),
+                3 => bench.health.handle_cell(&name, rng.random_bool(0.5).then(v1::CellMember::default)),
+                4 if rng.random_bool(0.2) => {
+                    clones += 1;
+                    bench.health.replace(bench.now, &name, spec(&format!("{name}.{clones}"), &[("web", 1)]));
+                }
+                _ if bench.health.poll_timeout().is_some() => {
+                    bench.now = bench.health.poll_timeout().expect("it was").max(bench.now);
+                    for request in bench.health.handle_timeout(bench.now, 4) {
+                        let sign = rng.random_bool(0.7);
+                        bench.health.handle_reply(at(bench.now), reply(request.id, sign));
+                    }
+                }
+                _ => {}
+            }
+            if rng.random_bool(0.5) {
+                follower.follow(&mut bench.health);
+                let containers: Vec<v1::Container> = follower.containers.values().cloned().collect();
+                assert_eq!(containers, bench.containers(), "seed {seed}");
+                let services: Vec<v1::Service> = follower.services.values().cloned().collect();
+                assert_eq!(services, bench.services().into_iter().map(steady).collect::<Vec<_>>(), "seed {seed}");
+            }
+        }
+    }
+}
+
+fn reply(id: CheckId, success: bool) -> ProbeReply {
+    let (answer, latency) = ("told".to_owned(), Duration::ZERO);
+    ProbeReply { id, success, outright: false, silent: false, answer, latency }
 }

@@ -22,7 +22,7 @@ use crate::{
     membership::SwimState,
     natural,
     overlay::{LinkState, Order, UplinkState},
-    view::{Links, Peer, restored_at},
+    view::{Links, Peer, Position, restored_at},
 };
 
 /// Between two snapshots that differ in latencies only.
@@ -152,8 +152,12 @@ impl Node {
             view.events = Arc::new(self.shown.log.iter().cloned().collect());
         }
         if details || quiet {
+            view.position = Position { born: self.born, revision: self.health.revision() };
             view.containers = Arc::new(self.health.containers());
             view.services = Arc::new(self.health.services());
+            if self.health.removed().last() != view.removed.last() {
+                view.removed = Arc::new(self.health.removed().clone());
+            }
             view.cells = Arc::new(self.show_cells());
         }
         if operations {

@@ -1,7 +1,7 @@
 //! A host's containers and services as its snapshots keep them: what is declared of them is shared, and they are put into the
 //! words of the API when somebody asks. Of 32,000 of each the words alone would be 60 MB.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{collections::VecDeque, ops::Deref, sync::Arc, time::Duration};
 
 use ringmesh_proto::{UnixMillis, v1};
 
@@ -27,6 +27,8 @@ pub struct ContainerRow {
     pub marks: Marks,
     /// What its cell takes it for, if it is a member.
     pub member: Option<Arc<v1::CellMember>>,
+    /// The revision that changed it last.
+    pub changed: u64,
 }
 
 impl ContainerRow {
@@ -103,6 +105,8 @@ pub struct ServiceRow {
     pub spec: Declared,
     /// What is told of it.
     pub told: Told,
+    /// The revision that changed it last, but for times and latencies.
+    pub changed: u64,
 }
 
 /// What is told of a service.
@@ -164,5 +168,61 @@ impl ServiceRow {
             tenant: spec.container.tenant.clone(),
             labels: spec.container.labels.clone(),
         }
+    }
+}
+
+/// Containers that are no more, as far back as is remembered: who knew them at an earlier revision is told to forget them.
+#[derive(Clone, Debug, Default)]
+pub struct Removed {
+    /// The revision before which it is not known what was removed.
+    since: u64,
+    names: VecDeque<(u64, Arc<str>)>,
+}
+
+impl Removed {
+    /// What is remembered.
+    const MAX: usize = 1024;
+
+    /// With these removed, each at its revision, in order.
+    pub fn of<'a>(names: impl IntoIterator<Item = (u64, &'a str)>) -> Self {
+        let mut removed = Self::default();
+        names.into_iter().for_each(|(revision, name)| removed.note(revision, name));
+        removed
+    }
+
+    pub(crate) fn note(&mut self, revision: u64, name: &str) {
+        if self.names.len() == Self::MAX {
+            self.since = self.names.pop_front().map_or(self.since, |(revision, _)| revision);
+        }
+        self.names.push_back((revision, name.into()));
+    }
+
+    /// The revision of the last one.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.names.back().map(|(revision, _)| *revision)
+    }
+
+    /// Those that were removed after this revision; `None` if that is not remembered.
+    pub fn after(&self, revision: u64) -> Option<impl Iterator<Item = &str>> {
+        let names = self.names.iter().filter(move |(at, _)| *at > revision).map(|(_, name)| &**name);
+        (revision >= self.since).then_some(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_removed_is_known_as_far_back_as_it_is_remembered() {
+        let after = |removed: &Removed, revision| {
+            removed.after(revision).map(|names| names.map(str::to_owned).collect::<Vec<_>>())
+        };
+        let few = Removed::of([(3, "a"), (5, "b")]);
+        assert_eq!(after(&few, 0), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(after(&few, 3), Some(vec!["b".to_owned()]));
+        assert_eq!((after(&few, 5), few.last()), (Some(Vec::new()), Some(5)));
+        let many = Removed::of((1..=Removed::MAX as u64 + 2).map(|revision| (revision, "x")));
+        assert_eq!((after(&many, 1), after(&many, 2).map(|names| names.len())), (None, Some(Removed::MAX)));
     }
 }

@@ -6,7 +6,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use ringmesh_node::{Peer, View};
-use ringmesh_proto::{HostId, peer::Selection, v1::Source};
+use ringmesh_proto::{
+    HostId,
+    peer::{Moment, Selection},
+    v1::Source,
+};
 use tokio::time::Instant;
 
 use super::{Hub, Objects, Watched, lock};
@@ -27,6 +31,9 @@ const LINGER: Duration = Duration::from_secs(60);
 
 /// A host whose digest came before the details that it summarises is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// After so long a host is asked for all that it has, and not only for what changed.
+const WHOLE: Duration = Duration::from_secs(60);
 
 /// A host that did not answer is left alone for so long.
 const REST: Duration = Duration::from_secs(2);
@@ -77,7 +84,7 @@ impl<T: Watched> Keeper<T> {
                     }
                 } else if !known.asking && known.is_stale(peer.fingerprint) && asked.len() < MAX_ASKED {
                     known.asking = true;
-                    asked.push(self.ask(*id, peer.clone()));
+                    asked.push(self.ask(*id, peer.clone(), known.since()));
                 } else {
                     waiting |= !known.asking && known.differs(peer.fingerprint);
                 }
@@ -135,14 +142,19 @@ impl<T: Watched> Keeper<T> {
         true
     }
 
-    /// Asks for all of a host's objects, page by page.
-    fn ask(&self, id: HostId, peer: Peer) -> impl Future<Output = (HostId, Details<T>)> + use<T> {
+    /// Asks for those of a host's objects that changed since this moment, or for all of them, page by page.
+    fn ask(
+        &self,
+        id: HostId,
+        peer: Peer,
+        since: Option<Moment>,
+    ) -> impl Future<Output = (HostId, Details<T>)> + use<T> {
         let api = self.api.clone();
         async move {
-            let mut details = Details { fingerprint: None, objects: Vec::new(), source: Source::default() };
+            let mut details = Details::default();
             let mut after = None;
             loop {
-                let query = T::query(Selection { after, ..Selection::default() });
+                let query = T::query(Selection { after, since, ..Selection::default() });
                 let fanout::Answer { source, details: answer } = api.ask(peer.clone(), query).await;
                 details.source = source;
                 let Some(mut answer) = answer else {
@@ -151,13 +163,20 @@ impl<T: Watched> Keeper<T> {
                 };
                 // Of the first page: what changes meanwhile is asked for again.
                 details.fingerprint.get_or_insert(answer.fingerprint);
+                details.moment = details.moment.or(answer.moment);
+                if details.objects.is_empty() {
+                    details.partial = answer.partial;
+                } else if details.partial && !answer.partial {
+                    // It remembers less than a moment ago, or began anew: the pages do not fit together.
+                    details.fingerprint = None;
+                    return (id, details);
+                }
+                details.removed.append(&mut answer.removed);
                 let objects = std::mem::take(T::in_answer(&mut answer));
                 let is_end = objects.is_empty() || answer.last.is_none() || details.objects.len() > MAX_OBJECTS;
-                details.objects.extend(objects.into_iter().map(Arc::new));
+                details.objects.extend(objects);
                 after = answer.last;
                 if is_end {
-                    // As they should come already.
-                    details.objects.sort_by(|a, b| a.key().cmp(&b.key()));
                     return (id, details);
                 }
             }
@@ -166,15 +185,21 @@ impl<T: Watched> Keeper<T> {
 
     /// Puts what a host answered, or that it did not.
     fn take(&self, id: HostId, known: &mut Other, details: Details<T>) {
-        let Details { mut fingerprint, objects, mut source } = details;
-        let others = self.hub.picture();
-        let others = others.hosts.iter().filter(|(host, _)| host.is_some_and(|host| host != id));
+        let Details { mut fingerprint, objects, moment, partial, removed, mut source } = details;
+        let picture = self.hub.picture();
+        let before = picture.hosts.get(&Some(id)).filter(|_| partial).map_or(&[][..], |objects| objects);
+        let objects = details::update(before, &removed.into_iter().collect(), objects);
+        let others = picture.hosts.iter().filter(|(host, _)| host.is_some_and(|host| host != id));
         if fingerprint.is_some() && others.map(|(_, o)| o.len()).sum::<usize>() + objects.len() > MAX_OBJECTS {
             fingerprint = None;
             source.reached = false;
             source.error = format!("more than {MAX_OBJECTS} {}s to watch; watch fewer hosts", T::KIND);
         }
         known.answered(fingerprint);
+        known.moment = moment.filter(|_| fingerprint.is_some());
+        if !partial {
+            known.whole_since = Instant::now();
+        }
         if fingerprint.is_some() {
             self.hub.put(Some(id), Arc::new(objects));
         }
@@ -186,12 +211,22 @@ impl<T: Watched> Keeper<T> {
 struct Details<T> {
     /// Of its digest; none if it did not answer.
     fingerprint: Option<u64>,
-    objects: Vec<Arc<T>>,
+    objects: Vec<T>,
+    moment: Option<Moment>,
+    /// The objects are only those that changed, beside the removed containers.
+    partial: bool,
+    removed: Vec<String>,
     source: Source,
 }
 
+impl<T> Default for Details<T> {
+    fn default() -> Self {
+        let (objects, removed, source) = (Vec::new(), Vec::new(), Source::default());
+        Self { fingerprint: None, objects, moment: None, partial: false, removed, source }
+    }
+}
+
 /// Another host, as one who asks it sees it.
-#[derive(Default)]
 struct Other {
     /// Of the details that it told.
     fingerprint: u64,
@@ -200,11 +235,34 @@ struct Other {
     is_lost: bool,
     asking: bool,
     not_before: Option<Instant>,
+    /// Of its objects in the picture.
+    moment: Option<Moment>,
+    /// When it last told all of them.
+    whole_since: Instant,
+}
+
+impl Default for Other {
+    fn default() -> Self {
+        Self {
+            fingerprint: 0,
+            seen: false,
+            is_lost: false,
+            asking: false,
+            not_before: None,
+            moment: None,
+            whole_since: Instant::now(),
+        }
+    }
 }
 
 impl Other {
     fn is_stale(&self, fingerprint: u64) -> bool {
         self.not_before.is_none_or(|at| at <= Instant::now()) && self.differs(fingerprint)
+    }
+
+    /// From where on to ask it. Times and latencies that nothing else changed with are not told: so all is, once in a while.
+    fn since(&self) -> Option<Moment> {
+        self.moment.filter(|_| self.whole_since.elapsed() < WHOLE)
     }
 
     fn differs(&self, fingerprint: u64) -> bool {
