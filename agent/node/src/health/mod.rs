@@ -39,6 +39,7 @@ use rand::{Rng, RngExt, rngs::StdRng};
 pub use repair::{Condition, Failing, Marks, Place};
 use ringmesh_proto::Instant;
 use ringmesh_proto::{Now, digest::Digest, v1};
+use ringmesh_topology::hash;
 use spec::{
     CheckId, ContainerSpec, ContainerState, ContainerStatus, MAX_ANSWER, ProbeReply, ProbeRequest, Purpose,
     ServiceKind, ServiceSpec,
@@ -134,7 +135,8 @@ pub struct Health {
     /// When a service that is to speak up by itself is next missed.
     missed: BTreeSet<(Instant, CheckId)>,
     next_id: u64,
-    rng: StdRng,
+    /// All draws follow from it.
+    seed: u64,
     changes: VecDeque<Change>,
     /// Counts the changes that a query would show, but for times and latencies.
     revision: u64,
@@ -199,7 +201,7 @@ impl Check {
 
 impl Health {
     /// A host with these containers, none of which has been seen yet.
-    pub fn new(now: Instant, host: &str, containers: Vec<ContainerSpec>, rng: StdRng) -> Self {
+    pub fn new(now: Instant, host: &str, containers: Vec<ContainerSpec>, mut rng: StdRng) -> Self {
         let mut health = Self {
             host: host.into(),
             containers: BTreeMap::new(),
@@ -207,7 +209,7 @@ impl Health {
             due: BTreeSet::new(),
             missed: BTreeSet::new(),
             next_id: 0,
-            rng,
+            seed: rng.random(),
             changes: VecDeque::new(),
             revision: 0,
             removed: Removed::default(),
@@ -237,7 +239,7 @@ impl Health {
         for service in Declared::all(&spec) {
             self.next_id += 1;
             let id = CheckId::new(Purpose::Check, self.next_id);
-            let due = now + self.draw(service.interval.min(FIRST_PROBE));
+            let due = now + self.draw(id, now, service.interval.min(FIRST_PROBE));
             let check = Check {
                 state: CheckState::default(),
                 history: self.begin_history(&spec.name, &service),
@@ -343,7 +345,7 @@ impl Health {
         let Some(check) = self.checks.get_mut(&id) else { return };
         (check.under_way, check.unplaced) = (None, true);
         let interval = check.spec.interval;
-        let due = now + if check.is_heartbeat() { interval } else { self.draw(within.min(interval)) };
+        let due = now + if check.is_heartbeat() { interval } else { self.draw(id, now, within.min(interval)) };
         self.reschedule(id, due);
     }
 
@@ -395,7 +397,8 @@ impl Health {
             // A few are to come together, and many are not.
             let place = check.unplaced && self.checks.len() > TOGETHER;
             let jitter = if place { interval } else { interval / 20 };
-            let next = self.load.next(due.clamp(now - interval, now), check.spec.interval) - self.draw(jitter);
+            let next =
+                self.load.next(due.clamp(now - interval, now), check.spec.interval) - self.draw(id, due, jitter);
             self.reschedule(id, next);
             requests.extend(self.request(now, id));
         }
@@ -644,8 +647,11 @@ impl Health {
         }
     }
 
-    fn draw(&mut self, below: Duration) -> Duration {
-        random_below(&mut self.rng, below)
+    /// What a check draws at a time: nothing that is done for another one moves it.
+    fn draw(&self, id: CheckId, at: Instant, below: Duration) -> Duration {
+        let nanos = u64::try_from(below.as_nanos()).unwrap_or(u64::MAX);
+        let drawn = hash(&[self.seed, id.0, at.as_nanos()]);
+        Duration::from_nanos(((u128::from(drawn) * u128::from(nanos)) >> 64) as u64)
     }
 }
 

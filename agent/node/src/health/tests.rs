@@ -130,6 +130,31 @@ fn few_checks_come_together_and_none_much_too_early_or_late() {
     assert!(least >= INTERVAL * 7 / 10 && most <= INTERVAL, "{least:?} to {most:?}");
 }
 
+/// What a check draws is its own: others that are there, and what becomes of them, move it nowhere.
+#[test]
+fn when_a_check_is_probed_does_not_depend_on_others() {
+    let times = |containers: usize, success: bool| {
+        let names: Vec<String> = (0..containers).map(|number| format!("c{number:03}")).collect();
+        let mut bench = Bench::new(names.iter().map(|name| spec(name, &[("web", 1)])).collect());
+        names.iter().for_each(|name| bench.status(name, ContainerState::Running));
+        let mut times = Vec::new();
+        while let Some(due) = bench.health.poll_timeout().filter(|due| due.since(Instant::ZERO) < INTERVAL * 20) {
+            for request in bench.health.handle_timeout(due, 64) {
+                let first = request.id == CheckId::new(Purpose::Check, 1);
+                times.extend(first.then_some(due));
+                let (success, answer, latency) = (success || first, String::new(), Duration::ZERO);
+                let (outright, silent) = (false, false);
+                let reply = ProbeReply { id: request.id, success, outright, silent, answer, latency };
+                bench.health.handle_reply(at(due), reply);
+            }
+        }
+        times
+    };
+    let alone = times(300, true);
+    assert!(alone.len() >= 20);
+    assert_eq!((times(400, true), times(300, false)), (alone.clone(), alone));
+}
+
 #[test]
 fn many_checks_stay_spread_out() {
     let (sizes, least, most) = groups(400, INTERVAL * 60);
