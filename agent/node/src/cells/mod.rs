@@ -249,7 +249,11 @@ impl Cells {
         let tick = ticks(now);
         let (wheel, mail, rng) = (&mut self.wheel, &mut self.mail, &mut self.rng);
         if cell.turn(due, &mut Tools { wheel, mail, rng, tick, now }) {
-            for (slot, state) in cell.judge() {
+            let before = cell.hash;
+            let news = cell.judge();
+            // Another life may be told as the same thing.
+            self.revision += u64::from(news.is_empty() && cell.hash != before);
+            for (slot, state) in news {
                 self.revision += 1;
                 if let Some(seat) = cell.seat(slot) {
                     self.changes.push_back(change(now, Place { cell: number, slot }, seat, state));

@@ -69,6 +69,20 @@ fn name(number: usize) -> String {
     format!("c{number}")
 }
 
+/// Or this host would go on to say the old hash.
+#[test]
+fn whenever_the_hash_of_all_cells_is_another_one_so_is_the_revision() {
+    let mut host = Host::new(3, 5);
+    host.run(10);
+    let before = (host.cells.root(), host.cells.revision());
+    let status = ContainerStatus { name: name(2), state: ContainerState::Running, pid: Some(7), ..Default::default() };
+    host.cells.handle_status(host.now, &status);
+    host.run(10);
+    assert_eq!(host.state(&name(2)), MemberState::Alive);
+    assert_ne!(host.cells.root(), before.0, "it lives another life");
+    assert_ne!(host.cells.revision(), before.1);
+}
+
 #[test]
 fn containers_that_answer_are_alive_in_as_many_cells_as_they_need() {
     for count in [1, 2, 63, 64, 200] {
