@@ -22,7 +22,9 @@ mod seal;
 mod view;
 pub mod zones;
 
-pub use node::{Certificate, Class, Config, Detection, Frame, Node, Output, Path, Persistent, Reach, TimerKind, Way};
+pub use node::{
+    Certificate, Class, Config, Detection, Frame, Node, Output, Path, Persistent, Quiet, Reach, TimerKind, Way,
+};
 pub use ringmesh_topology::{ChordKind, Chords, MAX_CHORDS};
 pub use seal::Seals;
 pub use view::{ContainerRow, Declared, Links, Peer, Position, Removed, ServiceRow, Told, View};

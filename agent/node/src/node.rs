@@ -16,6 +16,7 @@ mod isolation;
 mod leave;
 mod links;
 mod observe;
+mod quiet;
 mod record;
 mod relay;
 mod repair;
@@ -67,6 +68,7 @@ pub use detection::{Detection, Path};
 use flood::Outbox;
 pub use frame::Frame;
 use leave::Leave;
+pub use quiet::Quiet;
 use record::OwnRecord;
 use relay::Relayed;
 use seal::Cost;
@@ -294,6 +296,7 @@ pub struct Node {
     crowd: Crowd,
     cells: Cells,
     services: OwnServices,
+    quiet: Quiet,
     rng: StdRng,
     outputs: VecDeque<Output>,
     sequence: u32,
@@ -378,6 +381,7 @@ impl Node {
             crowd: Crowd::default(),
             cells,
             services,
+            quiet: Quiet::default(),
             rng,
             outputs: VecDeque::new(),
             outbox: Outbox::default(),

@@ -131,6 +131,11 @@ impl Cell {
         self.seats.get(usize::from(slot))?.as_ref()
     }
 
+    /// Whether somebody is silent as soon as the signs of life no longer hold.
+    pub(super) fn may_doubt(&self) -> bool {
+        self.seats.iter().flatten().any(|seat| seat.runs && seat.evidence.is_asked_enough() && !seat.is_doubted())
+    }
+
     pub(super) fn seats(&self) -> impl Iterator<Item = (u16, &Seat)> {
         self.seats.iter().enumerate().filter_map(|(slot, seat)| Some((slot as u16, seat.as_ref()?)))
     }

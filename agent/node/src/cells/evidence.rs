@@ -7,7 +7,7 @@ use ringmesh_proto::Instant;
 /// Probes in a row without a sign of life after which there is no evidence, and intervals that a sign of life holds.
 ///
 /// Both must have gone by: probes that were never made, because this agent could not, are no silence of the container.
-pub(super) const PATIENCE: u8 = 3;
+pub(crate) const PATIENCE: u8 = 3;
 
 /// Of one container, in its present life.
 #[derive(Clone, Copy, Debug)]

@@ -17,13 +17,14 @@ mod cell;
 mod evidence;
 mod mail;
 mod member;
+mod quiet;
 pub mod service;
 #[cfg(test)]
 mod tests;
 mod wheel;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -37,9 +38,11 @@ use ringmesh_topology::{
 
 use crate::health::spec::{ContainerState, ContainerStatus};
 use cell::{Cell, Seat, Tools};
-use evidence::{Evidence, PATIENCE};
+use evidence::Evidence;
+pub(crate) use evidence::PATIENCE;
 use mail::Mailbox;
 use member::Slot;
+use quiet::Quiet;
 use wheel::{TICK, Wheel};
 
 /// Timers that one call handles before others have their turn: about a millisecond of work.
@@ -105,6 +108,12 @@ pub struct Cells {
     slots: Slots,
     places: BTreeMap<Arc<str>, Place>,
     cells: Vec<Cell>,
+    /// By cell.
+    quiet: Vec<Quiet>,
+    /// They will be quiet when all others of their cell are.
+    resting: BTreeSet<Place>,
+    /// Of quiet members that are not in their first life: which it is.
+    lives: BTreeMap<Place, u16>,
     wheel: Wheel<Slot>,
     mail: Mailbox,
     changes: VecDeque<Change>,
@@ -121,6 +130,9 @@ impl Cells {
             slots: Slots::default(),
             places: BTreeMap::new(),
             cells: Vec::new(),
+            quiet: Vec::new(),
+            resting: BTreeSet::new(),
+            lives: BTreeMap::new(),
             wheel: Wheel::default(),
             mail: Mailbox::default(),
             changes: VecDeque::new(),
@@ -222,8 +234,7 @@ impl Cells {
 
     /// Of all cells: the same if no member became another, or another thing, since.
     pub fn root(&self) -> u64 {
-        let inhabited = self.cells.iter().enumerate().filter(|(_, cell)| cell.counts.members() > 0);
-        inhabited.map(|(number, cell)| hash(&[number as u64, cell.hash])).fold(0, u64::wrapping_add)
+        self.hashes().map(|(number, of_cell)| hash(&[number as u64, of_cell])).fold(0, u64::wrapping_add)
     }
 
     /// The cells that have members, as a query shows them.
@@ -260,6 +271,10 @@ impl Cells {
                 }
             }
             // Its news are not yet everywhere, or somebody has to say that it lives.
+            cell.call(tick, &mut self.wheel);
+        }
+        // One that has members has a turn every second, for their probes.
+        if self.quiet.get(usize::from(number)).is_some_and(|quiet| quiet.members > 0) && cell.may_doubt() {
             cell.call(tick, &mut self.wheel);
         }
     }
@@ -305,13 +320,17 @@ impl Cells {
     }
 
     fn sit(&mut self, now: Instant, place: Place, seat: Seat) {
-        while self.cells.len() <= usize::from(place.cell) {
-            self.cells.push(Cell::new(self.cells.len() as u16, &mut self.rng));
-        }
+        self.make_cell(place.cell);
         let runs = seat.runs;
         self.cells[usize::from(place.cell)].sit(place.slot, seat);
         if runs {
             self.begin(now, place);
+        }
+    }
+
+    fn make_cell(&mut self, number: u16) {
+        while self.cells.len() <= usize::from(number) {
+            self.cells.push(Cell::new(self.cells.len() as u16, &mut self.rng));
         }
     }
 

@@ -215,6 +215,11 @@ impl CheckState {
         Turns::default()
     }
 
+    /// It passes, and nothing speaks against that.
+    pub(super) fn is_steady(&self) -> bool {
+        self.raw == Value::Passing && self.failures == 0 && !self.flap.is_damped() && !self.normal.is_slow()
+    }
+
     /// What the thresholds say, damped or not: for those who ask whether it answers now.
     pub(super) fn found(&self) -> Value {
         self.raw

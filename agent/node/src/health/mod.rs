@@ -13,6 +13,7 @@ mod latency;
 mod load;
 mod memory;
 mod plan;
+mod quiet;
 mod remember;
 mod repair;
 pub mod spec;
@@ -35,6 +36,8 @@ use load::{LATE, Load, Stretched, WINDOW};
 use memory::Memory;
 pub use memory::SHARDS;
 use plan::Plans;
+use quiet::Quiet;
+pub use quiet::{Answered, Woken};
 use rand::{Rng, RngExt, rngs::StdRng};
 pub use repair::{Condition, Failing, Marks, Place};
 use ringmesh_proto::Instant;
@@ -149,6 +152,7 @@ pub struct Health {
     memory: Memory,
     plans: Plans,
     judgement: Judgement,
+    quiet: Quiet,
 }
 
 struct Container {
@@ -219,6 +223,7 @@ impl Health {
             memory: Memory::default(),
             plans: Plans::default(),
             judgement: Judgement::default(),
+            quiet: Quiet::default(),
         };
         for container in containers {
             health.add(now, container);
@@ -336,7 +341,7 @@ impl Health {
 
     /// The time in which the checks of a container are first probed. Those that are found running when the agent starts are many.
     fn first_within(&self, old: ContainerState) -> Duration {
-        let all = FIRST_PROBE_EACH * u32::try_from(self.checks.len()).unwrap_or(u32::MAX);
+        let all = FIRST_PROBE_EACH * u32::try_from(self.probed()).unwrap_or(u32::MAX);
         if old == ContainerState::Unknown { all.max(FIRST_PROBE / 2) } else { FIRST_PROBE / 2 }
     }
 
@@ -370,12 +375,15 @@ impl Health {
             return Some(Instant::ZERO);
         }
         let first = |set: &BTreeSet<(Instant, CheckId)>| set.first().map(|(due, _)| *due);
-        first(&self.due).into_iter().chain(first(&self.missed)).min()
+        first(&self.due).into_iter().chain(first(&self.missed)).chain(self.quiet.poll_timeout()).min()
     }
 
     /// The probes that are due, at most `max` of them; if these are few, with some that would be due soon.
     pub fn handle_timeout(&mut self, now: Instant, max: usize) -> Vec<ProbeRequest> {
-        let crowd = self.due.iter().nth(TOGETHER).map(|(due, _)| *due);
+        // Of those that are quiet, some are due all the time.
+        let quiet = (self.quiet.services as usize > TOGETHER * EARLY as usize).then_some(Instant::ZERO);
+        let crowd = quiet.or_else(|| self.due.iter().nth(TOGETHER).map(|(due, _)| *due));
+        self.revision += u64::from(self.quiet.begin(now));
         let mut requests = self.plan_requests(max);
         while requests.len() < max {
             let Some((due, id)) = self.due.first().copied() else { break };
@@ -394,11 +402,7 @@ impl Health {
             if now.since(due) > LATE {
                 self.load.count_late();
             }
-            // A few are to come together, and many are not.
-            let place = check.unplaced && self.checks.len() > TOGETHER;
-            let jitter = if place { interval } else { interval / 20 };
-            let next =
-                self.load.next(due.clamp(now - interval, now), check.spec.interval) - self.draw(id, due, jitter);
+            let Some(next) = self.next_due(id, due, now) else { break };
             self.reschedule(id, next);
             requests.extend(self.request(now, id));
         }
@@ -503,6 +507,7 @@ impl Health {
                 v1::verdict::Value::Critical => digest.critical += 1,
             }
         }
+        self.quiet.count(&mut digest, &mut scores);
         digest.score = scores.checked_div(u64::from(digest.containers)).map_or(100, |mean| mean as u8);
         digest
     }

@@ -64,12 +64,12 @@ impl Health {
 
     /// How many containers there are.
     pub fn len(&self) -> usize {
-        self.containers.len()
+        self.containers.len() + self.quiet.containers as usize
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.containers.is_empty()
+        self.len() == 0
     }
 
     /// What was declared of a container; `None` of one that is not.
@@ -217,7 +217,7 @@ impl Health {
         }
     }
 
-    fn checks_of(&self, name: &str) -> Vec<CheckId> {
+    pub(super) fn checks_of(&self, name: &str) -> Vec<CheckId> {
         self.containers.get(name).map(|container| container.checks.clone()).unwrap_or_default()
     }
 }

@@ -1,4 +1,5 @@
 mod judgement;
+mod quiet;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -15,13 +15,16 @@ use ringmesh_proto::{
     v1,
 };
 
-use super::{Node, Output};
+use super::{Node, Output, Quiet};
 use crate::{
     cells::{
-        self, MemberState, News,
+        self, Cells, MemberState, News, Voice,
         service::{Lost, MAX_SERVICES, ServiceCells},
     },
-    health::spec::{ContainerSpec, ContainerStatus, ProbeReply},
+    health::{
+        Health,
+        spec::{ContainerSpec, ContainerStatus, ProbeReply},
+    },
     membership::{Refused, SwimState},
 };
 
@@ -88,7 +91,10 @@ impl Node {
             let hosts = self.hosts_by_service();
             self.services.cells.handle_hosts(now.instant, &hosts);
         }
-        self.services.cells.handle_timeout(now.instant, |container| self.cells.voice(now.instant, container));
+        let (quiet, health, cells) = (&self.quiet, &self.health, &self.cells);
+        self.services
+            .cells
+            .handle_timeout(now.instant, |container| voice(quiet, health, cells, now.instant, container));
     }
 
     /// The other hosts that live, by the services that they say they have.
@@ -108,7 +114,8 @@ impl Node {
     }
 
     pub(super) fn handle_cell_message(&mut self, now: Now, from: HostId, payload: Bytes) {
-        let voice = |container: &str| self.cells.voice(now.instant, container);
+        let (quiet, health, cells) = (&self.quiet, &self.health, &self.cells);
+        let voice = |container: &str| voice(quiet, health, cells, now.instant, container);
         match self.services.cells.handle_message(now.instant, from, payload, voice) {
             Ok(()) => {}
             Err(Refused::Malformed) => self.count("datagram_malformed"),
@@ -205,6 +212,11 @@ impl Node {
         };
         self.tell(now, event, false);
     }
+}
+
+/// What there is of a container to speak for.
+fn voice(quiet: &Quiet, health: &Health, cells: &Cells, now: Instant, container: &str) -> Voice {
+    if quiet.keeps(health, container) { Voice::Speaks } else { cells.voice(now, container) }
 }
 
 fn state(state: MemberState) -> v1::cell_member::State {

@@ -1,6 +1,6 @@
 //! What can be seen of a node without a snapshot: for the simulator, which looks at thousands of them at every event.
 
-use ringmesh_proto::{HostId, Uplink, ZoneId, member::Member};
+use ringmesh_proto::{HostId, Uplink, ZoneId, digest::Digest, member::Member, peer::EventRecord};
 use ringmesh_topology::DualRing;
 
 use super::Node;
@@ -86,6 +86,21 @@ impl Node {
     pub fn events(&self) -> impl Iterator<Item = (u32, u32, u32)> {
         let shared = self.store.events().iter().filter(|event| !event.local);
         shared.map(|event| (event.record.origin, event.record.generation, event.record.seq))
+    }
+
+    /// The events that this process told all others after this number, oldest first, as far as they are still kept.
+    pub fn told(&self, after: u32) -> Vec<&EventRecord> {
+        let me = self.me().id.raw();
+        let own = |event: &&EventRecord| event.origin == me && event.generation == self.born;
+        let shared = self.store.events().iter().rev().filter(|event| !event.local).map(|event| &event.record);
+        let mut told: Vec<&EventRecord> = shared.filter(own).take_while(|event| event.seq > after).collect();
+        told.reverse();
+        told
+    }
+
+    /// What this host knows of all that runs on a host, itself or another.
+    pub fn digest_of(&self, host: HostId) -> Option<Digest> {
+        Digest::decode(&self.store.host(host)?.record.digest)
     }
 
     /// Records that were refused because they broke a bound or had no good seal: among honest hosts there are none.

@@ -231,6 +231,12 @@ impl Remedy {
         self.timers.set(Due::Retry, now + SETTLE);
     }
 
+    /// Whether nothing is known of a container: no ladder, no hold, no operation that has not ended.
+    pub(crate) fn knows_nothing_of(&self, container: &str) -> bool {
+        let known = self.patients.contains_key(container) || self.is_held(container) || self.sick.contains(container);
+        !known && self.operations.open().all(|o| o.container != container && o.replacement != container)
+    }
+
     /// When [`Self::settle`] is next wanted.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next()

@@ -112,6 +112,11 @@ impl ServiceCells {
         self.declare(by);
     }
 
+    /// Forgets which containers have services that have no cell.
+    pub(crate) fn forget_left_out(&mut self) {
+        self.services.values_mut().skip(MAX_SERVICES).for_each(|service| service.containers.clear());
+    }
+
     /// The keys of the services that this host's record is to name, at most [`MAX_SERVICES`].
     pub fn announced(&self) -> impl Iterator<Item = u32> {
         self.services.keys().copied().take(MAX_SERVICES)
