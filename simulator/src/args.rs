@@ -15,9 +15,15 @@ pub(crate) struct Args {
 
 const AFTER: &str = "Exit status: 0 all oracles held, 1 one of them failed or the run did, 2 wrong usage or scenario.";
 
+const RUN: &str = "\
+Hosts of 32,000 containers each: a scenario with a table [fleet], of which nothing is kept that is well. Then the report also
+says how soon failures were told, and at all hosts, how many bytes hosts send while all is well, and how many containers
+something was kept of. simulator/scenarios/fleet.toml is one of 100 hosts; docs/simulator.md says what is modelled.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Runs one scenario and says what each oracle saw
+    #[command(after_help = RUN)]
     Run(RunArgs),
     /// Runs many seeds over all cores and keeps each failure in a file
     Sweep(SweepArgs),

@@ -8,8 +8,10 @@ use crate::{
     HostIndex,
     draw::{Draw, Purpose},
     fault::{Direction, Fault, Kind, Side},
+    fleet::{Fleet, container_name},
     scenario::Scenario,
     span::Span,
+    world::Cure,
 };
 
 /// Faults of one kind that strike each host by itself, at a constant rate, and end at another: λ and μ of a Markov chain.
@@ -27,6 +29,9 @@ pub struct Generate {
     pub from: Span,
     /// Not after, and all have ended then.
     pub until: Span,
+    /// As of a fault. Of containers, one that is drawn of each host is struck.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cure: Option<Cure>,
     /// As of a fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<Side>,
@@ -46,7 +51,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 impl Generate {
     /// What is wrong with it.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self, fleet: Option<&Fleet>) -> Result<(), String> {
         if matches!(self.kind, Kind::Join | Kind::Partition | Kind::Switch) {
             return Err("join, partition and switch strike no single host; write them as [[fault]]".into());
         }
@@ -55,12 +60,15 @@ impl Generate {
         }
         // A second host stands for the one that is drawn.
         let hosts: &[HostIndex] = if self.kind == Kind::CutPair { &[0, 1] } else { &[0] };
-        self.fault(Span::ZERO, Span::from_secs(1), hosts).action(2, 0, 1).map(|_| ())
+        self.fault(Span::ZERO, Span::from_secs(1), hosts, 0).action(2, 0, 1, fleet).map(|_| ())
     }
 
-    fn fault(&self, at: Span, lasts: Span, hosts: &[HostIndex]) -> Fault {
-        let fault = Fault::new(at, Some(lasts), self.kind, hosts);
-        Fault { uplink: self.uplink, loss: self.loss, by: self.by, step_ms: self.step_ms, ..fault }
+    fn fault(&self, at: Span, lasts: Span, hosts: &[HostIndex], container: u32) -> Fault {
+        let mut fault = Fault::new(at, Some(lasts), self.kind, hosts);
+        if self.kind.is_of_containers() {
+            (fault.hosts, fault.containers) = (Vec::new(), vec![container_name(hosts[0], container)]);
+        }
+        Fault { cure: self.cure, uplink: self.uplink, loss: self.loss, by: self.by, step_ms: self.step_ms, ..fault }
     }
 
     /// The faults of this scenario. Each host draws by itself.
@@ -81,7 +89,10 @@ impl Generate {
                     let other = draw.below(scenario.hosts as u64 - 1) as usize;
                     hosts.push(if other >= host { other + 1 } else { other });
                 }
-                faults.push(self.fault(whole_us(at), whole_us(lasts), &hosts));
+                // Any of its containers.
+                let containers = scenario.fleet.as_ref().filter(|_| self.kind.is_of_containers());
+                let container = containers.map_or(0, |fleet| draw.below(fleet.containers.into()) as u32);
+                faults.push(self.fault(whole_us(at), whole_us(lasts), &hosts, container));
                 at += lasts;
             }
         }
@@ -164,6 +175,8 @@ fn random_fault(draw: &mut Draw, hosts: usize, racks: u16, at: f64, lasts: f64, 
         }
         Kind::Loss => Fault { uplink, way, loss: Some(0.5 * draw.unit()), ..fault },
         Kind::Leave => Fault { lasts: lasts.map(|lasts| Span(lasts.0 + Duration::from_secs(2))), ..fault },
+        // These are of a fleet, which random scenarios have not.
+        Kind::End | Kind::Wrong | Kind::Late | Kind::Silent | Kind::Freeze | Kind::Disarm => fault,
         Kind::Join => {
             *joined += 1;
             Fault::new(at, None, kind, &[hosts + *joined - 1])

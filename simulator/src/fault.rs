@@ -3,7 +3,12 @@
 use ringmesh_proto::Uplink;
 use serde::{Deserialize, Serialize};
 
-use crate::{HostIndex, Way, span::Span};
+use crate::{
+    HostIndex, Way,
+    fleet::{Fleet, How, container_name, number_of},
+    span::Span,
+    world::Cure,
+};
 
 /// One fault as a scenario has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +24,15 @@ pub struct Fault {
     /// To whom: "h1", "h2" and so on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
+    /// To which containers of the fleet: "h1-c17".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<String>,
+    /// To all containers of this app, "app3", on these hosts or, without any, on all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// What a container needs to become well, "command", "restart" or "clone"; without it, that the fault ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cure: Option<Cure>,
     /// Over which uplink, "a" or "b"; without it, both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<Side>,
@@ -73,10 +87,22 @@ pub enum Kind {
     Leave,
     /// A host that was not there from the start joins: the one after the last, "h6" of five hosts.
     Join,
+    /// The first processes of containers end; those that are not there again at the end of the fault are started by hand.
+    End,
+    /// Services of containers answer wrongly, and say so.
+    Wrong,
+    /// Services of containers answer late, by `by`.
+    Late,
+    /// Containers hang: they give no sign of life.
+    Silent,
+    /// An operator freezes containers, and releases them when the fault ends.
+    Freeze,
+    /// An operator disarms the cluster at a host, and arms it again there when the fault ends.
+    Disarm,
 }
 
 impl Kind {
-    /// All of them.
+    /// Those that random scenarios draw from.
     pub const ALL: [Self; 15] = [
         Self::Pause,
         Self::Slow,
@@ -94,6 +120,13 @@ impl Kind {
         Self::Leave,
         Self::Join,
     ];
+}
+
+impl Kind {
+    /// Whether it strikes containers of the fleet.
+    pub fn is_of_containers(self) -> bool {
+        matches!(self, Self::End | Self::Wrong | Self::Late | Self::Silent | Self::Freeze)
+    }
 }
 
 /// "a" or "b".
@@ -154,13 +187,33 @@ pub enum Action {
     Leave(Vec<HostIndex>),
     /// Started for the first time.
     Join(Vec<HostIndex>),
+    /// Containers that are not well, in order.
+    Ail(Vec<(HostIndex, u32)>, How, Cure),
+    /// Containers that are frozen.
+    Freeze(Vec<(HostIndex, u32)>),
+    /// Where the cluster was disarmed.
+    Disarm(Vec<HostIndex>),
 }
 
 impl Fault {
     /// A fault that names hosts and nothing else.
     pub fn new(at: Span, lasts: Option<Span>, kind: Kind, hosts: &[HostIndex]) -> Self {
         let hosts = hosts.iter().map(|host| crate::world::name(*host)).collect();
-        Self { at, lasts, kind, hosts, uplink: None, way: None, rack: None, loss: None, by: None, step_ms: None }
+        Self {
+            at,
+            lasts,
+            kind,
+            hosts,
+            containers: Vec::new(),
+            app: None,
+            cure: None,
+            uplink: None,
+            way: None,
+            rack: None,
+            loss: None,
+            by: None,
+            step_ms: None,
+        }
     }
 
     /// The numbers of its hosts, as far as these are names of hosts.
@@ -168,8 +221,20 @@ impl Fault {
         self.hosts.iter().filter_map(|name| index_of(name)).collect()
     }
 
-    /// What it does to the `hosts` that are there from the start, the `joining` ones after them, and the racks.
-    pub fn action(&self, hosts: usize, joining: usize, racks: u16) -> Result<Action, String> {
+    /// What it does to the `hosts` that are there from the start, the `joining` ones after them, the racks and the fleet.
+    pub fn action(&self, hosts: usize, joining: usize, racks: u16, fleet: Option<&Fleet>) -> Result<Action, String> {
+        if self.kind.is_of_containers() {
+            self.refuse_idle_fields()?;
+            let who = self.named_containers(hosts + joining, fleet)?;
+            let how = match self.kind {
+                Kind::End => How::End,
+                Kind::Late => How::Late(self.by.ok_or("late needs \"by\", as in by = \"2s\"")?),
+                Kind::Silent => How::Silent,
+                Kind::Freeze => return Ok(Action::Freeze(who)),
+                _ => How::Wrong,
+            };
+            return Ok(Action::Ail(who, how, self.cure.unwrap_or(Cure::Nothing)));
+        }
         let named = self.named_hosts(hosts, joining)?;
         let uplinks = self.uplink.map_or(Uplink::BOTH.to_vec(), |side| vec![side.into()]);
         let ways = match self.way {
@@ -206,7 +271,39 @@ impl Fault {
             Kind::Sick => Action::Sick(named),
             Kind::Leave => Action::Leave(named),
             Kind::Join => Action::Join(named),
+            Kind::Disarm => Action::Disarm(named),
+            Kind::End | Kind::Wrong | Kind::Late | Kind::Silent | Kind::Freeze => {
+                return Err("it strikes containers".into());
+            }
         })
+    }
+
+    /// In order, each once.
+    fn named_containers(&self, hosts: usize, fleet: Option<&Fleet>) -> Result<Vec<(HostIndex, u32)>, String> {
+        let fleet = fleet.ok_or("there are no containers that it could strike; write [fleet]")?;
+        let mut found = Vec::new();
+        if let Some(app) = &self.app {
+            let of_app = fleet.of_app(app);
+            let of_app = of_app.ok_or(format!("\"{app}\" is no app; apps are app1 to app{}", fleet.apps))?;
+            let named = if self.hosts.is_empty() { (0..hosts).collect() } else { self.indexes() };
+            if let Some(host) = named.iter().find(|host| **host >= hosts).filter(|_| !self.hosts.is_empty()) {
+                return Err(format!("there is no h{}; hosts are h1 to h{hosts}", host + 1));
+            }
+            found.extend(named.iter().flat_map(|host| of_app.clone().map(|number| (*host, number))));
+        } else if !self.hosts.is_empty() {
+            return Err("it names hosts and no app; write app = \"app1\", or containers = [\"h1-c1\"]".into());
+        }
+        for name in &self.containers {
+            let known = number_of(name).filter(|(host, number)| *host < hosts && *number < fleet.containers);
+            let last = container_name(hosts.saturating_sub(1), fleet.containers - 1);
+            found.push(known.ok_or(format!("\"{name}\" is no container; they are h1-c1 to {last}"))?);
+        }
+        found.sort_unstable();
+        found.dedup();
+        if found.is_empty() {
+            return Err("it names no containers; write containers = [\"h1-c1\"], or app = \"app1\"".into());
+        }
+        Ok(found)
     }
 
     fn named_hosts(&self, hosts: usize, joining: usize) -> Result<Vec<HostIndex>, String> {
@@ -241,7 +338,10 @@ impl Fault {
             ("way", self.way.is_some(), kinds(&[Kind::Cut, Kind::Loss])),
             ("rack", self.rack.is_some(), kinds(&[Kind::Switch, Kind::Partition])),
             ("loss", self.loss.is_some(), kinds(&[Kind::Loss])),
-            ("by", self.by.is_some(), kinds(&[Kind::Slow])),
+            ("by", self.by.is_some(), kinds(&[Kind::Slow, Kind::Late])),
+            ("containers", !self.containers.is_empty(), self.kind.is_of_containers()),
+            ("app", self.app.is_some(), self.kind.is_of_containers()),
+            ("cure", self.cure.is_some(), kinds(&[Kind::Wrong, Kind::Late])),
             ("step_ms", self.step_ms.is_some(), kinds(&[Kind::ClockStep])),
             ("for", self.lasts.is_some(), !kinds(&[Kind::Join])),
         ];

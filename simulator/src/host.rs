@@ -12,7 +12,7 @@ use std::{
 use ringmesh_node::{Class, Config, Frame, Node, Persistent, View};
 use ringmesh_proto::{Instant, Uplink, disk::HistoryRecord};
 
-use crate::{draw::Draw, seal::SimSeals, world::repair::Runtime};
+use crate::{draw::Draw, fleet::Fleet, seal::SimSeals, world::repair::Runtime};
 
 /// Frames that wait on a stream, as `EVENT_QUEUE` and `DIGEST_QUEUE` of the agent's `quic/connection.rs` bound them.
 pub(crate) const STREAM_BOUND: [usize; 2] = [256, 64];
@@ -44,6 +44,8 @@ pub(crate) struct Host {
     pub(crate) probes: Draw,
     pub(crate) streams: BTreeMap<StreamKey, Stream>,
     pub(crate) runtime: Runtime,
+    /// Its containers, if nothing is kept of those that are well.
+    pub(crate) fleet: Option<Arc<Fleet>>,
     /// How often its certificate was replaced; its agent's seals see it.
     renewals: Arc<AtomicU32>,
 }
@@ -110,6 +112,7 @@ impl Host {
             probes,
             streams: BTreeMap::new(),
             runtime: Runtime::default(),
+            fleet: None,
             renewals: Arc::default(),
         }
     }

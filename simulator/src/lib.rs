@@ -13,6 +13,7 @@ pub mod draw;
 pub mod expand;
 pub mod failure;
 pub mod fault;
+pub mod fleet;
 mod host;
 pub mod link;
 mod network;

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod agreement;
+mod containers;
 mod ledger;
 mod verdicts;
 
@@ -14,12 +15,26 @@ use ringmesh_node::membership::Change;
 use ringmesh_proto::Instant;
 use serde::{Deserialize, Serialize};
 
-use crate::{HostIndex, stage::Stage, world::name};
+use crate::{HostIndex, scenario::Scenario, stage::Stage, world::name};
+use containers::Watch;
+pub use containers::{Figures, Quantiles};
 use ledger::Ledger;
 
 /// Their names: what a file of a failure and `oracles.off` say.
-pub const NAMES: [&str; 9] =
-    ["false-down", "detection", "agreement", "generation", "rings", "pointers", "rates", "queues", "accounts"];
+pub const NAMES: [&str; 12] = [
+    "false-down",
+    "detection",
+    "agreement",
+    "generation",
+    "rings",
+    "pointers",
+    "rates",
+    "queues",
+    "accounts",
+    "containers",
+    "repair",
+    "digests",
+];
 
 /// After a run: one oracle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +60,8 @@ pub(crate) struct Oracles {
     generations: BTreeMap<(HostIndex, HostIndex), (u32, u32)>,
     sent: Vec<crate::world::Sent>,
     seen: Seen,
+    /// Of the containers of a fleet.
+    watch: Option<Watch>,
 }
 
 /// What there was to see: an oracle that saw nothing proves nothing.
@@ -77,10 +94,11 @@ pub fn down_within(hosts: usize) -> Duration {
 }
 
 impl Oracles {
-    pub(crate) fn new(off: &[String], stage: &Stage) -> Self {
+    pub(crate) fn new(scenario: &Scenario, stage: &Stage) -> Self {
         let hosts = stage.world.hosts().len();
         Self {
-            off: off.to_vec(),
+            off: scenario.oracles.off.clone(),
+            watch: scenario.fleet.as_ref().map(|fleet| Watch::new(fleet, hosts)),
             violations: BTreeMap::new(),
             ledger: Ledger::new(hosts),
             quiet_since: None,
@@ -149,7 +167,8 @@ impl Oracles {
             };
             Outcome { name: (*oracle).into(), ok: violation.is_none(), detail }
         };
-        NAMES.iter().map(outcome).collect()
+        let of_fleets = ["containers", "repair", "digests"];
+        NAMES.iter().filter(|name| self.watch.is_some() || !of_fleets.contains(name)).map(outcome).collect()
     }
 
     fn worth(&self, oracle: &str, hosts: usize) -> String {
@@ -182,6 +201,9 @@ impl Oracles {
                 )
             }
             "queues" => format!("every message is accounted for; at most {} frames waited on a stream", seen.waited),
+            "containers" | "repair" | "digests" => {
+                self.watch.as_ref().map(|watch| watch.worth(oracle)).unwrap_or_default()
+            }
             _ => format!("{} times each host had all events of each other, each once", seen.events),
         }
     }

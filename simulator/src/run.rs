@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     HostIndex,
     fault::Action,
-    oracle::{Oracles, Outcome, agree_within, down_within},
+    oracle::{Figures, Oracles, Outcome, agree_within, down_within},
     scenario::{Problem, Scenario},
     stage::Stage,
 };
@@ -30,6 +30,9 @@ pub struct Report {
     pub wall_seconds: f64,
     /// Inputs that nodes handled.
     pub events: u64,
+    /// What was seen of the containers of a fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<Figures>,
     /// What each oracle says.
     pub oracles: Vec<Outcome>,
 }
@@ -55,12 +58,22 @@ enum Step {
     Look,
     /// A second has passed.
     Second,
+    /// Look what is told of containers, and who has heard it.
+    Hear,
+    /// Forget containers of which nothing need be kept any more.
+    Rest,
     /// A host that died then must be known to be dead now.
     Death(HostIndex, Instant),
 }
 
 /// Between two looks at whether all agree, and at who knows of the dead.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// Between two looks at what is told of containers: what is measured of that is so exact.
+const HEAR: Duration = Duration::from_millis(20);
+
+/// Between two looks at which containers need not be kept any more.
+const REST: Duration = Duration::from_secs(5);
 
 /// A run under way.
 pub struct Run {
@@ -82,7 +95,7 @@ impl Run {
         scenario.check()?;
         let actions = scenario.actions()?;
         let stage = Stage::new(&scenario);
-        let oracles = Oracles::new(&scenario.oracles.off, &stage);
+        let oracles = Oracles::new(&scenario, &stage);
         let end = Instant::ZERO + scenario.duration.0;
         let (agenda, deaths) = (BTreeMap::new(), Vec::new());
         let mut run = Self { stage, oracles, actions, agenda, planned: 0, end, deaths, scenario };
@@ -99,6 +112,10 @@ impl Run {
         }
         run.plan(LOOK, Step::Look);
         run.plan(Duration::from_secs(1), Step::Second);
+        if run.scenario.fleet.is_some() {
+            run.plan(HEAR, Step::Hear);
+            run.plan(REST, Step::Rest);
+        }
         Ok(run)
     }
 
@@ -116,6 +133,7 @@ impl Run {
         let ended = self.stage.world.now() >= self.end;
         if ended {
             self.oracles.note_quiet_end(&self.stage);
+            self.oracles.judge_digests(&self.stage);
         }
         Report {
             trace_hash: format!("{:016x}", self.stage.world.trace_hash()),
@@ -125,6 +143,7 @@ impl Run {
             virtual_seconds: self.stage.world.now().as_nanos() as f64 / 1e9,
             wall_seconds: 0.0,
             events: self.stage.world.delivered(),
+            fleet: self.oracles.figures(&self.stage),
             oracles: self.oracles.outcomes(hosts),
         }
     }
@@ -164,11 +183,13 @@ impl Run {
                 self.changed();
             }
             Step::Begin(number) => {
+                self.oracles.begins(&self.stage, &self.actions[number]);
                 self.stage.begin(number, &self.actions[number]);
                 self.changed();
             }
             Step::End(number) => {
                 self.stage.end(number);
+                self.oracles.ends(&self.stage, &self.actions[number]);
                 self.changed();
             }
             Step::Look => {
@@ -178,7 +199,16 @@ impl Run {
             }
             Step::Second => {
                 self.oracles.judge_rates(&self.stage);
+                self.oracles.count_bytes(&self.stage);
                 self.after(Duration::from_secs(1), Step::Second);
+            }
+            Step::Hear => {
+                self.oracles.hear(&self.stage);
+                self.after(HEAR, Step::Hear);
+            }
+            Step::Rest => {
+                self.stage.world.rest();
+                self.after(REST, Step::Rest);
             }
             Step::Death(host, since) => self.oracles.judge_death(&self.stage, host, since),
         }

@@ -8,6 +8,7 @@ use crate::{
     HostIndex,
     expand::Generate,
     fault::{Action, Fault, Kind, Side, rack_of},
+    fleet::Fleet,
     link::LinkSpec,
     span::Span,
 };
@@ -32,6 +33,9 @@ pub struct Scenario {
     pub containers: u16,
     /// Services of each container, probed every second.
     pub services: u16,
+    /// Containers by the thousand of each host, instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<Fleet>,
     /// Virtual time.
     pub duration: Span,
     /// Everything that is drawn follows from it.
@@ -102,6 +106,7 @@ impl Default for Scenario {
             zones: 1,
             containers: 0,
             services: 1,
+            fleet: None,
             duration: Span::from_secs(60),
             seed: 0,
             stagger: Span(std::time::Duration::from_millis(5)),
@@ -182,7 +187,16 @@ impl Scenario {
             return whole("zones", what);
         }
         if self.containers > 1000 || self.services > 16 {
-            return whole("containers", "more than 1,000 containers a host or 16 services in each are too many".into());
+            let what = "more than 1,000 containers a host or 16 services in each are too many; for more, write [fleet]";
+            return whole("containers", what.into());
+        }
+        if let Some(fleet) = &self.fleet {
+            if self.containers > 0 {
+                return whole("containers", "containers and [fleet] are two; write one of them".into());
+            }
+            if let Some(what) = fleet.problem() {
+                return whole("[fleet]", what);
+            }
         }
         for (key, link) in [("[link]", &self.link), ("[link_in]", &self.link_in)] {
             if let Some(what) = link.problem() {
@@ -196,7 +210,7 @@ impl Scenario {
         for (place, cable) in self.cable.iter().enumerate() {
             let problem = |what| Err(Problem { entry: Entry::Cable(place), key: "", what });
             let known = Fault { hosts: vec![cable.host.clone()], ..Fault::new(Span::ZERO, None, Kind::Sick, &[]) };
-            if let Err(what) = known.action(self.hosts, self.joining(), self.racks) {
+            if let Err(what) = known.action(self.hosts, self.joining(), self.racks, None) {
                 return problem(what);
             }
             if let Some(what) = [&cable.out, &cable.into].into_iter().flatten().find_map(LinkSpec::problem) {
@@ -204,7 +218,7 @@ impl Scenario {
             }
         }
         for (place, generate) in self.generate.iter().enumerate() {
-            if let Err(what) = generate.check() {
+            if let Err(what) = generate.check(self.fleet.as_ref()) {
                 return Err(Problem { entry: Entry::Generate(place), key: "", what });
             }
         }
@@ -228,7 +242,7 @@ impl Scenario {
     pub fn actions(&self) -> Result<Vec<Action>, Problem> {
         let joining = self.joining();
         let action = |(place, fault): (usize, &Fault)| {
-            fault.action(self.hosts, joining, self.racks).map_err(|what| Problem {
+            fault.action(self.hosts, joining, self.racks, self.fleet.as_ref()).map_err(|what| Problem {
                 entry: Entry::Fault(place),
                 key: "",
                 what,

@@ -8,7 +8,12 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ringmesh_simulator::{failure::Failure, run::Report, sweep::Sweep};
+use ringmesh_simulator::{
+    failure::Failure,
+    oracle::{Figures, Quantiles},
+    run::Report,
+    sweep::Sweep,
+};
 
 use crate::args::Format;
 
@@ -37,10 +42,40 @@ pub(crate) fn report(report: &Report, format: Format) -> anyhow::Result<()> {
         virtual_s / wall_s.max(1e-9)
     )?;
     writeln!(out, "events        {}, {:.0} a second", report.events, report.events as f64 / wall_s.max(1e-9))?;
+    if let Some(fleet) = &report.fleet {
+        figures(&mut out, fleet)?;
+    }
     writeln!(out)?;
     for outcome in &report.oracles {
         writeln!(out, "{:<12}  {}  {}", outcome.name, if outcome.ok { "ok    " } else { "FAILED" }, outcome.detail)?;
     }
+    Ok(())
+}
+
+fn figures(out: &mut Output, fleet: &Figures) -> anyhow::Result<()> {
+    let Figures { containers, awake, awake_most, failures, told, told_as_numbers, repairs, .. } = fleet;
+    writeln!(out, "containers    {containers}; something was kept of {awake_most} at most, of {awake} in the end")?;
+    writeln!(
+        out,
+        "failures      {failures}; {told} events, {told_as_numbers} changes as numbers; {repairs} restarts, clones"
+    )?;
+    let row = |out: &mut Output, what: &str, times: &Quantiles| {
+        let Quantiles { count, p50, p90, p99, max } = times;
+        writeln!(out, "  {what:<22} {count:>7} {p50:>8.2} {p90:>8.2} {p99:>8.2} {max:>8.2}")
+    };
+    writeln!(out, "  seconds                  count      p50      p90      p99      max")?;
+    for (what, times) in &fleet.detection {
+        row(out, &format!("told, {what}"), times)?;
+    }
+    for (what, times) in &fleet.everywhere {
+        row(out, &format!("at all hosts, {what}"), times)?;
+    }
+    row(out, "from one host to all", &fleet.spread)?;
+    let (mean, most) = fleet.bytes_at_rest;
+    writeln!(
+        out,
+        "sent          {mean:.0} bytes a second of a host while all is well, {most:.0} of the one that sends most"
+    )?;
     Ok(())
 }
 

@@ -2,13 +2,14 @@
 //!
 //! What holds is always worked out from the faults that are active, so that the end of one is not the end of another.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringmesh_node::health::spec::{Check, ContainerSpec, ServiceSpec, Verbs};
 
 use crate::{
     HostIndex, Way, World,
     fault::{Action, rack_of},
+    fleet::How,
     scenario::Scenario,
     world::{SEEDS, Settings, name},
 };
@@ -44,11 +45,15 @@ impl Stage {
         let sync = scenario.disk.sync.0;
         let mut world = World::with(Settings { seed: scenario.seed, links, sync, wire: scenario.wire, views: false });
         let hosts = scenario.hosts + scenario.joining();
+        let fleet = scenario.fleet.clone().map(Arc::new);
         for host in 0..hosts {
             let spec = ringmesh_proto::Uplink::BOTH
                 .map(|uplink| [0, 1].map(|way| cables.get(&(name(host), uplink, way)).copied().unwrap_or(way)));
             let rack = rack_of(host, scenario.hosts, scenario.racks);
             world.put_host(containers(scenario, host), rack, spec);
+            if let Some(fleet) = &fleet {
+                world.put_fleet(host, fleet);
+            }
         }
         let zone_of: Vec<usize> = (0..hosts).map(|host| scenario.zone_of(host)).collect();
         let mut zones = vec![Vec::new(); scenario.zones.into()];
@@ -100,6 +105,9 @@ impl Stage {
                     }
                 }
             }
+            Action::Ail(who, how, cure) => who.iter().for_each(|(host, nth)| self.world.ail(*host, *nth, *how, *cure)),
+            Action::Freeze(who) => who.iter().for_each(|(host, nth)| self.world.freeze(*host, *nth, true)),
+            Action::Disarm(hosts) => hosts.iter().for_each(|host| self.world.disarm(*host, true)),
             Action::Cut(..) | Action::Pair(..) | Action::Switch(..) => self.cut(action, true),
             Action::Slow(hosts, _) => self.settle(hosts),
             Action::Loss(hosts, ..) | Action::Disk(hosts) | Action::Sick(hosts) => self.settle(hosts),
@@ -118,9 +126,35 @@ impl Stage {
                     self.world.start(*host);
                 }
             }),
+            Action::Ail(who, how, _) => who.iter().for_each(|who| self.recover(*who, *how)),
+            Action::Freeze(who) => {
+                let still = |who: &&(HostIndex, u32)| {
+                    let frozen =
+                        |action: &Action| matches!(action, Action::Freeze(of) if of.binary_search(who).is_ok());
+                    !self.active.values().any(frozen)
+                };
+                let over: Vec<(HostIndex, u32)> = who.iter().filter(still).copied().collect();
+                over.into_iter().for_each(|(host, nth)| self.world.freeze(host, nth, false));
+            }
+            Action::Disarm(hosts) => hosts.iter().for_each(|host| self.world.disarm(*host, false)),
             Action::Cut(..) | Action::Pair(..) | Action::Switch(..) => self.cut(&action, false),
             Action::Slow(hosts, _) => self.settle(hosts),
             Action::Loss(hosts, ..) | Action::Disk(hosts) | Action::Sick(hosts) => self.settle(hosts),
+        }
+    }
+
+    /// A fault of a container has ended; another one may hold it still.
+    fn recover(&mut self, who: (HostIndex, u32), how: How) {
+        let answers = |how: How| matches!(how, How::Wrong | How::Late(_));
+        let same = |still: How| still.word() == how.word() || answers(still) && answers(how);
+        let still = self.active.values().find_map(|action| match action {
+            Action::Ail(of, still, cure) if same(*still) && of.binary_search(&who).is_ok() => Some((*still, *cure)),
+            _ => None,
+        });
+        match still {
+            None => self.world.recover(who.0, who.1, how),
+            Some((still, cure)) if answers(still) => self.world.ail(who.0, who.1, still, cure),
+            Some(_) => {}
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod deliver;
 mod faults;
+pub(crate) mod fleet;
 mod lies;
 pub(crate) mod repair;
 
@@ -131,6 +132,9 @@ pub struct World {
     rack: String,
     repair: Repairs,
     judgement: Judgement,
+    /// Orders that operators gave.
+    ordered: u64,
+    misjudged: u64,
 }
 
 impl World {
@@ -155,6 +159,8 @@ impl World {
             rack: String::new(),
             repair: Repairs { default: Policy { mode: Mode::Off, ..Policy::default() }, ..Repairs::default() },
             judgement: Judgement::default(),
+            ordered: 0,
+            misjudged: 0,
             settings,
         }
     }
@@ -256,16 +262,27 @@ impl World {
         let seed = host.lives.any();
         let (containers, repairs, statuses) = self.find_containers(index);
         let host = &mut self.hosts[index];
+        let fleet = host.fleet.clone();
+        let (containers, awake) = if fleet.is_some() { (Vec::new(), containers) } else { (containers, Vec::new()) };
         let histories = host.disk.histories.values().flatten().cloned().collect();
         let config = Config { seed, containers, repairs, histories, ..host.config.clone() };
         let mut node = Box::new(Node::new(now, config, Box::new(host.seals())));
         if !self.settings.views {
             node.observe();
         }
-        for status in statuses {
-            node.handle_status(now, status);
+        if let Some(fleet) = fleet {
+            node.hush(now, fleet.quiet(index), |number| fleet.spec(index, number));
+            host.node = Some(node);
+            let last = statuses.last().cloned();
+            awake.into_iter().zip(statuses).for_each(|(spec, status)| self.tell_awake(index, spec, status));
+            // Now that all are there, repair may look.
+            if let (Some(node), Some(status)) = (&mut self.hosts[index].node, last) {
+                node.handle_status(now, status);
+            }
+        } else {
+            statuses.into_iter().for_each(|status| node.handle_status(now, status));
+            host.node = Some(node);
         }
-        host.node = Some(node);
         self.trace.note(self.now, "start", index as u64, 0, 0);
         self.drain(index);
     }

@@ -122,7 +122,10 @@ fn is_well(stage: &Stage, host: HostIndex) -> bool {
         | Action::Loss(..)
         | Action::Disk(_)
         | Action::Sick(_)
-        | Action::Join(_) => false,
+        | Action::Join(_)
+        | Action::Ail(..)
+        | Action::Freeze(_)
+        | Action::Disarm(_) => false,
     });
     !ails && hears_most(stage, host)
 }

@@ -317,8 +317,7 @@ impl World {
             Output::Gossip { to, uplink, class, frame, .. } => self.send_frame(from, to, uplink, class, frame),
             Output::Sync { to, way, request } => self.ask(from, to, way, request),
             Output::Probe(request) => {
-                let host = &mut self.hosts[from as usize];
-                let takes = Duration::from_micros(200 + host.probes.below(1800)).min(request.timeout);
+                let takes = self.probe_takes(from, request.id, request.pid, request.timeout);
                 self.push(self.now + takes, Event::Probed { host: from, life, request: Box::new(request) });
             }
             Output::Reach { to, uplink } => {

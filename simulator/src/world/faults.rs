@@ -141,6 +141,9 @@ impl World {
 
     /// From now on the services of a host answer wrongly, or rightly.
     pub fn sicken(&mut self, index: HostIndex, sick: bool) {
+        if sick {
+            self.wake_all(index);
+        }
         self.hosts[index].sick = sick;
     }
 

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound::{Included, Unbounded},
     sync::Arc,
     time::Duration,
 };
@@ -18,10 +19,12 @@ use ringmesh_proto::{
     v1::Operation,
 };
 
-use super::{HostIndex, World, deliver::Event};
+use super::{HostIndex, World, deliver::Event, fleet::ANSWER};
+use crate::fleet::How;
 
 /// What makes an ill container well: the milder does not help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Cure {
     /// Its service's restart command.
     Command,
@@ -55,8 +58,12 @@ pub struct Acted {
 #[derive(Default)]
 pub(crate) struct Runtime {
     containers: BTreeMap<String, Container>,
+    /// By its process.
+    names: BTreeMap<u32, String>,
+    /// Of an implicit fleet: those of which something is kept, by number.
+    pub(super) awake: BTreeSet<u32>,
     /// By the name in the configuration: whose services answer wrongly, and until when.
-    ills: BTreeMap<String, Cure>,
+    ills: BTreeMap<String, (How, Cure)>,
     /// By the name in the configuration: who hangs, and gives no sign of life.
     mute: BTreeSet<String>,
     next_pid: u32,
@@ -68,11 +75,64 @@ pub(crate) struct Runtime {
 impl Runtime {
     fn make(&mut self, name: &str) {
         self.next_pid += 1;
-        let container = Container { state: ContainerState::Running, pid: self.next_pid };
-        self.containers.insert(name.to_owned(), container);
+        self.make_as(name, self.next_pid);
     }
 
-    fn status(&self, name: &str) -> ContainerStatus {
+    /// One of the first containers of an implicit fleet exists, and has this process.
+    pub(super) fn make_as(&mut self, name: &str, pid: u32) {
+        self.remove(name);
+        let container = Container { state: ContainerState::Running, pid };
+        self.containers.insert(name.to_owned(), container);
+        self.names.insert(pid, name.to_owned());
+    }
+
+    /// So many processes are those of an implicit fleet.
+    pub(super) fn reserve(&mut self, containers: u32) {
+        self.next_pid = containers;
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(container) = self.containers.remove(name) {
+            self.names.remove(&container.pid);
+        }
+    }
+
+    /// One of an implicit fleet is as all the others.
+    pub(super) fn forget(&mut self, name: &str, number: u32) {
+        self.remove(name);
+        self.awake.remove(&number);
+    }
+
+    /// The name of a container that is there, by the one in the configuration: that of its clone, if there is one.
+    pub(super) fn instance(&self, name: &str) -> String {
+        let found = self.containers.range::<str, _>((Included(name), Unbounded)).next().map(|(found, _)| found);
+        found.filter(|found| base(found) == name).cloned().unwrap_or_else(|| name.to_owned())
+    }
+
+    pub(super) fn ail(&mut self, name: String, how: How, cure: Cure) {
+        self.ills.insert(name, (how, cure));
+    }
+
+    pub(super) fn ails_no_more(&mut self, name: &str) {
+        self.ills.remove(name);
+    }
+
+    /// Whether something is wrong with a container but that its process has ended.
+    pub(super) fn is_unwell(&self, name: &str) -> bool {
+        self.ills.contains_key(name) || self.mute.contains(name)
+    }
+
+    /// How long a probe takes of what is not well, if that is known when it is begun.
+    pub(super) fn delays(&self, pid: Option<u32>, timeout: Duration) -> Option<Duration> {
+        let (name, _) = self.of(pid)?;
+        match self.ills.get(base(name)) {
+            _ if self.is_silent(pid) => Some(timeout),
+            Some((How::Late(by), _)) => Some(by.0),
+            Some(_) | None => None,
+        }
+    }
+
+    pub(super) fn status(&self, name: &str) -> ContainerStatus {
         let found = self.containers.get(name);
         let state = found.map_or(ContainerState::Absent, |container| container.state);
         let runs = matches!(state, ContainerState::Running | ContainerState::Paused);
@@ -84,7 +144,7 @@ impl Runtime {
     fn resume(&mut self, declared: &[ContainerSpec]) {
         let kept = Arc::clone(&self.kept);
         for instance in kept.instances.values().filter(|instance| !instance.replaces.is_empty()) {
-            self.containers.remove(&instance.replaces);
+            self.remove(&instance.replaces);
         }
         for spec in declared {
             let name = kept.instances.get(&spec.name).map_or(&spec.name, |instance| &instance.name);
@@ -95,7 +155,7 @@ impl Runtime {
     }
 
     fn heal(&mut self, name: &str, by: Cure) {
-        if self.ills.get(base(name)).is_some_and(|ill| *ill <= by) {
+        if self.ills.get(base(name)).is_some_and(|(_, cure)| *cure <= by) {
             self.ills.remove(base(name));
         }
     }
@@ -108,11 +168,22 @@ impl Runtime {
     }
 
     fn of(&self, pid: Option<u32>) -> Option<(&String, &Container)> {
-        self.containers.iter().find(|(_, container)| Some(container.pid) == pid)
+        self.containers.get_key_value(self.names.get(&pid?)?)
     }
 
-    fn answers(&self, pid: Option<u32>) -> bool {
-        self.of(pid).is_some_and(|(name, _)| !self.ills.contains_key(base(name))) && !self.is_silent(pid)
+    fn answers(&self, pid: Option<u32>, timeout: Duration) -> bool {
+        let Some((name, _)) = self.of(pid).filter(|_| !self.is_silent(pid)) else { return false };
+        match self.ills.get(base(name)) {
+            None => true,
+            Some((How::Late(by), _)) => by.0 < timeout,
+            Some(_) => false,
+        }
+    }
+
+    /// Whether its services answer, and wrongly.
+    fn answers_wrongly(&self, pid: Option<u32>) -> bool {
+        let ill = self.of(pid).and_then(|(name, _)| self.ills.get(base(name)));
+        matches!(ill, Some((How::Wrong, _))) && !self.is_silent(pid)
     }
 
     /// Whether there is a process that says nothing.
@@ -130,7 +201,7 @@ impl World {
 
     /// The services of a container answer wrongly from now on, until it is made well.
     pub fn fall_ill(&mut self, host: HostIndex, container: &str, cure: Cure) {
-        self.hosts[host].runtime.ills.insert(base(container).to_owned(), cure);
+        self.hosts[host].runtime.ail(base(container).to_owned(), How::Wrong, cure);
     }
 
     /// The first process of a container ends.
@@ -189,10 +260,11 @@ impl World {
         &mut self,
         host: HostIndex,
     ) -> (Vec<ContainerSpec>, RepairState, Vec<ContainerStatus>) {
+        let declared = self.awake_specs(host);
         let place = &mut self.hosts[host];
-        place.runtime.resume(&place.config.containers);
+        place.runtime.resume(&declared);
         let kept = RepairState::clone(&place.runtime.kept);
-        let mut specs = place.config.containers.clone();
+        let mut specs = declared;
         for spec in &mut specs {
             if let Some(instance) = kept.instances.get(&spec.name) {
                 spec.name.clone_from(&instance.name);
@@ -242,7 +314,7 @@ impl World {
         let Some(node) = place.node.as_mut().filter(|_| under_way.life == place.life) else { return };
         if !under_way.is_half {
             if let Act::Restart { container } | Act::Clone { container, .. } = &under_way.act {
-                runtime.containers.remove(container);
+                runtime.remove(container);
             }
             under_way.is_half = true;
             let half = Duration::from_micros(10_000 + place.probes.below(40_000));
@@ -269,19 +341,22 @@ impl World {
     /// What a probe, or a restart command, finds.
     pub(super) fn answer_probe(&mut self, host: u32, request: &ProbeRequest) -> ProbeReply {
         let place = &mut self.hosts[host as usize];
+        let (runtime, pid) = (&mut place.runtime, request.pid);
         let restarts =
             matches!(&*request.check, Check::Exec { argv } if argv.first().is_some_and(|word| word == RESTART));
         let success = if restarts {
-            if let Some(name) = place.runtime.of(request.pid).map(|(name, _)| name.clone()) {
-                place.runtime.heal(&name, Cure::Command);
+            if let Some(name) = runtime.of(pid).map(|(name, _)| name.clone()) {
+                runtime.heal(&name, Cure::Command);
             }
             true
         } else {
-            !place.sick && place.runtime.answers(request.pid)
+            !place.sick && runtime.answers(pid, request.timeout)
         };
-        let silent = !success && place.runtime.is_silent(request.pid);
-        let (answer, latency) = ("simulated".into(), Duration::from_millis(1));
-        ProbeReply { id: request.id, success, outright: false, silent, answer, latency }
+        let silent = !success && runtime.is_silent(pid);
+        let outright = !success && !silent && (place.sick || runtime.answers_wrongly(pid));
+        let latency = if restarts { None } else { runtime.delays(pid, request.timeout) };
+        let (answer, latency) = (ANSWER.0.into(), latency.unwrap_or(ANSWER.1).min(request.timeout));
+        ProbeReply { id: request.id, success, outright, silent, answer, latency }
     }
 }
 
