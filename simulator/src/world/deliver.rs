@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use ringmesh_node::{Class, Frame, Output, Reach, Way, health::spec::ProbeRequest};
+use ringmesh_node::{Class, Frame, Node, Output, Reach, Way, health::spec::ProbeRequest};
 use ringmesh_proto::{
     HostId, Uplink,
     disk::HistoryRecord,
     frame,
     member::Member,
-    peer::{RepairState, Request, Response, SyncRequest, SyncResponse, request, response},
+    peer::{EventRecord, Gossip, RepairState, Request, Response, SyncRequest, SyncResponse, request, response},
 };
 
 use super::{CLUSTER, World, id, index, repair::UnderWay};
@@ -488,7 +488,9 @@ impl World {
             let decoded = frame::decode_gossip(&bytes[frame::PREFIX_LEN..], CLUSTER);
             decoded.expect("a node sends what it reads").gossip
         } else {
-            waiting.frame.gossip().cloned()
+            let relays = waiting.frame.relay_to().is_some();
+            let node = self.hosts[place].node.as_deref().filter(|_| !relays);
+            waiting.frame.gossip().map(|gossip| node.map_or_else(|| gossip.clone(), |node| unknown(node, gossip)))
         };
         if let Some(node) = &mut self.hosts[place].node {
             let (sender, gossip) = (id(from as usize), gossip.unwrap_or_default());
@@ -562,6 +564,22 @@ impl World {
 impl Stream {
     fn new(life: u32) -> Self {
         Self { life, number: 0, frames: Default::default(), tries: 0, broken_until: None }
+    }
+}
+
+/// What a node does not have of some gossip, as it would find itself: of a burst of events each comes from many neighbours.
+fn unknown(node: &Node, gossip: &Gossip) -> Gossip {
+    let is_known = |event: &EventRecord| {
+        event.zone == 0 && (event.generation, event.seq) <= node.events_of(HostId::new(event.origin))
+    };
+    Gossip {
+        hosts: gossip.hosts.clone(),
+        events: gossip.events.iter().filter(|event| !is_known(event)).cloned().collect(),
+        accusations: gossip.accusations.clone(),
+        zones: gossip.zones.clone(),
+        zone: gossip.zone,
+        has: gossip.has.clone(),
+        signed: gossip.signed.clone(),
     }
 }
 
