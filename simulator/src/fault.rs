@@ -226,6 +226,7 @@ impl Fault {
         if self.kind.is_of_containers() {
             self.refuse_idle_fields()?;
             let who = self.named_containers(hosts + joining, fleet)?;
+            #[allow(clippy::wildcard_enum_match_arm, reason = "the kinds that are of no container were turned away")]
             let how = match self.kind {
                 Kind::End => How::End,
                 Kind::Late => How::Late(self.by.ok_or("late needs \"by\", as in by = \"2s\"")?),

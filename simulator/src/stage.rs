@@ -147,6 +147,7 @@ impl Stage {
     fn recover(&mut self, who: (HostIndex, u32), how: How) {
         let answers = |how: How| matches!(how, How::Wrong | How::Late(_));
         let same = |still: How| still.word() == how.word() || answers(still) && answers(how);
+        #[allow(clippy::wildcard_enum_match_arm, reason = "only this one makes a container ail")]
         let still = self.active.values().find_map(|action| match action {
             Action::Ail(of, still, cure) if same(*still) && of.binary_search(&who).is_ok() => Some((*still, *cure)),
             _ => None,

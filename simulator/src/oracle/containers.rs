@@ -203,6 +203,7 @@ impl Oracles {
         let Some(mut watch) = self.watch.take() else { return };
         let now = stage.world.now();
         watch.changes(now, action);
+        #[allow(clippy::wildcard_enum_match_arm, reason = "the others are not of containers")]
         match action {
             Action::Ail(who, how, _) => {
                 let within = watch.fleet.critical_within(*how);
@@ -242,6 +243,7 @@ impl Oracles {
         let now = stage.world.now();
         watch.changes(now, action);
         let over = |watch: &mut Watch, who: (HostIndex, u32)| {
+            #[allow(clippy::wildcard_enum_match_arm, reason = "the others are not of containers")]
             let still = |action: &Action| match action {
                 Action::Ail(of, ..) => of.binary_search(&who).is_ok(),
                 Action::Sick(hosts) => hosts.contains(&who.0),
@@ -253,6 +255,7 @@ impl Oracles {
                 failure.due = failure.due.filter(|due| *due <= now);
             }
         };
+        #[allow(clippy::wildcard_enum_match_arm, reason = "the others are not of containers")]
         match action {
             Action::Ail(who, ..) => who.iter().for_each(|who| over(watch, *who)),
             Action::Sick(hosts) => {
@@ -282,7 +285,7 @@ impl Oracles {
             self.judge_acts(&mut watch, stage, host);
         }
         self.follow(&mut watch, stage);
-        if now.as_nanos() % 1_000_000_000 == 0 {
+        if now.as_nanos().is_multiple_of(1_000_000_000) {
             self.judge_due(&mut watch, stage);
             let awake = stage.world.hosts().map(|host| stage.world.awake(host) as u64).sum();
             watch.figures.awake = awake;
