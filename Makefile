@@ -29,7 +29,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What is needed besides cargo: Debian's package names. busybox-static is the root file system of the lab's containers.
 LAB_PACKAGES := busybox-static iproute2
 # The other runtimes that are tested; g++ builds libFuzzer.
-TEST_PACKAGES := crun runc podman g++
+TEST_PACKAGES := crun runc podman docker.io g++
 
 CARGO_DENY_VERSION := 0.20.2
 
@@ -182,6 +182,8 @@ clean: ## removes what was built
 	$(CARGO) clean
 	rm -rf agent/fuzz/target agent/fuzz/artifacts
 
+# No package starts a daemon: the policy is asked before each start, and docker.io's are not to be started at the next boot
+# either.
 .PHONY: install-lab install-test
 install-lab install-test: install-%: ## installs the Debian packages that the lab, or its tests, lack
 	@lacking=(); \
@@ -194,7 +196,14 @@ install-lab install-test: install-%: ## installs the Debian packages that the la
 			"then run the other targets" >&2; exit 1; }; \
 	echo "make: installing $${lacking[*]}"; \
 	$(ROOT) apt-get update -qq; \
-	$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${lacking[@]}"
+	policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e "$$policy" ]; then \
+		printf '#!/bin/sh\nexit 101\n' | $(ROOT) tee "$$policy" >/dev/null; $(ROOT) chmod +x "$$policy"; \
+		trap '$(ROOT) rm -f "$$policy"' EXIT; \
+	fi; \
+	$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${lacking[@]}"; \
+	case " $${lacking[*]} " in *" docker.io "*) \
+		$(ROOT) systemctl disable docker.service docker.socket containerd.service 2>/dev/null || true ;; esac
 
 .PHONY: need-cargo
 need-cargo:

@@ -160,7 +160,7 @@ impl Fleet {
             driver: "oci".into(),
             tenant: String::new(),
             labels: BTreeMap::from([("app".to_owned(), format!("app{app}"))]),
-            verbs: Verbs { restart: true, clone: true, pause: true },
+            verbs: Verbs { restart: true, clone: true, pause: true, mount: true },
             address: String::new(),
             score: None,
             services: (0..self.services).map(service).collect(),

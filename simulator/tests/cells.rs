@@ -165,7 +165,7 @@ fn a_clone_takes_the_place_of_its_container_in_all_cells() {
         settings.default.steps.iter_mut().for_each(|step| (step.attempts, step.timeout) = (1, SECOND * 5));
         world.use_repair(settings);
         for host in 0..HOSTS {
-            let verbs = Verbs { restart: true, clone: true, pause: true };
+            let verbs = Verbs { restart: true, clone: true, pause: true, mount: true };
             world.add_host(containers(host).into_iter().map(|spec| ContainerSpec { verbs, ..spec }).collect());
         }
         let well = |world: &World| {

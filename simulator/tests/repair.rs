@@ -28,7 +28,7 @@ fn container(host: usize, nth: usize) -> ContainerSpec {
         driver: "oci".into(),
         tenant: String::new(),
         labels: BTreeMap::new(),
-        verbs: Verbs { restart: true, clone: true, pause: true },
+        verbs: Verbs { restart: true, clone: true, pause: true, mount: true },
         address: String::new(),
         score: None,
         services: vec![ServiceSpec {

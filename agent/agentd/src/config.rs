@@ -598,15 +598,15 @@ impl Config {
 
 impl Container {
     fn spec(&self, state_dir: &Path) -> ContainerSpec {
-        let sockets =
-            if self.oci.is_some() { heartbeat::INSIDE.into() } else { heartbeat::root(state_dir).join(&self.name) };
+        let verbs = self.verbs();
+        let sockets = if verbs.mount { heartbeat::INSIDE.into() } else { heartbeat::directory(state_dir, &self.name) };
         let socket = sockets.join(heartbeat::SOCKET);
         ContainerSpec {
             name: self.name.clone(),
             driver: self.driver().into(),
             tenant: self.tenant.clone(),
             labels: self.labels.clone(),
-            verbs: self.verbs(),
+            verbs,
             address: self.network.as_ref().map(|network| network.address.clone()).unwrap_or_default(),
             score: None,
             services: self.services.iter().map(|service| service.spec(&socket)).collect(),
@@ -632,11 +632,11 @@ impl Container {
         }
     }
 
-    /// What its driver advertises, as far as repair needs it. The driver docker-api knows its containers by the names in the
-    /// configuration, of which a clone has none.
+    /// What its driver can do with it. What somebody else made has no template here, and is never removed.
     fn verbs(&self) -> Verbs {
         let runs_it = self.oci.is_some() || self.docker.is_some();
-        Verbs { restart: runs_it, clone: self.oci.is_some(), pause: runs_it }
+        let makes_it = self.oci.is_some() || self.docker.as_ref().is_some_and(|docker| docker.image.is_some());
+        Verbs { restart: runs_it, clone: makes_it, pause: runs_it, mount: makes_it }
     }
 
     fn check(&self) -> Result<(), (String, String)> {

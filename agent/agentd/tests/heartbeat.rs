@@ -28,7 +28,7 @@ fn speaks_up() -> Check {
 }
 
 fn socket(state_dir: &Path, container: &str) -> PathBuf {
-    heartbeat::root(state_dir).join(container).join(heartbeat::SOCKET)
+    heartbeat::directory(state_dir, container).join(heartbeat::SOCKET)
 }
 
 async fn heard(heartbeats: &mut mpsc::Receiver<Heartbeat>) -> Heartbeat {
@@ -69,10 +69,10 @@ async fn another_agent_takes_over_and_forgets_who_has_gone() {
     heartbeat::listen(&state, &[container("c1", vec![speaks_up()]), container("c2", vec![speaks_up()])], first)
         .expect("sockets");
     // What a container has mounted.
-    let directory = fs::File::open(heartbeat::root(&state).join("c1")).expect("it is there");
+    let directory = fs::File::open(heartbeat::directory(&state, "c1")).expect("it is there");
     let (second, mut heartbeats) = mpsc::channel(4);
     heartbeat::listen(&state, &[container("c1", vec![speaks_up()])], second).expect("sockets");
-    assert!(!heartbeat::root(&state).join("c2").exists());
+    assert!(!heartbeat::directory(&state, "c2").exists());
     use std::os::fd::AsRawFd;
     let mounted = format!("/proc/self/fd/{}/{}", directory.as_raw_fd(), heartbeat::SOCKET);
     UnixDatagram::unbound().and_then(|client| client.send_to(b"web ok", mounted)).expect("it is served");
@@ -109,6 +109,6 @@ fn without_such_a_service_there_is_nothing() {
     let state = tempfile::tempdir().expect("a temporary directory");
     let (sender, heartbeats) = mpsc::channel(4);
     heartbeat::listen(state.path(), &[container("c1", Vec::new())], sender).expect("nothing to do");
-    assert!(!heartbeat::root(state.path()).exists());
+    assert!(!state.path().join("heartbeat").exists());
     assert!(heartbeats.is_closed(), "no thread waits for anything");
 }

@@ -501,7 +501,9 @@ impl Node {
     /// What a service says of itself.
     pub fn handle_heartbeat(&mut self, now: Now, heartbeat: Heartbeat) {
         self.begin_turn(now);
-        let container = heartbeat.container.clone();
+        // A clone has the socket of what it replaced.
+        let container = self.remedy.stands_for(&heartbeat.container).to_owned();
+        let heartbeat = Heartbeat { container: container.clone(), ..heartbeat };
         match self.health.handle_heartbeat(now, heartbeat) {
             Some(interval) => self.cells.handle_heartbeat(now.instant, &container, interval),
             None => self.count("heartbeats_unknown"),

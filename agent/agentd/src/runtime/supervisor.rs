@@ -65,7 +65,12 @@ pub fn spawn(
     left: &Left,
 ) -> (RuntimeHandle, mpsc::Receiver<Vec<ContainerStatus>>) {
     let oci: Arc<dyn Driver> = Arc::new(OciDriver::new(state_dir, instance, shim_path.to_owned()));
-    let docker: Arc<dyn Driver> = Arc::new(DockerDriver::new(&containers, instance));
+    // A daemon may be silent when it is asked for all that we ever made there, and what was replaced must go all the same.
+    let replaced =
+        |clone: &Container| Some(Container { name: left.replaced.get(&clone.name)?.clone(), ..clone.clone() });
+    let replaced: Vec<Container> = containers.iter().filter_map(replaced).collect();
+    let docker = DockerDriver::new(containers.iter().chain(&replaced), state_dir, instance);
+    let docker: Arc<dyn Driver> = Arc::new(docker);
     let declared: Arc<dyn Driver> = Arc::new(DeclaredDriver::new(&containers));
     let driver_of = |container: &Container| match (&container.oci, &container.docker) {
         (Some(_), _) => oci.clone(),

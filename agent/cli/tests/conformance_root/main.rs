@@ -1,25 +1,29 @@
-//! The same cases for every runtime driver: oci with libcontainer, crun and runc, docker-api with podman, declared.
+//! The same cases for every runtime driver: oci with libcontainer, crun and runc, docker-api with dockerd and podman, declared.
 //!
-//! Needs root, busybox-static, crun, runc and podman: `cargo test --test conformance_root -- --ignored`.
+//! Needs root, busybox-static, crun, runc, docker.io and podman: `cargo test --test conformance_root -- --ignored`.
 
 #![allow(clippy::unwrap_used)]
 
 #[path = "../containers/mod.rs"]
 mod containers;
 mod daemon;
-mod podman;
+#[path = "../daemons/mod.rs"]
+mod daemons;
 mod subject;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use containers::{PATIENCE, get, get_soon, hide_unified_cgroups, in_netns, veths};
+use containers::{PATIENCE, get, get_soon, hide_unified_cgroups, in_netns, private_mounts, veths};
+use daemons::{Daemon, Dockerd, IMAGE, Podman};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use podman::Podman;
-use ringmesh_agentd::runtime::{
-    Capabilities, ContainerState, DeclaredDriver, Driver, DriverError, Observed, OciDriver, Verb,
+use ringmesh_agentd::{
+    config::Container,
+    runtime::{
+        Capabilities, ContainerState, DeclaredDriver, DockerDriver, Driver, DriverError, Observed, OciDriver, Verb,
+    },
 };
 use subject::{Files, Subject};
 
@@ -58,6 +62,7 @@ async fn conforms(subject: &Subject) {
     is_found_by_the_next_agent(subject, &running).await;
     an_end_is_seen_and_it_starts_anew(subject, &*driver, running).await;
     stops_and_is_deleted(subject, &*driver).await;
+    is_cloned(subject, &*driver).await;
     a_failed_start_leaves_nothing(subject, &*driver).await;
 }
 
@@ -99,6 +104,7 @@ async fn starts_and_is_looked_at(subject: &Subject, driver: &dyn Driver) -> Obse
     assert!(status.started_at.is_some() && status.problem.is_none());
     assert_eq!(driver.list().await.unwrap(), std::slice::from_ref(&observed));
     assert!(get_soon(0).ends_with("hello\n"));
+    subject.heartbeats.are_heard_from(process);
     observed
 }
 
@@ -155,6 +161,28 @@ async fn stops_and_is_deleted(subject: &Subject, driver: &dyn Driver) {
     subject.assert_nothing_is_left(driver).await;
 }
 
+/// As the supervisor does it: what is replaced goes first. The clone has another name and address, and speaks up where the
+/// other did.
+async fn is_cloned(subject: &Subject, driver: &dyn Driver) {
+    driver.start(&subject.good).await.unwrap();
+    driver.delete("good").await.unwrap();
+    let mut clone = Container { name: "good.1".into(), ..subject.good.clone() };
+    clone.network.as_mut().unwrap().address = "10.9.0.3/24".into();
+    driver.start(&clone).await.unwrap();
+    let observed = driver.inspect("good.1").await.unwrap();
+    assert_eq!(
+        (observed.status.state, &*observed.status.addresses),
+        (ContainerState::Running, &["10.9.0.3/24".into()][..])
+    );
+    assert!(get_soon(1).ends_with("hello\n"));
+    get(0, Duration::from_millis(300)).expect_err("nobody is there any more");
+    subject.heartbeats.are_heard_from(observed.process.expect("it runs"));
+    assert_eq!(names(driver).await, ["good.1"]);
+    assert_eq!(names(&*subject.driver()).await, ["good.1"], "the next agent finds it");
+    driver.delete("good.1").await.unwrap();
+    subject.assert_nothing_is_left(driver).await;
+}
+
 async fn a_failed_start_leaves_nothing(subject: &Subject, driver: &dyn Driver) {
     for bad in &subject.bad {
         let error = driver.start(bad).await.expect_err("it cannot start").one_line();
@@ -176,11 +204,11 @@ fn oci_conforms(runtime: &'static str) {
         let instance = format!("conform-{runtime}-{}", std::process::id());
         let keys = format!("oci = {{ runtime = {runtime:?}, rootfs = {:?}, args = ARGS }}\nNETWORK", files.rootfs());
         let no_rootfs = keys.replace("/rootfs\"", "/nowhere\"");
-        let make = {
+        let make = |_| {
             let (state_dir, instance) = (state_dir.clone(), instance.clone());
             move || -> Arc<dyn Driver> { Arc::new(OciDriver::new(&state_dir, &instance, subject::RINGMESH.into())) }
         };
-        conforms(&Subject::new(make, &keys, &[("no-rootfs", &no_rootfs)])).await;
+        conforms(&Subject::new(&state_dir, make, &keys, &[("no-rootfs", &no_rootfs)])).await;
         ringmesh_agentd::runtime::teardown(&state_dir, &instance).unwrap();
     });
 }
@@ -206,20 +234,28 @@ fn oci_with_runc_conforms() {
 #[test]
 #[ignore = "needs root"]
 fn docker_api_with_podman_conforms() {
-    in_netns(|| async {
-        let podman = Podman::start();
-        let keys =
-            format!("docker = {{ socket = {:?}, image = {:?}, args = ARGS }}\nNETWORK", podman.socket(), podman::IMAGE);
-        let no_image = keys.replace(podman::IMAGE, "localhost/no-such:1");
-        let make = |subject: &[ringmesh_agentd::config::Container]| {
-            let containers = subject.to_vec();
-            move || -> Arc<dyn Driver> {
-                Arc::new(ringmesh_agentd::runtime::DockerDriver::new(&containers, "0123456789abcdef"))
-            }
+    docker_api_conforms(Podman::start);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn docker_api_with_dockerd_conforms() {
+    docker_api_conforms(Dockerd::start);
+}
+
+fn docker_api_conforms<D: Daemon + 'static>(start: fn() -> D) {
+    in_netns(move || async move {
+        private_mounts();
+        let (daemon, files) = (start(), Files::new());
+        let keys = format!("docker = {{ socket = {:?}, image = {IMAGE:?}, args = ARGS }}\nNETWORK", daemon.socket());
+        let no_image = keys.replace(IMAGE, "localhost/no-such:1");
+        let state_dir = files.path().join("state");
+        let make = |good: Container| {
+            let state_dir = state_dir.clone();
+            move || -> Arc<dyn Driver> { Arc::new(DockerDriver::new([&good], &state_dir, "0123456789abcdef")) }
         };
-        let subject = Subject::of_configured(make, &keys, &[("no-image", &no_image)]);
-        conforms(&subject).await;
-        assert_eq!(podman.run(&["ps", "--all", "--quiet"]), "");
+        conforms(&Subject::new(&state_dir, make, &keys, &[("no-image", &no_image)])).await;
+        assert_eq!(daemon.containers(), [""; 0]);
     });
 }
 

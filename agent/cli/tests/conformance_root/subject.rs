@@ -1,14 +1,20 @@
 //! A driver under test, and the containers that it is given.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ringmesh_agentd::{
     config::{Config, Container},
-    runtime::{ContainerState, Driver},
+    probe::heartbeat,
+    runtime::{ContainerState, Driver, ProcessId},
 };
 use tempfile::TempDir;
 
-use crate::containers::{make_rootfs, veths};
+use crate::containers::{PATIENCE, make_rootfs, veths};
 
 pub(crate) const RINGMESH: &str = env!("CARGO_BIN_EXE_ringmesh");
 
@@ -36,24 +42,45 @@ impl Files {
 
 type Make = Box<dyn Fn() -> Arc<dyn Driver>>;
 
+/// Where the services of a container speak up, as the agent listens there.
+pub(crate) struct Heartbeats(UnixDatagram);
+
+impl Heartbeats {
+    fn listen(state_dir: &Path, container: &str) -> Self {
+        let directory = heartbeat::directory(state_dir, container);
+        fs::create_dir_all(&directory).unwrap();
+        let socket = UnixDatagram::bind(directory.join(heartbeat::SOCKET)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(socket)
+    }
+
+    /// Whether what is said in the container of this process arrives, and nothing else can be done there.
+    pub(crate) fn are_heard_from(&self, process: ProcessId) {
+        let inside = PathBuf::from(format!("/proc/{}/root{}", process.pid, heartbeat::INSIDE));
+        UnixDatagram::unbound().unwrap().send_to(b"web ok", inside.join(heartbeat::SOCKET)).unwrap();
+        let mut bytes = [0; 16];
+        let length = self.0.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..length], b"web ok");
+        fs::write(inside.join("file"), "").expect_err("it can only be sent to");
+    }
+}
+
 /// How a driver is made, and what it is to start.
 pub(crate) struct Subject {
     make: Make,
     /// Serves a page on 10.9.0.2.
     pub(crate) good: Container,
+    pub(crate) heartbeats: Heartbeats,
     /// None of these can start.
     pub(crate) bad: Vec<Container>,
 }
 
 impl Subject {
-    /// `keys` are those of a container, with ARGS and NETWORK in place of what all have alike; `bad` are others that cannot start.
-    pub(crate) fn new(make: impl Fn() -> Arc<dyn Driver> + 'static, keys: &str, bad: &[(&str, &str)]) -> Self {
-        Self::of_configured(|_| make, keys, bad)
-    }
-
-    /// The same, of a driver that is told of its containers when it is made.
-    pub(crate) fn of_configured<F: Fn() -> Arc<dyn Driver> + 'static>(
-        make: impl FnOnce(&[Container]) -> F,
+    /// `make` is given the good container, as agents are told at their start. `keys` are those of a container, with ARGS and
+    /// NETWORK in place of what all have alike; `bad` are others that cannot start.
+    pub(crate) fn new<F: Fn() -> Arc<dyn Driver> + 'static>(
+        state_dir: &Path,
+        make: impl FnOnce(Container) -> F,
         keys: &str,
         bad: &[(&str, &str)],
     ) -> Self {
@@ -66,9 +93,10 @@ impl Subject {
             &container("no-gateway", &keys.replace("NETWORK", &NETWORK.replace("10.9.0.1\"", "10.200.0.1\"")), SERVE);
         bad.iter().for_each(|(name, keys)| text += &container(name, keys, SERVE));
         let mut containers = config(&text).containers;
-        let make = make(&containers[..1]);
         let bad = containers.split_off(1);
-        Self { make: Box::new(make), good: containers.remove(0), bad }
+        let good = containers.remove(0);
+        let heartbeats = Heartbeats::listen(state_dir, &good.name);
+        Self { make: Box::new(make(good.clone())), good, heartbeats, bad }
     }
 
     /// As the next agent has it.

@@ -38,15 +38,20 @@ pub(crate) fn in_netns<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send +
     }
 }
 
+/// For the calling thread: what is mounted from now on nobody else sees, and it is gone with the last process here.
+pub(crate) fn private_mounts() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+}
+
 /// For the calling thread. crun refuses hybrid control groups: without the second hierarchy they are plain version 1.
 pub(crate) fn hide_unified_cgroups() {
     let unified = Path::new("/sys/fs/cgroup/unified");
     if !unified.exists() {
         return;
     }
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    private_mounts();
     umount(unified).unwrap();
     // crun would leave plain files in the directory below the mount.
     mount(Some("none"), unified, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();

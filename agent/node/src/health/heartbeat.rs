@@ -5,7 +5,7 @@ use std::time::Duration;
 use ringmesh_proto::{Now, v1::verdict::Value};
 
 use super::{
-    Health,
+    Check, Health,
     check::Outcome,
     history::cut,
     spec::{self, Beat, CheckId, MAX_ANSWER},
@@ -40,7 +40,7 @@ impl Health {
             let Some(check) = self.checks.get(&id).filter(|check| self.is_wanted(check)) else { continue };
             let interval = check.spec.interval;
             containers.push(check.container().to_owned());
-            let why = format!("no heartbeat for {interval:?}");
+            let why = format!("no heartbeat for {interval:?}{}", self.unmounted(check));
             let outcome = self.unasked(Beat::Fail, &why);
             self.note_outcome(now, id, &outcome);
             self.conclude(now, id, |state, at| state.miss(at, Value::Critical, &outcome.answer));
@@ -50,6 +50,19 @@ impl Health {
             }
         }
         containers
+    }
+
+    /// Why one that was never heard of may be silent: into what somebody else made, the agent mounts no socket.
+    fn unmounted(&self, check: &Check) -> String {
+        let mounts = self.containers.get(check.container()).is_some_and(|container| container.spec.verbs.mount);
+        if let spec::Check::Heartbeat { socket } = &*check.spec.check
+            && !mounts
+            && check.state.verdict == Value::Unknown
+        {
+            let directory = socket.parent().unwrap_or(socket).display();
+            return format!("; who made its container has to mount {directory} into it");
+        }
+        String::new()
     }
 
     /// What it says of itself is its own word, so that a failure is outright.

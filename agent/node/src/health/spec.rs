@@ -14,7 +14,7 @@ use ringmesh_proto::UnixMillis;
 pub struct ContainerSpec {
     /// Unique on its host.
     pub name: String,
-    /// Name of the runtime driver, "oci" or "declared".
+    /// Name of the runtime driver, "oci", "docker-api" or "declared".
     pub driver: String,
     /// Who rents it; empty for nobody.
     pub tenant: String,
@@ -39,6 +39,8 @@ pub struct Verbs {
     pub clone: bool,
     /// Freeze its processes and let them go on.
     pub pause: bool,
+    /// Mount the socket for heartbeats into it.
+    pub mount: bool,
 }
 
 /// What a container's score, 0 to 100, means for its kind of application.

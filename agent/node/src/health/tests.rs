@@ -421,8 +421,12 @@ fn an_answer_from_before_the_start_counts_for_nothing() {
 
 /// A container with the service "beats", which is to be heard of every [`INTERVAL`].
 fn beating() -> Bench {
-    let mut spec = spec("c1", &[("beats", 1), ("web", 1)]);
-    let check = Check::Heartbeat { socket: "/run/ringmesh/heartbeat".into() };
+    beating_at("/run/ringmesh/heartbeat", Verbs { mount: true, ..Verbs::default() })
+}
+
+fn beating_at(socket: &str, verbs: Verbs) -> Bench {
+    let mut spec = ContainerSpec { verbs, ..spec("c1", &[("beats", 1), ("web", 1)]) };
+    let check = Check::Heartbeat { socket: socket.into() };
     spec.services[0] = ServiceSpec { interval: INTERVAL, ..ServiceSpec::new("beats", check) };
     spec.services.truncate(1);
     let mut bench = Bench::new(vec![spec]);
@@ -446,6 +450,18 @@ impl Bench {
         }
         self.now = end;
     }
+}
+
+#[test]
+fn silence_from_the_first_on_of_what_somebody_else_made_has_a_hint() {
+    let mut bench = beating_at("/state/heartbeat/c1/heartbeat", Verbs::default());
+    bench.wait(INTERVAL * 2);
+    let hint = "no heartbeat for 2s; who made its container has to mount /state/heartbeat/c1 into it";
+    assert_eq!(bench.services()[0].last_answer, hint);
+    assert!(bench.beat("beats", Beat::Ok));
+    assert!(bench.beat("beats", Beat::Ok));
+    bench.wait(INTERVAL * 2);
+    assert_eq!(bench.services()[0].last_answer, "no heartbeat for 2s", "it has the socket");
 }
 
 #[test]

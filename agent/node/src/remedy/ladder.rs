@@ -483,6 +483,9 @@ impl Remedy {
     }
 }
 
+/// Why a container cannot be cloned.
+pub(super) const NOT_MADE_HERE: &str = "somebody else made it";
+
 /// Whether a rung can be climbed, or why not.
 fn usable(rung: Rung, spec: &ContainerSpec, condition: &Condition) -> Result<(), String> {
     let cannot = |what: &str| Err(format!("the driver {} cannot {what}", spec.driver));
@@ -494,7 +497,7 @@ fn usable(rung: Rung, spec: &ContainerSpec, condition: &Condition) -> Result<(),
             Err("there is no restart command".into())
         }
         Rung::RestartContainer if !spec.verbs.restart => cannot("restart"),
-        Rung::Clone if !spec.verbs.clone => cannot("clone"),
+        Rung::Clone if !spec.verbs.clone => Err(format!("{NOT_MADE_HERE}, so there is nothing to clone it from")),
         // To hold back what cannot be done anyway would only end its probes.
         Rung::Freeze if !spec.verbs.pause => cannot("freeze"),
         Rung::RestartService | Rung::RestartContainer | Rung::Clone | Rung::Freeze => Ok(()),

@@ -265,6 +265,11 @@ impl Remedy {
         Some((self.version, Arc::new(state)))
     }
 
+    /// The container that stands in the place of the one that is configured under this name.
+    pub(crate) fn stands_for<'a>(&'a self, configured: &'a str) -> &'a str {
+        self.instances.get(configured).map_or(configured, |instance| &instance.name)
+    }
+
     /// Counts what a query would show.
     pub(crate) fn revision(&self) -> u64 {
         self.revision

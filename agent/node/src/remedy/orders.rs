@@ -14,6 +14,7 @@ use ringmesh_proto::{
 use super::{
     Around, Phase, Remedy,
     hold::hold,
+    ladder::NOT_MADE_HERE,
     operation::{MAX_OPEN, has_ended, words},
 };
 use crate::health::{Condition, spec::ContainerSpec, spec::ContainerState};
@@ -141,7 +142,13 @@ impl Remedy {
                 Some(_) => Ok(()),
             },
             Kind::RestartContainer if !spec.verbs.restart => cannot("restart"),
-            Kind::Clone if !spec.verbs.clone => cannot("clone"),
+            Kind::Clone if !spec.verbs.clone => {
+                let text = format!(
+                    "{name} cannot be cloned: {NOT_MADE_HERE}, and its configuration has no template of it; \
+                     configure it with `oci` or `docker.image`, or clone it where it was made"
+                );
+                refuse(Code::Precondition, text)
+            }
             Kind::Release if !self.is_held(name) && condition.state != ContainerState::Paused => {
                 refuse(Code::Precondition, format!("{name} is not frozen"))
             }

@@ -44,7 +44,7 @@ fn spec(name: &str, port: u16, verbs: bool, restart: bool) -> ContainerSpec {
         driver: if verbs { "oci" } else { "declared" }.into(),
         tenant: "red".into(),
         labels: [("app".to_owned(), name.to_owned())].into(),
-        verbs: Verbs { restart: verbs, clone: verbs, pause: verbs },
+        verbs: Verbs { restart: verbs, clone: verbs, pause: verbs, mount: verbs },
         address: "10.1.3.2/24".into(),
         score: None,
         services: vec![ServiceSpec {

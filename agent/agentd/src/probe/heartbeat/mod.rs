@@ -5,8 +5,9 @@
 //!  /run/ringmesh/heartbeat              the same, in containers that the agent starts: the directory is mounted
 //! ```
 //!
-//! The directory is mounted and not the socket, since the next agent makes another socket. Who sends to it is in the
-//! container, or is root on the host: the state directory is closed to all others.
+//! The directory is mounted and not the socket, since the next agent makes another socket. NAME is that in the configuration:
+//! a container's clones find what it found. Who sends to it is in the container, or is root on the host: the state directory
+//! is closed to all others.
 
 pub mod datagram;
 
@@ -22,7 +23,10 @@ use std::{
 };
 
 use datagram::{MAX_DATAGRAM, Malformed};
-use ringmesh_node::health::spec::{Check, ContainerSpec, Heartbeat};
+use ringmesh_node::{
+    health::spec::{Check, ContainerSpec, Heartbeat},
+    remedy::base,
+};
 use tokio::{net::UnixDatagram, sync::mpsc};
 
 use super::answer;
@@ -43,15 +47,21 @@ const BURST: usize = 16;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Where the sockets of all containers are.
-pub fn root(state_dir: &Path) -> PathBuf {
+fn root(state_dir: &Path) -> PathBuf {
     state_dir.join("heartbeat")
+}
+
+/// The directory with the socket of a container, if one of its services speaks up.
+pub fn directory(state_dir: &Path, container: &str) -> PathBuf {
+    root(state_dir).join(base(container))
 }
 
 /// Makes the sockets of the containers that need one, removes those of others, and passes on what is said, in a thread of its
 /// own. Without such a container there is no thread.
 pub fn listen(state_dir: &Path, containers: &[ContainerSpec], heartbeats: mpsc::Sender<Heartbeat>) -> io::Result<()> {
     let root = root(state_dir);
-    let names = containers.iter().filter(|container| speaks_up(container)).map(|container| container.name.clone());
+    let names =
+        containers.iter().filter(|container| speaks_up(container)).map(|container| base(&container.name).into());
     let names: Vec<String> = names.collect();
     forget_others(&root, &names)?;
     if names.is_empty() {

@@ -1,12 +1,16 @@
 //! What is read of the daemons' answers, and what they are told: the few fields that Docker's API has had since version
 //! 1.24 and that podman has too. All others are skipped.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
+use ringmesh_node::remedy::base;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::config::{Container, Docker};
+use crate::{
+    config::{Container, Docker},
+    probe::heartbeat,
+};
 
 /// The agent that made a container.
 pub(super) const INSTANCE_LABEL: &str = "ringmesh.instance";
@@ -148,16 +152,27 @@ pub(super) fn refusal(bytes: &[u8]) -> Option<String> {
     parse(bytes).ok().map(|Refusal { message }| message)
 }
 
-/// The body of `POST /containers/create`.
+/// The body of `POST /containers/create`. `heartbeat` is the directory with the socket where its services speak up, if they do.
 ///
 /// No restart policy: what to do after an end is decided elsewhere. A health check of the image is left as it is: podman takes
 /// "none" for one, and tries to make a timer for it.
-pub(super) fn create(container: &Container, docker: &Docker, image: &str, instance: &str) -> Value {
+pub(super) fn create(
+    container: &Container,
+    docker: &Docker,
+    image: &str,
+    instance: &str,
+    heartbeat: Option<&Path>,
+) -> Value {
     let mut labels = BTreeMap::from([(INSTANCE_LABEL, instance), (NAME_LABEL, &container.name)]);
     let mut host = json!({
         "RestartPolicy": { "Name": "no" },
         "LogConfig": { "Type": "json-file", "Config": { "max-size": LOG_FILE, "max-file": LOG_FILES } },
     });
+    if let Some(directory) = heartbeat {
+        // A socket can be sent to where nothing can be written.
+        let mount = json!({ "Type": "bind", "Source": directory, "Target": heartbeat::INSIDE, "ReadOnly": true });
+        host["Mounts"] = json!([mount]);
+    }
     if let Some(limit) = docker.memory_limit {
         host["Memory"] = limit.into();
     }
@@ -173,9 +188,9 @@ pub(super) fn create(container: &Container, docker: &Docker, image: &str, instan
         "Labels": labels,
         "HostConfig": host,
     });
-    // The host has its own name in its own network.
+    // The host has its own name in its own network. A clone has that of what it replaces.
     if docker.network.as_deref() != Some("host") {
-        body["Hostname"] = container.name.as_str().into();
+        body["Hostname"] = base(&container.name).into();
     }
     if !docker.args.is_empty() {
         body["Cmd"] = docker.args.clone().into();
@@ -223,6 +238,21 @@ mod tests {
         };
         assert_eq!(changed("die").as_deref(), Some("web"));
         assert_eq!((changed("exec_start: true"), changed("health_status: healthy")), (None, None));
+    }
+
+    #[test]
+    fn a_clone_finds_what_it_replaces_under_its_own_name() {
+        let text =
+            "name = \"web\"\n[docker]\nimage = \"busybox\"\n[network]\nbridge = \"br0\"\naddress = \"10.0.0.2/24\"\n";
+        let container: Container = toml::from_str(text).expect("the keys are known");
+        let clone = Container { name: "web.1".into(), ..container.clone() };
+        let docker = container.docker.as_ref().expect("it is one");
+        let body = create(&clone, docker, "busybox", "0a", Some(Path::new("/state/heartbeat/web")));
+        assert_eq!((&body["Hostname"], &body["Labels"][NAME_LABEL]), (&"web".into(), &"web.1".into()));
+        let mount =
+            json!({ "Type": "bind", "Source": "/state/heartbeat/web", "Target": "/run/ringmesh", "ReadOnly": true });
+        assert_eq!(body["HostConfig"]["Mounts"], json!([mount]));
+        assert_eq!(create(&container, docker, "busybox", "0a", None)["HostConfig"]["Mounts"], Value::Null);
     }
 
     proptest! {

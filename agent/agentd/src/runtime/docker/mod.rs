@@ -13,7 +13,7 @@ mod message;
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -31,14 +31,20 @@ use super::{
     network,
     process::ProcessId,
 };
-use crate::config::{Container, Docker};
+use crate::{
+    config::{Container, Docker},
+    probe::heartbeat,
+};
 
 /// Containers of a daemon that are looked at at once.
 const LOOKS: usize = 8;
 
 /// Containers that a daemon runs.
 pub struct DockerDriver {
+    state_dir: PathBuf,
     instance: String,
+    /// One for each socket in the configuration.
+    daemons: Mutex<Vec<Arc<Daemon>>>,
     known: Arc<Mutex<BTreeMap<String, Known>>>,
     /// Held while a bridge is made: several containers share it.
     bridges: tokio::sync::Mutex<()>,
@@ -62,10 +68,17 @@ struct Target {
 }
 
 impl DockerDriver {
-    /// Knows those of `containers` that a daemon runs; `instance` tells the agents of one machine apart.
-    pub fn new(containers: &[Container], instance: &str) -> Self {
-        let driver =
-            Self { instance: instance.to_owned(), known: Arc::default(), bridges: tokio::sync::Mutex::new(()) };
+    /// Knows those of `containers` that a daemon runs. Sockets for heartbeats are below `state_dir`; `instance` tells the agents
+    /// of one machine apart.
+    pub fn new<'a>(containers: impl IntoIterator<Item = &'a Container>, state_dir: &Path, instance: &str) -> Self {
+        let driver = Self {
+            // The daemon knows nothing of our working directory.
+            state_dir: std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned()),
+            instance: instance.to_owned(),
+            daemons: Mutex::default(),
+            known: Arc::default(),
+            bridges: tokio::sync::Mutex::new(()),
+        };
         for container in containers {
             if let Some(docker) = &container.docker {
                 driver.target_of(container, docker);
@@ -107,17 +120,17 @@ impl DockerDriver {
     }
 
     fn daemon(&self, socket: &Path) -> Arc<Daemon> {
-        let found = self.daemons().into_iter().find(|daemon| daemon.socket() == socket);
-        found.unwrap_or_else(|| Arc::new(Daemon::new(socket.to_owned())))
+        let mut daemons = self.daemons.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(daemon) = daemons.iter().find(|daemon| daemon.socket() == socket) {
+            return daemon.clone();
+        }
+        let daemon = Arc::new(Daemon::new(socket.to_owned()));
+        daemons.push(daemon.clone());
+        daemon
     }
 
-    /// Each once.
     fn daemons(&self) -> Vec<Arc<Daemon>> {
-        let known = self.known();
-        let mut daemons: Vec<_> = known.values().map(|known| &known.target.daemon).cloned().collect();
-        daemons.sort_unstable_by(|a, b| a.socket().cmp(b.socket()));
-        daemons.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        daemons
+        self.daemons.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The container as it is, if it is there and may be touched.
@@ -179,7 +192,9 @@ impl DockerDriver {
         image: &str,
     ) -> Result<(), DriverError> {
         let daemon = &target.daemon;
-        let body = message::create(container, docker, image, &self.instance);
+        let heartbeat = heartbeat::directory(&self.state_dir, &container.name);
+        let heartbeat = heartbeat.is_dir().then_some(heartbeat);
+        let body = message::create(container, docker, image, &self.instance, heartbeat.as_deref());
         let reply = daemon.create(&target.name, &body).await?;
         if reply.status == StatusCode::NOT_FOUND {
             let message = format!("there is no image {image} at {}; pull it there first", daemon.socket().display());
@@ -291,7 +306,10 @@ impl Driver for DockerDriver {
             if let Some(found) = self.find(&target, "removed").await? {
                 target.daemon.remove(&found.id).await?;
             }
-            network::remove(&[network::interface_name(&self.instance, name)]).await
+            network::remove(&[network::interface_name(&self.instance, name)]).await?;
+            // Clones have ever new names.
+            self.known().remove(name);
+            Ok(())
         })
     }
 

@@ -46,7 +46,7 @@ impl FakeDaemon {
 
     fn driver(&self, keys: &str) -> (DockerDriver, Container) {
         let container = self.container(keys);
-        (DockerDriver::new(std::slice::from_ref(&container), "0a"), container)
+        (DockerDriver::new([&container], self.directory.path(), "0a"), container)
     }
 }
 

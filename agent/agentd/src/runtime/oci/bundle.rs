@@ -18,6 +18,7 @@ use oci_spec::{
         get_default_readonly_paths,
     },
 };
+use ringmesh_node::remedy::base;
 use rustix::process::{Resource, getrlimit};
 
 use crate::{
@@ -141,7 +142,7 @@ fn spec(name: &str, oci: &Oci, cgroup: PathBuf, heartbeat: Option<&Path>) -> Res
     SpecBuilder::default()
         .version("1.0.2")
         .root(RootBuilder::default().path(&oci.rootfs).readonly(true).build()?)
-        .hostname(name)
+        .hostname(base(name))
         .mounts(mounts(heartbeat)?)
         .process(process)
         .linux(linux)
@@ -218,11 +219,13 @@ mod tests {
         let rootfs = directory.path().join("rootfs");
         let state = directory.path().join("state");
         fs::create_dir(&rootfs).expect("it is ours");
-        fs::create_dir_all(heartbeat::root(&state).join("web")).expect("it is ours");
+        fs::create_dir_all(heartbeat::directory(&state, "web")).expect("it is ours");
         let layout = Layout::new(&state, "lab-h1");
-        write(&layout, "web", &oci(&rootfs)).expect("a valid container");
-        let text = fs::read_to_string(layout.bundle("web").join("config.json")).expect("it was just written");
+        // A clone has the host name and the socket of what it replaces.
+        write(&layout, "web.1", &oci(&rootfs)).expect("a valid container");
+        let text = fs::read_to_string(layout.bundle("web.1").join("config.json")).expect("it was just written");
         let spec: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        assert_eq!(spec["hostname"], "web");
         let mount = spec["mounts"].as_array().expect("a list").last().expect("there are some").clone();
         assert_eq!(mount["destination"], heartbeat::INSIDE);
         assert_eq!(mount["source"], state.join("heartbeat/web").to_str().expect("text"));

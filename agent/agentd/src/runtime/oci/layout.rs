@@ -56,7 +56,7 @@ impl Layout {
 
     /// The directory with the socket where the container's services speak up, if it has one.
     pub(in crate::runtime) fn heartbeat(&self, name: &str) -> Option<PathBuf> {
-        let directory = heartbeat::root(&self.state_dir).join(name);
+        let directory = heartbeat::directory(&self.state_dir, name);
         directory.is_dir().then_some(directory)
     }
 
