@@ -82,8 +82,8 @@ fn main() -> ExitCode {
                 prober.start(request).expect("there is room");
             }
             for _ in burst {
-                let ProbeReply { success, answer, latency, .. } = replies.blocking_recv().expect("the prober lives");
-                assert!(success, "{name}: {answer}");
+                let ProbeReply { sign, answer, latency, .. } = replies.blocking_recv().expect("the prober lives");
+                assert!(sign.is_right(), "{name}: {answer}");
                 latencies.push(latency);
             }
         }

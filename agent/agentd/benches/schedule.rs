@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use ringmesh_node::{
     Chords, Config, Node, Output, Seals,
-    health::spec::{Check, ContainerSpec, ContainerState, ContainerStatus, HttpCheck, ProbeReply, ServiceSpec},
+    health::spec::{Check, ContainerSpec, ContainerState, ContainerStatus, HttpCheck, ProbeReply, ServiceSpec, Sign},
     overlay::{Timers, Wiring},
     zones::Budgets,
 };
@@ -80,10 +80,7 @@ fn run(node: &mut Node, now: &mut Now) -> (usize, usize, usize) {
                 let Output::Probe(request) = output else { continue };
                 probes += 1;
                 let (answer, latency) = ("HTTP 200 OK: fine".to_owned(), Duration::from_micros(80));
-                node.handle_probe_reply(
-                    *now,
-                    ProbeReply { id: request.id, success: true, outright: false, silent: false, answer, latency },
-                );
+                node.handle_probe_reply(*now, ProbeReply { id: request.id, sign: Sign::Right, answer, latency });
             }
         }
         most = most.max(probes - before);

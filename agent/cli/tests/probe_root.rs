@@ -86,7 +86,7 @@ impl Hands {
 
     fn within(&mut self, container: &Container, argv: &[&str]) -> (bool, String) {
         let reply = self.run(Some(container.pid), container.netns(), argv, PATIENCE);
-        (reply.success, reply.answer)
+        (reply.sign.is_right(), reply.answer)
     }
 }
 
@@ -177,7 +177,7 @@ fn a_late_program_is_killed_with_its_children(hands: &mut Hands, container: &Con
     let mark = format!("77{}.5", std::process::id());
     let script = format!("echo begun; sleep {mark} & sleep {mark}");
     let reply = hands.run(Some(container.pid), container.netns(), &["sh", "-c", &script], SHORT);
-    assert_eq!((reply.success, reply.answer.as_str()), (false, "no answer within 400 ms: begun"));
+    assert_eq!((reply.sign.is_right(), reply.answer.as_str()), (false, "no answer within 400 ms: begun"));
     assert!((SHORT..SHORT * 5).contains(&reply.latency), "{reply:?}");
     assert!(processes(&format!("sleep {mark}")).is_empty(), "the kill came before the reply");
 }
@@ -187,11 +187,11 @@ fn what_a_program_writes_and_how_long_it_runs_is_bounded(hands: &mut Hands, cont
     let reply = hands.within(container, &["head", "-c", "2G", "/dev/zero"]);
     assert_eq!(reply, (true, "exit status 0".into()), "zeros are no text");
     let reply = hands.run(Some(container.pid), container.netns(), &["yes", "well"], SHORT);
-    assert!(!reply.success && reply.answer.starts_with("no answer within 400 ms: well well"), "{reply:?}");
+    assert!(!reply.sign.is_right() && reply.answer.starts_with("no answer within 400 ms: well well"), "{reply:?}");
     // It does not want to end, closes its output, or waits for input.
     for script in ["trap '' TERM INT HUP; while :; do :; done", "exec >&- 2>&-; sleep 100", "cat; sleep 100"] {
         let reply = hands.run(Some(container.pid), container.netns(), &["sh", "-c", script], SHORT);
-        assert_eq!((reply.success, reply.answer.as_str()), (false, "no answer within 400 ms"), "{script}");
+        assert_eq!((reply.sign.is_right(), reply.answer.as_str()), (false, "no answer within 400 ms"), "{script}");
         assert!(reply.latency < SHORT * 5, "{reply:?}");
     }
     let invalid = hands.within(container, &["printf", r"\377\376 well \033[2J\000"]);
@@ -208,7 +208,7 @@ fn steps_of_a_plan_are_programs_too(hands: &mut Hands, container: &Container) {
         let check = Check::Plan { steps: steps.iter().map(step).collect(), timeout };
         assert!(hands.start_check(Some(container.pid), container.netns(), check, SHORT), "there is room");
         let reply = hands.replies.blocking_recv().expect("the prober lives");
-        (reply.success, reply.answer)
+        (reply.sign.is_right(), reply.answer)
     };
     let steps: [(&str, &[&str]); 2] = [("one", &["true"]), ("two", &["echo", "well"])];
     assert_eq!(plan(&steps, PATIENCE), (true, "2 steps, the last: well".into()));
@@ -219,8 +219,9 @@ fn steps_of_a_plan_are_programs_too(hands: &mut Hands, container: &Container) {
 }
 
 fn only_the_named_process_is_joined(hands: &mut Hands, container: &Container) {
-    let absent =
-        |reply: ProbeReply| assert_eq!((reply.success, reply.answer.as_str()), (false, "the container does not run"));
+    let absent = |reply: ProbeReply| {
+        assert_eq!((reply.sign.is_right(), reply.answer.as_str()), (false, "the container does not run"))
+    };
     absent(hands.run(None, None, &["true"], PATIENCE));
     absent(hands.run(Some(u32::MAX), None, &["true"], PATIENCE));
     absent(hands.run(None, Some("/run/netns/there-is-none".into()), &["true"], PATIENCE));
@@ -277,11 +278,11 @@ fn a_runner_that_dies_is_replaced(hands: &mut Hands, container: &Container) {
     let [runner] = runners()[..] else { panic!("one runner") };
     assert!(Command::new("kill").args(["-9", &runner.to_string()]).status().expect("kill is there").success());
     let reply = hands.replies.blocking_recv().expect("the prober lives");
-    assert!(!reply.success && reply.answer.contains("runner ended"), "{reply:?}");
+    assert!(!reply.sign.is_right() && reply.answer.contains("runner ended"), "{reply:?}");
     eventually("its program is gone", || processes(&format!("sleep {mark}")).is_empty());
     eventually("another runner answers", || {
         hands.start(Some(container.pid), container.netns(), &["true"], PATIENCE)
-            && hands.replies.blocking_recv().is_some_and(|reply| reply.success)
+            && hands.replies.blocking_recv().is_some_and(|reply| reply.sign.is_right())
     });
 }
 

@@ -79,7 +79,7 @@ fn reply(rng: &mut StdRng, id: ringmesh_node::health::spec::CheckId, round: u64)
         (true, 0) => format!("OK, {round} requests so far by {}", id.0),
         (true, _) => "HTTP 200 OK".to_owned(),
     };
-    ProbeReply { id, success, outright: false, silent: false, answer, latency }
+    ProbeReply { id, sign: success.into(), answer, latency }
 }
 
 fn container(number: usize) -> ContainerSpec {

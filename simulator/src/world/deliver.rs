@@ -255,7 +255,7 @@ impl World {
                     return;
                 }
                 let reply = self.answer_probe(target, &request);
-                self.trace.note(self.now, "probed", target.into(), reply.id.0, (!reply.success).into());
+                self.trace.note(self.now, "probed", target.into(), reply.id.0, (!reply.sign.is_right()).into());
                 if let Some(node) = &mut self.hosts[place].node {
                     node.handle_probe_reply(now, reply);
                 }

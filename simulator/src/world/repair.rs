@@ -10,7 +10,7 @@ use std::{
 };
 
 use ringmesh_node::{
-    health::spec::{Check, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest},
+    health::spec::{Check, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest, Sign},
     remedy::{Act, Settings, base},
 };
 use ringmesh_proto::{
@@ -352,11 +352,15 @@ impl World {
         } else {
             !place.sick && runtime.answers(pid, request.timeout)
         };
-        let silent = !success && runtime.is_silent(pid);
-        let outright = !success && !silent && (place.sick || runtime.answers_wrongly(pid));
+        let sign = match (success, runtime.is_silent(pid)) {
+            (true, _) => Sign::Right,
+            (false, true) => Sign::Silence,
+            (false, false) if place.sick || runtime.answers_wrongly(pid) => Sign::Error,
+            (false, false) => Sign::Wrong,
+        };
         let latency = if restarts { None } else { runtime.delays(pid, request.timeout) };
         let (answer, latency) = (ANSWER.0.into(), latency.unwrap_or(ANSWER.1).min(request.timeout));
-        ProbeReply { id: request.id, success, outright, silent, answer, latency }
+        ProbeReply { id: request.id, sign, answer, latency }
     }
 }
 

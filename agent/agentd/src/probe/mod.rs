@@ -42,7 +42,7 @@ use std::{
 };
 
 pub use ringmesh_node::health::spec::{
-    Check, CheckId, Exchange, HttpCheck, JsonMatch, MAX_ANSWER, Match, ProbeReply, ProbeRequest, Step, Tls, Trust,
+    Check, CheckId, Exchange, HttpCheck, JsonMatch, MAX_ANSWER, Match, ProbeReply, ProbeRequest, Sign, Step, Tls, Trust,
 };
 use tokio::sync::mpsc;
 
@@ -187,43 +187,36 @@ fn runs_programs(check: &Check) -> bool {
 /// What came of a probe, and when it was known.
 #[derive(Debug)]
 struct Outcome {
-    success: bool,
-    /// As in [`ProbeReply::outright`].
-    outright: bool,
-    /// As in [`ProbeReply::silent`].
-    silent: bool,
+    sign: Sign,
     answer: String,
     at: Instant,
 }
 
 impl Outcome {
     fn pass(answer: impl AsRef<str>) -> Self {
-        Self {
-            success: true,
-            outright: false,
-            silent: false,
-            answer: answer::clean(answer.as_ref()),
-            at: Instant::now(),
-        }
+        Self { sign: Sign::Right, answer: answer::clean(answer.as_ref()), at: Instant::now() }
     }
 
     fn fail(answer: impl AsRef<str>) -> Self {
-        Self { success: false, ..Self::pass(answer) }
+        Self { sign: Sign::Wrong, ..Self::pass(answer) }
     }
 
     /// A failure that is the service's own word, or its kernel's.
     fn outright(answer: impl AsRef<str>) -> Self {
-        Self { outright: true, ..Self::fail(answer) }
+        Self { sign: Sign::Error, ..Self::fail(answer) }
     }
 
     /// A kernel that refuses or resets a connection, or says that no datagram gets there, says that nobody serves there.
     fn error(error: &io::Error) -> Self {
         use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
-        let outright =
-            matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable);
-        // No sign of life either, unlike a refusal.
-        let silent = matches!(error.kind(), HostUnreachable | NetworkUnreachable | TimedOut);
-        Self { outright, silent, ..Self::fail(answer::io_error(error)) }
+        #[allow(clippy::wildcard_enum_match_arm, reason = "of all others nothing is known")]
+        let sign = match error.kind() {
+            ConnectionRefused | ConnectionReset => Sign::Error,
+            HostUnreachable | NetworkUnreachable => Sign::Unreachable,
+            TimedOut => Sign::Silence,
+            _ => Sign::Wrong,
+        };
+        Self { sign, ..Self::fail(answer::io_error(error)) }
     }
 
     /// The same, said otherwise.
@@ -233,7 +226,7 @@ impl Outcome {
 
     /// It failed without a word from the container.
     fn silence(answer: impl AsRef<str>) -> Self {
-        Self { silent: true, ..Self::fail(answer) }
+        Self { sign: Sign::Silence, ..Self::fail(answer) }
     }
 
     fn no_answer(timeout: Duration) -> Self {
@@ -242,23 +235,28 @@ impl Outcome {
 
     /// The same, but no silence if the container was `heard` before.
     fn having(self, heard: bool) -> Self {
-        Self { silent: self.silent && !heard, ..self }
+        let sign = match self.sign {
+            Sign::Unreachable if heard => Sign::Error,
+            Sign::Silence if heard => Sign::Wrong,
+            sign @ (Sign::Right | Sign::Wrong | Sign::Error | Sign::Unreachable | Sign::Silence) => sign,
+        };
+        Self { sign, ..self }
     }
 
     /// The same, but wrong if it took longer than `most`.
     fn not_after(self, started: Instant, most: Option<Duration>) -> Self {
         let took = self.at.saturating_duration_since(started);
-        match most.filter(|most| self.success && took > *most) {
+        match most.filter(|most| self.sign.is_right() && took > *most) {
             Some(most) => {
                 let words = format!("took {:.1?}, more than {most:?}: {}", took, self.answer);
-                Self { success: false, ..self.in_words(&words) }
+                Self { sign: Sign::Wrong, ..self.in_words(&words) }
             }
             None => self,
         }
     }
 
     fn reply(self, request: &ProbeRequest, started: Instant) -> ProbeReply {
-        let Self { success, outright, silent, answer, at } = self.not_after(started, request.max_latency);
-        ProbeReply { id: request.id, success, outright, silent, answer, latency: at.saturating_duration_since(started) }
+        let Self { sign, answer, at } = self.not_after(started, request.max_latency);
+        ProbeReply { id: request.id, sign, answer, latency: at.saturating_duration_since(started) }
     }
 }

@@ -8,7 +8,7 @@ use std::{path::PathBuf, time::Duration};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, answer};
+use super::{Outcome, Sign, answer};
 
 /// The most bytes of a frame behind its length: argv of a long command.
 pub(super) const MAX_FRAME: usize = 128 * 1024;
@@ -62,22 +62,18 @@ pub(super) enum End {
 impl Report {
     /// In words. `timeout` is what the program had.
     pub(super) fn outcome(self, timeout: Duration) -> Outcome {
-        let exited = matches!(self.end, End::Exited(_));
-        let silent = matches!(self.end, End::TimedOut) && self.output.is_empty();
-        let (success, what) = match self.end {
+        let (sign, what) = match self.end {
             End::Exited(0) if !self.output.is_empty() => return Outcome::pass(self.output),
-            End::Exited(status) => (status == 0, format!("exit status {status}")),
-            End::Killed(signal) => (false, format!("killed by {signal}")),
-            End::TimedOut => (false, answer::no_answer(timeout)),
-            End::NotRunning => (false, answer::NOT_RUNNING.to_owned()),
-            End::Failed(why) => (false, why),
+            End::Exited(0) => (Sign::Right, "exit status 0".to_owned()),
+            End::Exited(status) => (Sign::Error, format!("exit status {status}")),
+            End::Killed(signal) => (Sign::Wrong, format!("killed by {signal}")),
+            End::TimedOut if self.output.is_empty() => (Sign::Silence, answer::no_answer(timeout)),
+            End::TimedOut => (Sign::Wrong, answer::no_answer(timeout)),
+            End::NotRunning => (Sign::Wrong, answer::NOT_RUNNING.to_owned()),
+            End::Failed(why) => (Sign::Wrong, why),
         };
         let answer = if self.output.is_empty() { what } else { format!("{what}: {}", self.output) };
-        match success {
-            true => Outcome::pass(answer),
-            false if exited => Outcome::outright(answer),
-            false => Outcome { silent, ..Outcome::fail(answer) },
-        }
+        Outcome { sign, ..Outcome::pass(answer) }
     }
 }
 
@@ -138,7 +134,7 @@ mod tests {
     fn reports_in_words() {
         let words = |end, output: &str| {
             let outcome = Report { end, output: output.into() }.outcome(Duration::from_secs(2));
-            (outcome.success, outcome.answer)
+            (outcome.sign.is_right(), outcome.answer)
         };
         assert_eq!(words(End::Exited(0), ""), (true, "exit status 0".into()));
         assert_eq!(words(End::Exited(0), "fine"), (true, "fine".into()));
@@ -146,8 +142,9 @@ mod tests {
         assert_eq!(words(End::Killed("SIGSEGV".into()), ""), (false, "killed by SIGSEGV".into()));
         assert_eq!(words(End::TimedOut, "so far"), (false, "no answer within 2 s: so far".into()));
         assert_eq!(words(End::NotRunning, ""), (false, "the container does not run".into()));
-        let outright = |end| Report { end, output: String::new() }.outcome(Duration::from_secs(2)).outright;
-        assert_eq!([End::Exited(0), End::Exited(3), End::TimedOut].map(outright), [false, true, false]);
+        let sign = |end| Report { end, output: String::new() }.outcome(Duration::from_secs(2)).sign;
+        let signs = [Sign::Right, Sign::Error, Sign::Silence, Sign::Wrong];
+        assert_eq!([End::Exited(0), End::Exited(3), End::TimedOut, End::NotRunning].map(sign), signs);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(super) async fn run(tools: &Tools, request: &ProbeRequest, steps: &[Step], t
         let outcome = outcome.unwrap_or_else(|_| Outcome::no_answer(timeout));
         // A step that was taken is a sign of life.
         last = outcome.not_after(started, step.max_latency).having(taken > 0);
-        if !last.success {
+        if !last.sign.is_right() {
             let answer = format!("step {}: {}", step.name, last.answer);
             return last.in_words(&answer);
         }

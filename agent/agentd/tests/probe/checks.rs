@@ -410,7 +410,7 @@ fn silent_is_only_who_says_nothing_at_all() {
     for _ in &cases {
         let reply = replies.blocking_recv().expect("the prober lives");
         let (check, silent) = &cases[reply.id.0 as usize];
-        assert_eq!((reply.success, reply.silent), (false, *silent), "{}: {reply:?}", check.target());
+        assert_eq!((reply.sign.is_right(), reply.sign.is_silent()), (false, *silent), "{}: {reply:?}", check.target());
     }
 }
 
@@ -451,7 +451,7 @@ fn what_is_an_error_outright_and_what_is_only_not_right() {
     for _ in &cases {
         let reply = replies.blocking_recv().expect("the prober lives");
         let (check, _, outright) = &cases[reply.id.0 as usize];
-        assert_eq!((reply.success, reply.outright), (false, *outright), "{check:?}: {reply:?}");
+        assert_eq!((reply.sign.is_right(), reply.sign.is_outright()), (false, *outright), "{check:?}: {reply:?}");
     }
 }
 
@@ -469,6 +469,6 @@ fn an_answer_that_takes_too_long_is_wrong() {
         replies.blocking_recv().expect("the prober lives")
     };
     let late = answered(Duration::from_millis(20));
-    assert!(!late.success && late.answer.ends_with("ms, more than 20ms: HTTP 200 OK"), "{late:?}");
-    assert!(answered(PATIENCE).success);
+    assert!(!late.sign.is_right() && late.answer.ends_with("ms, more than 20ms: HTTP 200 OK"), "{late:?}");
+    assert!(answered(PATIENCE).sign.is_right());
 }

@@ -225,9 +225,9 @@ pub(crate) fn probe(netns: &Option<PathBuf>, checks: Vec<(Check, Duration)>) -> 
     }
     let mut outcomes = vec![Err(String::new()); count];
     for _ in 0..count {
-        let ProbeReply { id, success, answer, .. } = replies.blocking_recv().expect("the prober lives");
+        let ProbeReply { id, sign, answer, .. } = replies.blocking_recv().expect("the prober lives");
         assert!(answer.len() <= MAX_ANSWER, "{answer}");
-        outcomes[id.0 as usize] = if success { Ok(answer) } else { Err(answer) };
+        outcomes[id.0 as usize] = if sign.is_right() { Ok(answer) } else { Err(answer) };
     }
     outcomes
 }

@@ -8,7 +8,7 @@ use super::{
     Judgement,
     flap::{self, Flap},
     latency::{self, Normal},
-    spec::{Alarm, Beat, ServiceSpec},
+    spec::{Alarm, Beat, ServiceSpec, Sign},
 };
 use crate::view::Told;
 
@@ -21,9 +21,7 @@ pub(super) struct At<'a> {
 
 /// What came of a probe.
 pub(super) struct Outcome {
-    pub(super) success: bool,
-    /// The failure is the service's own word, or its kernel's.
-    pub(super) outright: bool,
+    pub(super) sign: Sign,
     /// None of what was not asked.
     pub(super) latency: Option<Duration>,
     pub(super) answer: Arc<str>,
@@ -70,7 +68,7 @@ impl CheckState {
         self.answer = Arc::clone(&outcome.answer);
         self.certain = false;
         let mut turns = Turns::default();
-        if outcome.success {
+        if outcome.sign.is_right() {
             self.failures = 0;
             self.successes = self.successes.saturating_add(1);
             turns.latency = outcome.latency.and_then(|latency| self.normal.take(latency, &at.judgement.latency));
@@ -81,7 +79,7 @@ impl CheckState {
             turns.falters = self.failures == 0 && self.raw == Value::Passing;
             self.successes = 0;
             self.failures = self.failures.saturating_add(1);
-            let alarm = outcome.outright && at.spec.alarm == Alarm::AtOnce;
+            let alarm = outcome.sign.is_outright() && at.spec.alarm == Alarm::AtOnce;
             if alarm || self.failures >= at.spec.threshold_down {
                 turns.flap = self.find(&at, Value::Critical);
             }
@@ -132,7 +130,7 @@ impl CheckState {
     pub(super) fn plan(&mut self, at: At<'_>, outcome: &Outcome, words: &Arc<str>) -> Turns {
         self.plan = Some(Arc::clone(words));
         let mut turns = Turns::default();
-        if !outcome.success && outcome.outright && at.spec.alarm == Alarm::AtOnce {
+        if outcome.sign.is_outright() && at.spec.alarm == Alarm::AtOnce {
             self.answer = Arc::clone(&outcome.answer);
             self.successes = 0;
             turns.flap = self.find(&at, Value::Critical);

@@ -8,7 +8,7 @@ use super::{
     Check, Health,
     check::Outcome,
     history::cut,
-    spec::{self, Beat, CheckId, MAX_ANSWER},
+    spec::{self, Beat, CheckId, MAX_ANSWER, Sign},
 };
 
 impl Health {
@@ -68,6 +68,7 @@ impl Health {
     /// What it says of itself is its own word, so that a failure is outright.
     fn unasked(&mut self, beat: Beat, text: &str) -> Outcome {
         let answer = self.memory.share(cut(text, MAX_ANSWER));
-        Outcome { success: beat != Beat::Fail, outright: true, latency: None, answer }
+        let sign = if beat == Beat::Fail { Sign::Error } else { Sign::Right };
+        Outcome { sign, latency: None, answer }
     }
 }

@@ -442,7 +442,7 @@ impl Health {
 
     fn outcome(&mut self, reply: &ProbeReply) -> Outcome {
         let answer = self.memory.share(cut(&reply.answer, MAX_ANSWER));
-        Outcome { success: reply.success, outright: reply.outright, latency: Some(reply.latency), answer }
+        Outcome { sign: reply.sign, latency: Some(reply.latency), answer }
     }
 
     /// When the last of a container's startup checks has passed, the others begin.

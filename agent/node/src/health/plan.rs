@@ -98,14 +98,14 @@ impl Health {
             return;
         }
         let outcome = self.outcome(reply);
-        let found = if outcome.success { "passed" } else { "failed" };
+        let found = if outcome.sign.is_right() { "passed" } else { "failed" };
         let words = self.memory.share(&format!("{found}: {}", outcome.answer));
         self.note_all(now, &[id], Kind::Plan, &words);
         let Some(check) = self.checks.get(&id) else { return };
         self.changes.push_back(Change::Plan {
             container: check.container().to_owned(),
             service: check.spec.name.clone(),
-            success: outcome.success,
+            success: outcome.sign.is_right(),
             answer: outcome.answer.to_string(),
         });
         self.conclude(now, id, |state, at| state.plan(at, &outcome, &words));

@@ -11,7 +11,7 @@ use ringmesh_proto::{Instant, Now, UnixMillis, digest::Digest, v1::verdict::Valu
 use super::{
     FIRST_PROBE, Health, Marks, TOGETHER,
     check::{At, Outcome, Turns},
-    spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeRequest},
+    spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeRequest, Sign},
 };
 
 /// After the last of the quiet ones was probed for the first time all have answered.
@@ -148,7 +148,7 @@ impl Health {
     /// Whether it was news.
     fn replay_answer(&mut self, at: Now, id: CheckId, went: &Answered) -> bool {
         let answer: Arc<str> = self.memory.share(went.answer);
-        let outcome = Outcome { success: true, outright: false, latency: Some(went.latency), answer };
+        let outcome = Outcome { sign: Sign::Right, latency: Some(went.latency), answer };
         let Some(check) = self.checks.get_mut(&id) else { return false };
         check.under_way = None;
         check.history.note_outcome(at.unix, true, went.latency, &outcome.answer);

@@ -89,7 +89,7 @@ pub enum Alarm {
     /// After as many failures in a row as its threshold says.
     #[default]
     Threshold,
-    /// With the first answer that is outright an error, see [`ProbeReply::outright`]; others count as above.
+    /// With the first answer that is outright an error, see [`Sign::is_outright`]; others count as above.
     AtOnce,
 }
 
@@ -185,18 +185,50 @@ pub struct ProbeRequest {
 pub struct ProbeReply {
     /// Of the request.
     pub id: CheckId,
-    /// The answer was right.
-    pub success: bool,
-    /// It was not, and that is the word of the service or of its kernel: HTTP 5xx, NOT_SERVING, an exit status, a refused
-    /// connection. Silence is not, nor is an answer that is only not the expected one.
-    pub outright: bool,
-    /// The container was asked and gave no sign of life: no wrong answer either, and no refusal. What went wrong at this
-    /// end is no silence.
-    pub silent: bool,
+    /// What the answer was worth.
+    pub sign: Sign,
     /// What was answered or what went wrong, in words; at most [`MAX_ANSWER`] bytes.
     pub answer: String,
     /// From the start of the probe to its answer.
     pub latency: Duration,
+}
+
+/// What an answer, or its absence, says of who was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// It was right.
+    Right,
+    /// It was not the expected one, or late; or something went wrong at this end.
+    Wrong,
+    /// An error outright, by the word of the service or of its kernel: HTTP 5xx, NOT_SERVING, an exit status, a refused connection.
+    Error,
+    /// An error outright by the word of this kernel: nothing gets there. No sign of life.
+    Unreachable,
+    /// Nothing came: no sign of life, and no error outright.
+    Silence,
+}
+
+impl Sign {
+    /// Whether the service is as it should be.
+    pub fn is_right(self) -> bool {
+        self == Self::Right
+    }
+
+    /// Whether it is known that it is not: silence is no such knowledge, nor is an answer that is only not the expected one.
+    pub fn is_outright(self) -> bool {
+        matches!(self, Self::Error | Self::Unreachable)
+    }
+
+    /// Whether the container gave no sign of life: no wrong answer either, and no refusal.
+    pub fn is_silent(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Silence)
+    }
+}
+
+impl From<bool> for Sign {
+    fn from(right: bool) -> Self {
+        if right { Self::Right } else { Self::Wrong }
+    }
 }
 
 /// What a service says of itself, unasked; see [`Check::Heartbeat`].

@@ -12,7 +12,7 @@ use super::{
     latency::Normal,
     spec::{
         Beat, Check, CheckId, ContainerSpec, ContainerState, ContainerStatus, Heartbeat, ProbeReply, ProbeRequest,
-        Purpose, ServiceKind, ServiceSpec, Verbs,
+        Purpose, ServiceKind, ServiceSpec, Sign, Verbs,
     },
 };
 
@@ -74,7 +74,7 @@ impl Bench {
                 let (id, answer) = (request.id, "told".to_owned());
                 self.health.handle_reply(
                     at(self.now),
-                    ProbeReply { id, success, outright: false, silent: false, answer, latency: Duration::ZERO },
+                    ProbeReply { id, sign: success.into(), answer, latency: Duration::ZERO },
                 );
                 return self.now.since(before);
             }
@@ -117,7 +117,7 @@ fn groups(containers: usize, span: Duration) -> (Vec<usize>, Duration, Duration)
                 least = least.min(due.since(before));
             }
             let (answer, latency) = (String::new(), Duration::ZERO);
-            let reply = ProbeReply { id: request.id, success: true, outright: false, silent: false, answer, latency };
+            let reply = ProbeReply { id: request.id, sign: Sign::Right, answer, latency };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }
@@ -144,8 +144,7 @@ fn when_a_check_is_probed_does_not_depend_on_others() {
                 let first = request.id == CheckId::new(Purpose::Check, 1);
                 times.extend(first.then_some(due));
                 let (success, answer, latency) = (success || first, String::new(), Duration::ZERO);
-                let (outright, silent) = (false, false);
-                let reply = ProbeReply { id: request.id, success, outright, silent, answer, latency };
+                let reply = ProbeReply { id: request.id, sign: success.into(), answer, latency };
                 bench.health.handle_reply(at(due), reply);
             }
         }
@@ -274,9 +273,7 @@ fn scores_follow_the_weights_and_the_digest_counts() {
             // The first check is the web service's.
             let reply = ProbeReply {
                 id: request.id,
-                success: request.id.0 == 1,
-                outright: false,
-                silent: false,
+                sign: (request.id.0 == 1).into(),
                 answer: String::new(),
                 latency: INTERVAL,
             };
@@ -325,14 +322,8 @@ fn asked(bench: &mut Bench, span: Duration, boot: bool) -> Vec<u64> {
         for request in bench.health.handle_timeout(due, 10) {
             asked.push(request.id.0);
             let success = request.id.0 != 1 || boot;
-            let reply = ProbeReply {
-                id: request.id,
-                success,
-                outright: false,
-                silent: false,
-                answer: String::new(),
-                latency: Duration::ZERO,
-            };
+            let reply =
+                ProbeReply { id: request.id, sign: success.into(), answer: String::new(), latency: Duration::ZERO };
             bench.health.handle_reply(at(due), reply);
         }
     }
@@ -406,14 +397,7 @@ fn an_answer_from_before_the_start_counts_for_nothing() {
     let (name, state) = ("c1".to_owned(), ContainerState::Running);
     bench.health.handle_status(at(bench.now), ContainerStatus { name, state, pid: Some(7), ..Default::default() });
     for id in requests.iter().map(|request| request.id) {
-        let reply = ProbeReply {
-            id,
-            success: true,
-            outright: false,
-            silent: false,
-            answer: "of the life before".into(),
-            latency: Duration::ZERO,
-        };
+        let reply = ProbeReply { id, sign: Sign::Right, answer: "of the life before".into(), latency: Duration::ZERO };
         bench.health.handle_reply(at(bench.now), reply);
     }
     assert!(bench.services().iter().all(|service| service.last_answer != "of the life before"));
@@ -539,14 +523,7 @@ fn many_that_are_found_running_are_probed_evenly() {
         let requests = bench.health.handle_timeout(bench.now, usize::MAX);
         counts.push(requests.len());
         for id in requests.iter().map(|request| request.id) {
-            let reply = ProbeReply {
-                id,
-                success: true,
-                outright: false,
-                silent: false,
-                answer: String::new(),
-                latency: Duration::ZERO,
-            };
+            let reply = ProbeReply { id, sign: Sign::Right, answer: String::new(), latency: Duration::ZERO };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }
@@ -613,7 +590,7 @@ fn a_startup_check_that_passes_slowly_passes() {
         }
     };
     let (answer, latency) = (String::new(), Duration::from_millis(900));
-    let reply = ProbeReply { id: request.id, success: true, outright: false, silent: false, answer, latency };
+    let reply = ProbeReply { id: request.id, sign: Sign::Right, answer, latency };
     bench.health.handle_reply(at(bench.now), reply);
     assert!(bench.services().iter().any(|service| service.slow));
     assert!(asked(&mut bench, INTERVAL * 2, true).contains(&2), "the others are probed");
@@ -631,14 +608,7 @@ fn overload(bench: &mut Bench, span: Duration, most: usize) -> Vec<(u32, u32)> {
                 bench.health.handle_busy(id, true);
                 continue;
             }
-            let reply = ProbeReply {
-                id,
-                success: true,
-                outright: false,
-                silent: false,
-                answer: String::new(),
-                latency: Duration::ZERO,
-            };
+            let reply = ProbeReply { id, sign: Sign::Right, answer: String::new(), latency: Duration::ZERO };
             bench.health.handle_reply(at(bench.now), reply);
         }
     }
@@ -762,5 +732,5 @@ fn who_is_told_what_changed_knows_what_there_is() {
 
 fn reply(id: CheckId, success: bool) -> ProbeReply {
     let (answer, latency) = ("told".to_owned(), Duration::ZERO);
-    ProbeReply { id, success, outright: false, silent: false, answer, latency }
+    ProbeReply { id, sign: success.into(), answer, latency }
 }

@@ -81,7 +81,7 @@ impl Node {
     /// To be called while health still waits for the reply.
     pub(super) fn note_probed(&mut self, now: Now, reply: &ProbeReply) {
         if let Some((container, check)) = self.health.asked(reply.id) {
-            self.cells.handle_reply(now.instant, container, reply.silent, check.interval, check.timeout);
+            self.cells.handle_reply(now.instant, container, reply.sign.is_silent(), check.interval, check.timeout);
         }
     }
 

@@ -333,7 +333,7 @@ impl Remedy {
     pub(crate) fn handle_exec(&mut self, now: Now, around: &Around<'_>, check: CheckId, reply: Option<&ProbeReply>) {
         let Some(id) = self.execs.remove(&check) else { return };
         match reply {
-            Some(reply) if reply.success => self.acted(now, around, &id),
+            Some(reply) if reply.sign.is_right() => self.acted(now, around, &id),
             Some(reply) => self.fail(now, around, &id, &format!("its restart command failed: {}", reply.answer)),
             None => self.not_run(now, around, &id),
         }

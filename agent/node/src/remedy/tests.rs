@@ -8,7 +8,7 @@ use ringmesh_proto::{
 };
 
 use super::*;
-use crate::health::spec::{Check, ContainerState, ContainerStatus, ProbeReply, Purpose, ServiceSpec, Verbs};
+use crate::health::spec::{Check, ContainerState, ContainerStatus, ProbeReply, Purpose, ServiceSpec, Sign, Verbs};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -182,14 +182,7 @@ impl Bench {
                 if self.cure == Some("restart-service") {
                     self.bad.remove(&argv[1].parse().expect("the port"));
                 }
-                let reply = ProbeReply {
-                    id: request.id,
-                    success: true,
-                    outright: false,
-                    silent: false,
-                    answer: String::new(),
-                    latency: MS,
-                };
+                let reply = ProbeReply { id: request.id, sign: Sign::Right, answer: String::new(), latency: MS };
                 self.with(|remedy, now, around| remedy.handle_exec(now, around, request.id, Some(&reply)));
             }
             Effect::Tell(event) => self.events.push(*event),
@@ -242,10 +235,8 @@ impl Bench {
                 let Check::Tcp { address } = *request.check else { panic!("{request:?}") };
                 let success = !self.bad.contains(&address.port());
                 let answer = if success { "fine" } else { "connection refused" }.to_owned();
-                self.health.handle_reply(
-                    self.now,
-                    ProbeReply { id: request.id, success, outright: false, silent: false, answer, latency: MS },
-                );
+                self.health
+                    .handle_reply(self.now, ProbeReply { id: request.id, sign: success.into(), answer, latency: MS });
             }
             self.turn();
         }

@@ -30,7 +30,7 @@ use self::{
     answer::{Answer, BadAnswer, MAX_STATUS_LINE, StatusLine, parse_status_line},
     redirect::Target,
 };
-use super::{Outcome, Tools, answer as words, socket::Dial, tls};
+use super::{Outcome, Sign, Tools, answer as words, socket::Dial, tls};
 
 /// The most bytes of one read, and of an answer that is read only to be quoted.
 const READ: usize = 4096;
@@ -174,7 +174,8 @@ async fn drain<S: AsyncRead + Unpin>(stream: &mut S, answer: &mut Answer, until:
 
 /// A status of 5xx is the server's own word that it fails.
 fn decided(success: bool, status: u16, answer: String, at: Instant) -> Outcome {
-    Outcome { success, outright: !success && status >= 500, silent: false, answer, at }
+    let sign = if !success && status >= 500 { Sign::Error } else { success.into() };
+    Outcome { sign, answer, at }
 }
 
 fn unusable(error: BadAnswer, answer: &Answer) -> Outcome {

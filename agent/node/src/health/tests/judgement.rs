@@ -24,7 +24,8 @@ impl Bench {
         let request = self.next();
         assert!(!matches!(*request.check, Check::Exec { .. }), "not a plan");
         let answer = if success { "200" } else { "503" }.to_owned();
-        let reply = ProbeReply { id: request.id, success, outright, silent: false, answer, latency };
+        let reply =
+            ProbeReply { id: request.id, sign: if outright { Sign::Error } else { success.into() }, answer, latency };
         self.health.handle_reply(at(self.now), reply);
     }
 
@@ -139,9 +140,7 @@ fn the_first_failure_has_the_plan_run_and_its_answer_told() {
     assert_eq!((&*request.check, request.netns), (&plan(), None));
     let reply = ProbeReply {
         id: request.id,
-        success: false,
-        outright: true,
-        silent: false,
+        sign: Sign::Error,
         answer: "step login: HTTP 500".to_owned(),
         latency: Duration::ZERO,
     };
@@ -172,10 +171,7 @@ fn an_outright_error_of_the_plan_alarms_at_once_if_that_is_wanted() {
     bench.answer(false, false, Duration::ZERO);
     let id = bench.next().id;
     let answer = "step login: HTTP 500".to_owned();
-    bench.health.handle_reply(
-        at(bench.now),
-        ProbeReply { id, success: false, outright: true, silent: false, answer, latency: Duration::ZERO },
-    );
+    bench.health.handle_reply(at(bench.now), ProbeReply { id, sign: Sign::Error, answer, latency: Duration::ZERO });
     assert_eq!(bench.verdicts(), [(Value::Passing, Value::Critical)]);
 }
 
@@ -194,9 +190,7 @@ fn when_all_fail_at_once_only_some_plans_run() {
         let success = bench.now < Instant::ZERO + INTERVAL * 2;
         plans += u32::from(matches!(*request.check, Check::Exec { .. }));
         let (id, answer, latency) = (request.id, String::new(), Duration::ZERO);
-        bench
-            .health
-            .handle_reply(at(bench.now), ProbeReply { id, success, outright: false, silent: false, answer, latency });
+        bench.health.handle_reply(at(bench.now), ProbeReply { id, sign: success.into(), answer, latency });
     }
     assert!((1..=64).contains(&plans), "{plans}");
     assert_eq!(u64::from(plans) + bench.health.plans_skipped(), 500);

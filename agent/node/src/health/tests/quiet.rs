@@ -50,7 +50,7 @@ fn run(
             under_way.pop_first();
             let success = !ill.contains(&((id.0 as u32 - 1) / 2));
             let answer = if success { "right" } else { "wrong" }.to_owned();
-            let reply = ProbeReply { id, success, outright: false, silent: false, answer, latency: MILLI };
+            let reply = ProbeReply { id, sign: success.into(), answer, latency: MILLI };
             health.handle_reply(super::at(at), reply);
             continue;
         }
