@@ -193,8 +193,10 @@ async fn give_order(
     let (container, host) = (name.to_owned(), host.to_owned());
     let request = OrderContainerRequest { kind: kind as i32, container, host, reason, ..what };
     let mut client = client!(context, OperationsClient);
+    // Of a service that is not there the list of services says more, and of its container as much.
+    let list = if request.service.is_empty() { "ringmesh container list" } else { "ringmesh service list" };
     let answer = context.call(client.order_container(request)).await;
-    ordered(context, answer.map_err(|error| error.or_see("ringmesh container list"))?, &wait).await
+    ordered(context, answer.map_err(|error| error.or_see(list))?, &wait).await
 }
 
 impl Resource for Container {
