@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use ringmesh_proto::{UnixMillis, frame};
+use ringmesh_proto::{
+    UnixMillis, frame,
+    peer::{Instance, RepairState},
+};
 
 use super::{links::link_probe, *};
 use crate::{
@@ -432,6 +435,22 @@ fn what_is_not_sealed_is_not_passed_on_for_others_either() {
         frame.gossip().map(|gossip| gossip.hosts.clone())
     });
     assert_eq!(passed, Some(vec![record(3)]));
+}
+
+#[test]
+fn what_is_heard_at_the_socket_of_a_container_is_of_the_clone_in_its_place() {
+    let now = Now { instant: Instant::ZERO + Duration::from_secs(1), unix: UnixMillis(1_700_000_000_000) };
+    let beats = ServiceSpec::new("worker", Check::Heartbeat { socket: "/run/ringmesh/heartbeat".into() });
+    let clone = ContainerSpec { name: "c1.2".into(), services: vec![beats], ..ContainerSpec::default() };
+    let instance = Instance { name: "c1.2".into(), ..Instance::default() };
+    let repairs = RepairState { instances: [("c1".to_owned(), instance)].into(), ..RepairState::default() };
+    let config = Config { containers: vec![clone], repairs, ..config(member(1), Vec::new()) };
+    let mut node = Node::new(now, config, Box::new(Trusting(HostId::new(1))));
+    let status = ContainerStatus { name: "c1.2".into(), state: ContainerState::Running, ..ContainerStatus::default() };
+    node.handle_status(now, status);
+    let (container, service, text) = ("c1".into(), "worker".into(), "well".into());
+    node.handle_heartbeat(now, Heartbeat { container, service, beat: Beat::Ok, text });
+    assert_eq!(&*node.health.services()[0].told.answer, "well");
 }
 
 /// What a container says of its own accord is evidence that it lives; that it is overdue is evidence that it does not.
