@@ -220,6 +220,16 @@ impl Remedy {
         self.changed();
     }
 
+    /// The clone that is being made of this container, or is to become it, while only its runtime knows which of both is there.
+    pub(super) fn cloning(&self, container: &str) -> Option<&Operation> {
+        let acting = |(id, running): (&'_ String, &Running)| {
+            matches!(running.stage, Stage::Keeping(_) | Stage::Acting).then(|| id.clone())
+        };
+        let ids = self.running.iter().filter_map(acting).chain(self.late.keys().cloned());
+        let mut clones = ids.filter_map(|id| self.operations.get(&id)).filter(|o| o.kind() == Kind::Clone);
+        clones.find(|clone| clone.container == container || clone.replacement == container)
+    }
+
     /// What a runtime says of a container that is not watched: a clone that is being made has its place.
     pub(crate) fn note_status(&mut self, status: &ContainerStatus) {
         let olds = self.running.values_mut().filter_map(|running| running.old.as_mut()).chain(self.late.values_mut());

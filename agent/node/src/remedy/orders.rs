@@ -86,6 +86,14 @@ impl Remedy {
         who: String,
     ) -> Result<String, Refused> {
         let name = &order.container;
+        if let Some(clone) = self.cloning(name) {
+            let text = format!(
+                "the {} is under way; wait for it, then order it of what is there: ringmesh operation wait {}",
+                words(clone),
+                clone.id
+            );
+            return refuse(Code::Busy, text);
+        }
         let (Some(spec), Some(condition)) = (around.health.spec(name), around.health.condition(name)) else {
             return refuse(Code::NotFound, format!("there is no container \"{}\" on this host", clean(name)));
         };
