@@ -1,6 +1,7 @@
 //! The daemon: reads what it needs, starts the hands and the host loop, and ends in order.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -144,6 +145,13 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
     for application in &config.applications {
         if !config.containers.iter().any(|container| application.matches(&container.labels)) {
             tracing::warn!(labels = ?application.labels, "no container matches this [[application]]");
+        }
+    }
+    for policy in &config.repair.policies {
+        let matches =
+            |labels: &BTreeMap<String, String>| policy.labels.iter().all(|(key, value)| labels.get(key) == Some(value));
+        if !config.containers.iter().any(|container| matches(&container.labels)) {
+            tracing::warn!(labels = ?policy.labels, "no container matches this [[repair.policy]]");
         }
     }
     let repairs = repair::read(&config.host.state_dir, &config)?;

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::fmt::friendly::SpanPrinter;
 use ringmesh_node::{
     health::spec::{ContainerSpec, Verbs},
     overlay::Timers,
@@ -42,6 +43,12 @@ pub const DEFAULT_PORT: u16 = 7400;
 
 /// The most containers of one host.
 pub const MAX_CONTAINERS: usize = 32_000;
+
+/// The most labels of a container, and the most bytes of a label and of its value: with all of that, a page of an answer holds
+/// a container still.
+const MAX_LABELS: usize = 256;
+const MAX_LABEL: usize = 128;
+const MAX_LABEL_VALUE: usize = 1024;
 
 /// The whole file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -319,7 +326,7 @@ pub struct Container {
     /// Who rents it. Default nobody.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tenant: String,
-    /// For selectors.
+    /// For selectors. At most 256, of 1 to 128 bytes with values of at most 1,024.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// The agent runs it. Exactly one of `oci`, `docker` and `declared` is there.
@@ -642,6 +649,7 @@ impl Container {
     fn check(&self) -> Result<(), (String, String)> {
         let key = format!("container.{}", self.name);
         name("container.name", &self.name)?;
+        labels(&format!("{key}.labels"), &self.labels)?;
         match (&self.oci, &self.docker, &self.declared) {
             (Some(oci), None, None) => {
                 if oci.args.is_empty() {
@@ -707,6 +715,17 @@ impl Network {
     }
 }
 
+/// Whether there are not too many of them, nor too long ones: they are in every answer that has the container.
+fn labels(key: &str, labels: &BTreeMap<String, String>) -> Result<(), (String, String)> {
+    range(&format!("{key}, their number"), labels.len(), 0, MAX_LABELS)?;
+    for (label, value) in labels {
+        let shown: String = label.escape_debug().take(MAX_LABEL).collect();
+        range(&format!("{key}, length of \"{shown}\""), label.len(), 1, MAX_LABEL)?;
+        range(&format!("{key}.{shown}, its length"), value.len(), 0, MAX_LABEL_VALUE)?;
+    }
+    Ok(())
+}
+
 /// Whether `name` can be a host, container or service: a label as in RFC 1123 §2.1, in lower case.
 pub fn is_name(name: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -737,6 +756,19 @@ fn log_level(key: &str, value: &str) -> Result<(), (String, String)> {
     }
     let levels = "use error, warn, info, debug or trace, or per module as \"info,ringmesh_node=debug\"";
     Err((key.into(), format!("\"{}\" is no level; {levels}", value.escape_debug())))
+}
+
+/// A time, as the configuration writes it.
+fn time(key: &str, value: Duration, min: Duration, max: Duration) -> Result<(), (String, String)> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err((key.into(), format!("{} is not within {} to {}", words(value), words(min), words(max))))
+}
+
+/// "1m 30s".
+fn words(time: Duration) -> String {
+    SpanPrinter::new().unsigned_duration_to_string(&time)
 }
 
 fn range<T: PartialOrd + std::fmt::Display>(key: &str, value: T, min: T, max: T) -> Result<(), (String, String)> {
@@ -818,6 +850,51 @@ critical_below = 20
     }
 
     #[test]
+    fn a_template_with_a_key_that_nobody_knows_is_refused_by_its_line() {
+        for (from, to, unknown) in [
+            ("args = [", "command = \"x\", args = [", "command"),
+            ("bridge = \"br0\"", "bridge = \"br0\", mtu = 9000", "mtu"),
+            ("rootfs = ", "Rootfs = \"/\", rootfs = ", "Rootfs"),
+            ("[[container.service]]", "[[container.service]]\nrestarts = 3", "restarts"),
+            (
+                "[[container]]",
+                "[[container]]\nname = \"x\"\ndocker = { image = \"busybox\", volumes = [] }\n[[container]]",
+                "volumes",
+            ),
+            ("[[container]]", "[[container]]\nimage = \"x\"", "image"),
+        ] {
+            let error = parse(&GOOD.replacen(from, to, 1)).expect_err(to).to_string();
+            assert!(
+                error.starts_with("agent.toml:") && error.contains(&format!("unknown field `{unknown}`")),
+                "{to}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn labels_are_bounded_in_number_and_length() {
+        let parse_labels = |labels: BTreeMap<String, String>| {
+            let labels = toml::to_string(&labels).expect("they are plain").replace('\n', ", ");
+            let labels = format!("name = \"web\"\nlabels = {{ {} }}", labels.trim_end_matches(", "));
+            parse(&GOOD.replacen("name = \"web\"", &labels, 1)).map_err(|error| error.to_string())
+        };
+        let many = |count: usize| (0..count).map(|n| (format!("label-{n:05}"), "x".into())).collect();
+        let config = parse_labels(many(MAX_LABELS)).expect("as many as there may be");
+        assert_eq!(config.container_specs()[0].labels.len(), MAX_LABELS);
+        for (labels, expected) in [
+            (many(5000), "container.web.labels, their number: 5000 is not within 0 to 256"),
+            ([("a".repeat(129), String::new())].into(), ": 129 is not within 1 to 128"),
+            (
+                [("a".to_owned(), "b".repeat(1025))].into(),
+                "container.web.labels.a, its length: 1025 is not within 0 to 1024",
+            ),
+        ] {
+            let error = parse_labels(labels).expect_err(expected);
+            assert!(error.contains(expected) && error.len() < 400, "{error}");
+        }
+    }
+
+    #[test]
     fn every_error_names_the_line_or_the_key() {
         let cases = [
             ("name = \"h1\"", "name = \"h1\"\ncolour = 1", "agent.toml:4: unknown field `colour`"),
@@ -845,7 +922,7 @@ critical_below = 20
             (
                 "[uplink.b]",
                 "[judgement]\nflap_longest = \"1m\"\n[uplink.b]",
-                "judgement.flap_longest: 60s is not within 300s to",
+                "judgement.flap_longest: 1m is not within 5m to 24h",
             ),
             (
                 "[uplink.b]",

@@ -8,7 +8,7 @@ use ringmesh_node::health::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::range;
+use super::{labels, range, time};
 
 /// `[judgement]`: of all services of this host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -79,9 +79,7 @@ impl Judgement {
             ("flap_steady", self.flap_steady, second, hour),
             ("slow_floor", self.slow_floor, Duration::ZERO, hour / 60),
         ] {
-            if !(least..=most).contains(&value) {
-                return Err((format!("judgement.{key}"), format!("{value:?} is not within {least:?} to {most:?}")));
-            }
+            time(&format!("judgement.{key}"), value, least, most)?;
         }
         if self.slow_factor != 0 {
             range("judgement.slow_factor", self.slow_factor, 2, 1000)?;
@@ -117,6 +115,7 @@ impl Application {
     }
 
     pub(super) fn check(&self, number: usize) -> Result<(), (String, String)> {
+        labels(&format!("application {number}.match"), &self.labels)?;
         range(&format!("application {number}.warning_below"), self.warning_below, 0, 100)?;
         range(&format!("application {number}.critical_below"), self.critical_below, 0, self.warning_below)
     }

@@ -9,7 +9,7 @@ use std::{
 use ringmesh_node::remedy::{self, Limits, Policy, Rung, Settings};
 use serde::{Deserialize, Serialize};
 
-use super::range;
+use super::{labels, range, time};
 
 /// The most policies: they are tried one after the other.
 const MAX_POLICIES: usize = 256;
@@ -256,6 +256,7 @@ impl Repair {
                     "is empty; name labels, or set [repair] for all containers".into(),
                 ));
             }
+            labels(&format!("{key}.match"), &policy.labels)?;
             ladder(&key, policy.rungs.as_deref(), policy.quiet)?;
             for (name, step) in [
                 ("restart_service", policy.restart_service),
@@ -278,13 +279,6 @@ fn ladder(key: &str, rungs: Option<&[RungName]>, quiet: Option<Duration>) -> Res
     quiet.map_or(Ok(()), |quiet| {
         time(&format!("{key}.quiet"), quiet, Duration::from_secs(1), Duration::from_secs(86_400))
     })
-}
-
-fn time(key: &str, value: Duration, min: Duration, max: Duration) -> Result<(), Problem> {
-    if (min..=max).contains(&value) {
-        return Ok(());
-    }
-    Err((key.to_owned(), format!("{value:?} is not within {min:?} to {max:?}")))
 }
 
 impl RepairStep {
@@ -381,10 +375,12 @@ mod tests {
             ("[repair]\nrungs = [\"clone\", \"clone\"]\n", "repair.rungs: names a rung twice"),
             ("[repair]\nclone = { attempts = 0 }\n", "repair.clone.attempts: 0 is not within 1 to 100"),
             ("[repair]\nclone = { tries = 1 }\n", "unknown field `tries`"),
+            ("[repair]\nclone = { back_off = \"2h\" }\n", "repair.clone.back_off: 2h is not within 0s to 1h"),
+            ("[repair.limits]\nwindow = \"25h\"\n", "repair.limits.window: 25h is not within 1s to 24h"),
             ("[[repair.policy]]\nmatch = {}\n", "repair.policy.1.match: is empty"),
             (
                 "[[repair.policy]]\nmatch = { a = \"b\" }\nquiet = \"1ms\"\n",
-                "repair.policy.1.quiet: 1ms is not within 1s",
+                "repair.policy.1.quiet: 1ms is not within 1s to 24h",
             ),
             ("[repair.limits]\nhost_sick_percent = 101\n", "repair.limits.host_sick_percent: 101 is not within"),
             (
