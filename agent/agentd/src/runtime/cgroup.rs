@@ -3,10 +3,20 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{sys::signal::Signal, unistd::Pid};
+
+/// Where a freezer is: that of version 1, or the second version's groups, alone or beside the first's.
+const FREEZERS: [(&str, Freezer); 3] = [
+    ("/sys/fs/cgroup/freezer", Freezer { file: "freezer.state", frozen: "FROZEN", thawed: "THAWED" }),
+    ("/sys/fs/cgroup", Freezer { file: "cgroup.freeze", frozen: "1", thawed: "0" }),
+    ("/sys/fs/cgroup/unified", Freezer { file: "cgroup.freeze", frozen: "1", thawed: "0" }),
+];
+
+/// Processes that sleep in the kernel are frozen when they wake up; longer than that nobody waits.
+const FREEZE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What all our groups lie below.
 const ROOT: &str = "ringmesh";
@@ -18,6 +28,56 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The group of a container, as the OCI's `cgroupsPath`.
 pub(super) fn path(instance: &str, container: &str) -> PathBuf {
     Path::new("/").join(ROOT).join(instance).join(container)
+}
+
+/// The file by which a group is frozen, and what is written to it.
+#[derive(Clone, Copy)]
+struct Freezer {
+    file: &'static str,
+    frozen: &'static str,
+    thawed: &'static str,
+}
+
+/// Freezes every process of a container or lets all go on, and waits until it is so. Blocks. The kernel alone keeps it: nothing is
+/// written to a disk, which may be full.
+pub(super) fn set_frozen(instance: &str, container: &str, frozen: bool) -> io::Result<()> {
+    let (group, freezer) = freezer(instance, container).ok_or(io::ErrorKind::NotFound)?;
+    let file = group.join(freezer.file);
+    let deadline = Instant::now() + FREEZE_WITHIN;
+    loop {
+        // Version 1 may need to be told again, when processes were made meanwhile.
+        fs::write(&file, if frozen { freezer.frozen } else { freezer.thawed })?;
+        if is_settled(&group, freezer, frozen)? {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            fs::write(&file, freezer.thawed)?;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether a container was frozen.
+pub(super) fn is_frozen(instance: &str, container: &str) -> bool {
+    let state =
+        |(group, freezer): (PathBuf, Freezer)| Some((fs::read_to_string(group.join(freezer.file)).ok()?, freezer));
+    freezer(instance, container).and_then(state).is_some_and(|(state, freezer)| state.trim() != freezer.thawed)
+}
+
+fn freezer(instance: &str, container: &str) -> Option<(PathBuf, Freezer)> {
+    let group = |mount: &str| Path::new(mount).join(ROOT).join(instance).join(container);
+    let found = FREEZERS.iter().map(|(mount, freezer)| (group(mount), *freezer));
+    found.into_iter().find(|(group, freezer)| group.join(freezer.file).exists())
+}
+
+fn is_settled(group: &Path, freezer: Freezer, frozen: bool) -> io::Result<bool> {
+    if freezer.file == "freezer.state" {
+        let state = fs::read_to_string(group.join(freezer.file))?;
+        return Ok(state.trim() == if frozen { freezer.frozen } else { freezer.thawed });
+    }
+    let events = fs::read_to_string(group.join("cgroup.events"))?;
+    Ok(events.lines().any(|line| line == if frozen { "frozen 1" } else { "frozen 0" }))
 }
 
 /// Kills what is left in a container's groups and removes them. Blocks.

@@ -179,7 +179,6 @@ pub(in crate::runtime) fn new_record(
         boot_id: boot_id().to_owned(),
         started_at: unix_now().0,
         addresses,
-        paused: false,
     }
 }
 

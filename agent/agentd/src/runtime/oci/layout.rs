@@ -13,6 +13,7 @@ use crate::{
     config::OciRuntime,
     probe::heartbeat,
     runtime::{
+        cgroup,
         driver::{DriverError, Observed},
         process::{ProcessId, boot_id},
     },
@@ -111,7 +112,7 @@ impl Layout {
 
     pub(in crate::runtime) fn observe(&self, name: &str) -> Observed {
         match self.record(name) {
-            Some(record) => record.observe(name),
+            Some(record) => record.observe(name, || cgroup::is_frozen(&self.instance, name)),
             None => Observed::absent(name),
         }
     }
@@ -140,7 +141,6 @@ pub(in crate::runtime) struct Record {
     pub(in crate::runtime) boot_id: String,
     pub(in crate::runtime) started_at: u64,
     pub(in crate::runtime) addresses: Vec<String>,
-    pub(in crate::runtime) paused: bool,
 }
 
 impl Record {
@@ -156,7 +156,7 @@ impl Record {
         self.is_of_this_boot() && self.process().is_alive()
     }
 
-    fn observe(self, name: &str) -> Observed {
+    fn observe(self, name: &str, is_frozen: impl Fn() -> bool) -> Observed {
         if !self.is_of_this_boot() {
             return Observed::absent(name);
         }
@@ -169,7 +169,7 @@ impl Record {
         }
         let status = ContainerStatus {
             name: name.into(),
-            state: if self.paused { ContainerState::Paused } else { ContainerState::Running },
+            state: if is_frozen() { ContainerState::Paused } else { ContainerState::Running },
             pid: Some(process.pid),
             netns: Some(process.netns()),
             started_at,
@@ -193,7 +193,6 @@ mod tests {
             boot_id: boot_id.into(),
             started_at: 5,
             addresses: vec!["10.0.0.2/24".into()],
-            paused: false,
         }
     }
 
