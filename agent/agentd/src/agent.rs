@@ -210,9 +210,11 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
     let instance = runtime::instance(&config.host.state_dir);
     let (handle, statuses) = runtime::spawn(&config.host.state_dir, containers, &instance, &program, &left);
     let state_dir = config.host.state_dir.clone();
-    let (hands, repairs) = Hands::new(handle, state_dir.clone());
-    let writer = tokio::spawn(disk::write_latest(state_dir.clone(), disk_receiver));
-    let history_writer = disk::write_histories(state_dir.clone(), shards, written_sender, history_counters);
+    let trouble = disk::Trouble::default();
+    let troubles = trouble.watch();
+    let (hands, repairs) = Hands::new(handle, state_dir.clone(), trouble.clone());
+    let writer = tokio::spawn(disk::write_latest(state_dir.clone(), disk_receiver, trouble.clone()));
+    let history_writer = disk::write_histories(state_dir.clone(), shards, written_sender, history_counters, trouble);
     let history_writer = tokio::spawn(history_writer);
     reach::listen(config.addresses()).await;
     let reacher = Reacher::new(config.addresses(), reached_sender);
@@ -239,6 +241,7 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
         carriers,
         commands,
         written,
+        trouble: troubles,
     }));
     tracing::info!(host = %identity.host, name = identity.name, cluster = %identity.cluster, "the agent runs");
     if config.uplink.b.is_none() {

@@ -5,6 +5,7 @@
 //! `<state_dir>/zones.json` by `identity::known_zones`.
 
 mod history;
+mod trouble;
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,8 @@ use ringmesh_proto::Generation;
 use tokio::sync::watch;
 
 pub use history::{Shard, Written, read_histories, write_at_end, write_histories};
+use trouble::wait_for_work;
+pub use trouble::{Trouble, one_line_of};
 
 use crate::identity::{IdentityError, known_zones, seeds};
 
@@ -51,18 +54,27 @@ pub fn read(state_dir: &Path) -> Result<Persistent, DiskError> {
 
 /// Writes the newest of what it is given, until the sender is gone. A thread of its own: fsync(2) may take long.
 ///
-/// A failed write is told and tried again with the next change: losing it costs a host that restarts a round of renewal.
-pub async fn write_latest(state_dir: PathBuf, mut latest: watch::Receiver<Option<Persistent>>) {
+/// A failed write is told and tried again: losing it costs a host that restarts a round of renewal.
+pub async fn write_latest(state_dir: PathBuf, mut latest: watch::Receiver<Option<Persistent>>, trouble: Trouble) {
     let mut written: Option<Persistent> = None;
-    while latest.changed().await.is_ok() {
+    let mut again = false;
+    while wait_for_work(&mut latest, again).await {
         let Some(state) = latest.borrow_and_update().clone() else { continue };
         let (directory, before, now) = (state_dir.clone(), written.take(), state.clone());
         let result = tokio::task::spawn_blocking(move || write(&directory, before.as_ref(), &now)).await;
-        match result {
-            Ok(Ok(())) => written = Some(state),
-            Ok(Err(error)) => tracing::error!(%error, "cannot write down the state of this host"),
-            Err(error) => tracing::error!(%error, "the writer of this host's state ended"),
+        let result = match result {
+            Ok(Ok(())) => {
+                written = Some(state);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(one_line_of(&error)),
+            Err(_) => Err("the writer ended".to_owned()),
+        };
+        if let (false, Err(error)) = (again, &result) {
+            tracing::error!(error, "cannot write down the state of this host; it is tried again");
         }
+        trouble.note("generation and known hosts", &result);
+        again = result.is_err();
     }
 }
 

@@ -8,7 +8,7 @@
 //!  reach ─ Reached (256; the asker waits) ─────────────────────────────────────────────▶ │      ─▶ reach
 //!  runtime Vec<ContainerStatus> (the supervisor waits) ────────────────────────────────▶ │      ─▶ View (watch)
 //!  repair  Report (512; the hands wait) ───────────────────────────────────────────────▶ │      ─▶ repair
-//!  disk ── Written (1; one shard is under way) ────────────────────────────────────────▶ │      ─▶ disk
+//!  disk ── Written (1; one shard is under way), trouble (the newest) ──────────────────▶ │      ─▶ disk
 //!  api ─── Command (16; the caller waits) ─────────────────────────────────────────────▶ ┘
 //! ```
 
@@ -113,6 +113,8 @@ pub struct Inputs {
     pub commands: mpsc::Receiver<Command>,
     /// Of the disk.
     pub written: mpsc::Receiver<Written>,
+    /// What cannot be written to it.
+    pub trouble: watch::Receiver<Option<String>>,
 }
 
 impl HostLoop {
@@ -142,6 +144,10 @@ impl HostLoop {
                 Some(report) = inputs.repairs.recv() => self.note_repair(report),
                 Some(written) = inputs.written.recv() => {
                     self.node.handle_written(self.clock.now(), written.shard, written.success);
+                }
+                Ok(()) = inputs.trouble.changed() => {
+                    let problem = inputs.trouble.borrow_and_update().clone();
+                    self.node.handle_disk(self.clock.now(), problem);
                 }
                 () = alarm.rings() => {}
             }

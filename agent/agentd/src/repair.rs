@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     clock,
     config::Config,
-    disk::DiskError,
+    disk::{DiskError, Trouble, one_line_of},
     identity::seeds,
-    runtime::{Left, RuntimeError, RuntimeHandle},
+    runtime::{DriverError, Left, RuntimeError, RuntimeHandle},
 };
 
 /// Bound of the channel of reports: more operations than a host has open at once.
@@ -52,10 +52,10 @@ pub struct Hands {
 
 impl Hands {
     /// Writes below `state_dir` as long as it is there. The reports are for the host loop.
-    pub fn new(runtime: RuntimeHandle, state_dir: PathBuf) -> (Self, mpsc::Receiver<Report>) {
+    pub fn new(runtime: RuntimeHandle, state_dir: PathBuf, trouble: Trouble) -> (Self, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(REPORT_BOUND);
         let (state, newest) = watch::channel(None);
-        tokio::spawn(keep_latest(state_dir, newest, reports.clone()));
+        tokio::spawn(keep_latest(state_dir, newest, reports.clone(), trouble));
         (Self { runtime, reports, state }, receiver)
     }
 
@@ -65,6 +65,7 @@ impl Hands {
         tokio::spawn(async move {
             let result = carry_out(&runtime, act).await.map_err(|error| Failure {
                 removed: matches!(error, RuntimeError::Removed(_)),
+                unreachable: matches!(error, RuntimeError::Driver(DriverError::Daemon { .. })),
                 text: one_line(&error),
             });
             // Fails only when the agent ends.
@@ -101,7 +102,9 @@ async fn keep_latest(
     state_dir: PathBuf,
     mut newest: watch::Receiver<Option<(u64, Arc<RepairState>)>>,
     reports: mpsc::Sender<Report>,
+    trouble: Trouble,
 ) {
+    let mut failing = false;
     while newest.changed().await.is_ok() {
         let Some((version, state)) = newest.borrow_and_update().clone() else { continue };
         let path = path(&state_dir);
@@ -109,12 +112,14 @@ async fn keep_latest(
         let written = tokio::task::spawn_blocking(move || seeds::write_file(&path, &state.encode_to_vec())).await;
         let result = match written {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "cannot write down what is held and repaired");
-                Err(error.to_string())
-            }
+            Ok(Err(error)) => Err(one_line_of(&error)),
             Err(_) => Err("the writer ended".to_owned()),
         };
+        if let (false, Err(error)) = (failing, &result) {
+            tracing::error!(error, "cannot write down what is held and repaired; it is tried again");
+        }
+        trouble.note("what is held and repaired", &result);
+        failing = result.is_err();
         if reports.send(Report::Kept { version, result }).await.is_err() {
             return;
         }
@@ -177,7 +182,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory for the test");
         let (reports, mut received) = mpsc::channel(4);
         let (state, newest) = watch::channel(None);
-        tokio::spawn(keep_latest(directory.path().to_owned(), newest, reports));
+        let trouble = Trouble::default();
+        let told = trouble.watch();
+        tokio::spawn(keep_latest(directory.path().to_owned(), newest, reports, trouble));
         let hold = Hold { who: "me".into(), ..Hold::default() };
         let kept = RepairState { holds: [("web".to_owned(), hold)].into(), ..RepairState::default() };
         state.send_replace(Some((3, Arc::new(kept.clone()))));
@@ -190,5 +197,10 @@ mod tests {
         std::fs::create_dir_all(path(directory.path()).join("in the way")).expect("it is ours");
         state.send_replace(Some((4, Arc::default())));
         assert!(matches!(received.recv().await, Some(Report::Kept { version: 4, result: Err(_) })));
+        assert!(told.borrow().is_some());
+        std::fs::remove_dir_all(path(directory.path())).expect("it is ours");
+        state.send_replace(Some((5, Arc::default())));
+        assert!(matches!(received.recv().await, Some(Report::Kept { version: 5, result: Ok(()) })));
+        assert!(path(directory.path()).is_file() && told.borrow().is_none());
     }
 }

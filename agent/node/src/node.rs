@@ -27,6 +27,7 @@ mod signed;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod trunk;
 mod uplinks;
 mod watch;
@@ -292,6 +293,7 @@ pub struct Node {
     costs: BTreeMap<HostId, Cost>,
     health: Health,
     remedy: Remedy,
+    trouble: trouble::Trouble,
     /// Of the changes of health that are told.
     crowd: Crowd,
     cells: Cells,
@@ -406,6 +408,7 @@ impl Node {
             trunks: Trunks::default(),
             trunk_outbox: TrunkOutbox::new(config.budgets),
             relayed: Relayed::default(),
+            trouble: trouble::Trouble::default(),
             shown: Shown::default(),
             counters: BTreeMap::new(),
             changes: None,
@@ -481,7 +484,9 @@ impl Node {
             self.remedy.note_status(&status);
         }
         self.seat_container(now, &status);
+        let reached = (status.name.clone(), status.unreachable);
         self.health.handle_status(now, status);
+        self.note_reached(now, reached);
         self.settle(now);
     }
 

@@ -12,6 +12,7 @@ use ringmesh_node::health::SHARDS;
 use ringmesh_proto::{disk::HistoryRecord, history_file};
 use tokio::sync::mpsc;
 
+use super::{Trouble, one_line_of};
 use crate::{
     counters::{Counters, count},
     identity::{IdentityError, seeds},
@@ -77,13 +78,15 @@ pub async fn write_histories(
     mut shards: mpsc::Receiver<Shard>,
     written: mpsc::Sender<Written>,
     counters: Arc<Counters>,
+    trouble: Trouble,
 ) {
     let mut fails = false;
     while let Some(Shard { shard, histories }) = shards.recv().await {
         let directory = state_dir.clone();
         let result = tokio::task::spawn_blocking(move || write(&directory, shard, &histories)).await;
         let result =
-            result.map_err(|error| error.to_string()).and_then(|result| result.map_err(|error| error.to_string()));
+            result.map_err(|error| error.to_string()).and_then(|result| result.map_err(|error| one_line_of(&error)));
+        trouble.note("histories", &result);
         match &result {
             Ok(()) if fails => tracing::info!("histories are written again"),
             Ok(()) => {}
@@ -177,14 +180,18 @@ mod tests {
         let (shards, to_write) = mpsc::channel(1);
         let (written, mut told) = mpsc::channel(1);
         let counters = Arc::new(Counters::default());
-        let writer = write_histories(directory.path().into(), to_write, written, Arc::clone(&counters));
+        let trouble = Trouble::default();
+        let mut trouble_told = trouble.watch();
+        let writer = write_histories(directory.path().into(), to_write, written, Arc::clone(&counters), trouble);
         let writer = tokio::spawn(writer);
         let shard = || Shard { shard: 7, histories: histories("c1") };
         shards.send(shard()).await.expect("the writer runs");
         assert_eq!(told.recv().await, Some(Written { shard: 7, success: false }));
+        assert!(trouble_told.borrow_and_update().as_ref().is_some_and(|why| why.starts_with("histories: cannot ")));
         std::fs::remove_file(&blocked).expect("it is there");
         shards.send(shard()).await.expect("the writer runs");
         assert_eq!(told.recv().await, Some(Written { shard: 7, success: true }));
+        assert_eq!(*trouble_told.borrow_and_update(), None);
         drop(shards);
         writer.await.expect("it ends with its sender");
         assert_eq!(counters.history_writes_failed.load(Relaxed), 1);

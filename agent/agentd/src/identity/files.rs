@@ -51,8 +51,13 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Identity
     let mut temporary = path.file_name().unwrap_or_default().to_owned();
     temporary.push(".tmp");
     let temporary = directory.join(temporary);
-    write_new(&temporary, bytes, mode)?;
-    fs::rename(&temporary, path).map_err(|source| failed("write", path, source))?;
+    let written = write_new(&temporary, bytes, mode)
+        .and_then(|()| fs::rename(&temporary, path).map_err(|source| failed("write", path, source)));
+    if written.is_err() {
+        // On a disk that is full, half a file would only take the room of another.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
     sync_directory(directory)
 }
 

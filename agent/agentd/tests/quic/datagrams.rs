@@ -14,6 +14,7 @@ use ringmesh_agentd::{
     alarm::AlarmClock,
     clock::Clock,
     config,
+    disk::Trouble,
     host_loop::{COMMAND_BOUND, Command, HostLoop, Inputs, REPLY_BOUND},
     identity::{Keyring, keyring::HostSeals, tls},
     probe::Prober,
@@ -138,7 +139,7 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
     let config = config::Config::parse(Path::new("test.toml"), config).expect("it is valid");
     let (runtime, statuses) =
         runtime::spawn(&config.host.state_dir, config.containers, "test", Path::new("/bin/false"), &Left::default());
-    let (hands, repairs) = Hands::new(runtime, config.host.state_dir);
+    let (hands, repairs) = Hands::new(runtime, config.host.state_dir, Trouble::default());
     let (_, carriers) = mpsc::channel(1);
     let (_, heartbeats) = mpsc::channel(1);
     let (_, written) = mpsc::channel(1);
@@ -162,7 +163,9 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
         view: host.view,
     };
     let inbound = host.inbound;
-    let inputs = Inputs { inbound, replies, heartbeats, reached, statuses, repairs, carriers, commands, written };
+    let trouble = Trouble::default().watch();
+    let inputs =
+        Inputs { inbound, replies, heartbeats, reached, statuses, repairs, carriers, commands, written, trouble };
     tokio::spawn(host_loop.run(inputs));
     Running { member, view, _commands, _disk }
 }

@@ -353,6 +353,9 @@ fn describe(host: &Host, out: &mut Details) {
     if let Some(detection) = &host.detection {
         out.add("Finds", detection_text(detection));
     }
+    if !host.disk_problem.is_empty() {
+        out.add("Disk", &host.disk_problem);
+    }
     if let Some(load) = &host.probe_load {
         out.add("Probes", probe_load_text(load));
     }

@@ -198,6 +198,7 @@ impl Fake {
             drained: false,
             detection: None,
             probe_load: None,
+            disk_problem: String::new(),
         }
     }
 

@@ -2,7 +2,16 @@
 //! restart them from another host, and agents that die in the middle of it. Every wait is for something that agents tell.
 
 #[allow(dead_code)] // It has more than is needed here.
+#[path = "../common/mod.rs"]
 mod common;
+#[allow(dead_code, clippy::unwrap_used)]
+#[path = "../containers/mod.rs"]
+mod containers;
+mod daemon;
+#[allow(dead_code, unused_imports, clippy::unwrap_used)]
+#[path = "../daemons/mod.rs"]
+mod daemons;
+mod disk;
 
 use std::{
     fs,

@@ -113,7 +113,12 @@ impl Health {
 
     pub(super) fn note_outcome(&mut self, now: Now, id: CheckId, outcome: &Outcome) {
         let Some(check) = self.checks.get_mut(&id) else { return };
-        check.history.note_outcome(now.unix, outcome.sign.is_right(), outcome.latency.unwrap_or_default(), &outcome.answer);
+        check.history.note_outcome(
+            now.unix,
+            outcome.sign.is_right(),
+            outcome.latency.unwrap_or_default(),
+            &outcome.answer,
+        );
         self.memory.note(now.instant, check.container(), false);
     }
 

@@ -25,6 +25,8 @@ pub struct Condition {
     pub failing: Vec<Failing>,
     /// It runs, and all such services of it answer now.
     pub well: bool,
+    /// Its runtime does not answer, so nothing can be done to it.
+    pub unreachable: bool,
 }
 
 /// A service that is critical.
@@ -103,6 +105,7 @@ impl Health {
             ended: state == ContainerState::Stopped || (state == ContainerState::Absent && container.ran),
             problem: container.status.problem.clone(),
             failing: failing.collect(),
+            unreachable: container.status.unreachable,
             well: state == ContainerState::Running && checks().filter(counts).all(answers),
         })
     }

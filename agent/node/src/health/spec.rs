@@ -161,6 +161,9 @@ pub struct ContainerStatus {
     pub addresses: Vec<String>,
     /// Why the driver could not do what was asked.
     pub problem: Option<String>,
+    /// Its runtime has a daemon, and that does not answer: the state is as far as it is known without, and nothing can be done to
+    /// the container.
+    pub unreachable: bool,
 }
 
 /// An order to probe, now and once.

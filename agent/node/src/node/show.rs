@@ -256,6 +256,7 @@ impl Node {
                     drained: record.drained,
                     detection: (member.id == me.id).then(|| self.show_detection()),
                     probe_load: (member.id == me.id).then(|| self.show_probe_load()),
+                    disk_problem: if member.id == me.id { self.disk_problem() } else { String::new() },
                 }
             })
             .collect();

@@ -173,6 +173,13 @@ fn config(me: Member, known: Vec<Member>) -> Config {
     }
 }
 
+/// A host without others.
+pub(super) fn alone(containers: Vec<ContainerSpec>) -> Node {
+    let now = Now { instant: Instant::ZERO + Duration::from_secs(1), unix: UnixMillis(1_700_000_000_000) };
+    let config = Config { containers, ..config(member(1), Vec::new()) };
+    Node::new(now, config, Box::new(Trusting(HostId::new(1))))
+}
+
 /// Of two ends the lower id probes, and either must find its uplink well again, also the one that hardly sends a probe: it
 /// once judged its uplinks only when it sent one.
 #[test]

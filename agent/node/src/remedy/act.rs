@@ -18,7 +18,9 @@ use ringmesh_proto::{
     },
 };
 
-use super::{Act, Around, Due, Effect, Failure, Remedy, Rung, base, hold::hold, next_name, operation::words, pool};
+use super::{
+    Act, Around, Due, Effect, Failure, RETRY, Remedy, Rung, base, hold::hold, next_name, operation::words, pool,
+};
 use crate::health::spec::{
     Check, CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeReply, ProbeRequest, Purpose,
 };
@@ -251,6 +253,12 @@ impl Remedy {
 
     /// This version is on disk, or cannot be written.
     pub(crate) fn handle_kept(&mut self, now: Now, around: &Around<'_>, version: u64, result: &Result<(), String>) {
+        let was = std::mem::replace(&mut self.unwritable, result.is_err());
+        if result.is_err() {
+            self.timers.set_earlier(Due::Retry, now.instant + RETRY);
+        } else if was {
+            self.timers.set(Due::Retry, now.instant);
+        }
         let waits = |running: &Running| match running.stage {
             Stage::Keeping(wanted) | Stage::Settling { version: Some(wanted), .. } => wanted <= version,
             Stage::Settling { version: None, .. } | Stage::Acting | Stage::Verifying => false,
@@ -274,19 +282,21 @@ impl Remedy {
         }
     }
 
-    /// A container is made anew once that is on disk. If it cannot be written, that harms only what needs to be found again.
+    /// A container is made anew once that is on disk. What cannot be written down is not begun: most of what runs containers could
+    /// not write down its own part either, and would leave nothing in their place.
     fn kept(&mut self, now: Now, around: &Around<'_>, operation: &Operation, result: &Result<(), String>) {
         let (id, container) = (&operation.id, operation.container.clone());
         if operation.kind() == Kind::Clone && operation.replacement.is_empty() {
             return self.fail(now, around, id, "the container is not configured any more");
         }
         let act = match (operation.kind(), result) {
-            (Kind::Clone, Err(error)) => {
+            (_, Err(error)) => {
                 if let Some(old) = self.running.get_mut(id).and_then(|running| running.old.take()) {
                     self.roll_back(operation, *old);
                 }
                 let text = format!("not begun, because it cannot be written down: {error}");
-                return self.fail(now, around, id, &text);
+                self.fail(now, around, id, &text);
+                return self.untry(now, &container);
             }
             (Kind::Clone, Ok(())) => {
                 let instance = self.instances.get(base(&container)).cloned().unwrap_or_default();
@@ -334,6 +344,9 @@ impl Remedy {
                     self.roll_back(&operation, *old);
                 }
                 self.fail(now, around, id, &failure.text);
+                if failure.unreachable && !failure.removed {
+                    self.untry(now, &operation.container);
+                }
             }
             (Stage::Keeping(_) | Stage::Verifying, _) => {}
         }

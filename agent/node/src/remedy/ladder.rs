@@ -32,7 +32,7 @@ use super::{
 };
 use crate::health::{Condition, spec::ContainerSpec, spec::ContainerState};
 
-/// When there was no room for a restart command, it is tried again after so long.
+/// What could not be tried, for want of room or of who does it, is tried again after so long.
 const NO_ROOM: Duration = Duration::from_secs(5);
 
 /// A container that is or was sick.
@@ -153,6 +153,9 @@ impl Remedy {
             self.stopped = None;
             self.tell_all("repair-resumed", Severity::Info, "containers of this host are repaired again".into());
         }
+        if self.unwritable {
+            self.dirty = true;
+        }
         let mut after = String::new();
         while let Some(name) = self.waiting.range::<str, _>((Excluded(after.as_str()), Unbounded)).next().cloned() {
             if self.advance(now, around, &name).is_break() {
@@ -186,8 +189,8 @@ impl Remedy {
             self.recover(now, around, name);
             return ControlFlow::Continue(());
         }
-        // What was proposed because repair has stopped waits until it goes on.
-        let stays = proposed.is_some() && self.stopped.is_some();
+        // What was proposed because repair has stopped waits until it goes on, or until somebody can do it.
+        let stays = proposed.is_some() && (self.stopped.is_some() || condition.unreachable || self.unwritable);
         if stays || !condition.is_sick() || (proposed.is_none() && self.operations.on(name).is_some()) {
             self.waiting.insert(name.to_owned());
             return ControlFlow::Continue(());
@@ -303,6 +306,11 @@ impl Remedy {
             }
             (rung, attempts) = (rung + 1, 0);
         };
+        // A restart command needs neither daemon nor disk.
+        if (condition.unreachable || self.unwritable) && step.rung != Rung::RestartService {
+            self.waiting.insert(name.clone());
+            return;
+        }
         (patient.rung, patient.attempts) = (rung, attempts + 1);
         let why = proposed.as_ref().map(|(why, _)| why.clone());
         let (service, evidence) = evidence(step.rung, condition);
@@ -422,7 +430,7 @@ impl Remedy {
         self.sick.remove(old);
     }
 
-    /// The last attempt was none.
+    /// The last attempt was none: it is made once more.
     pub(super) fn untry(&mut self, now: Now, name: &str) {
         let Some(patient) = self.patients.get_mut(name).filter(|patient| patient.phase == Phase::Waiting) else {
             return;

@@ -56,7 +56,8 @@ const MAX_TEXT: usize = 480;
 /// were made anew.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// While repair has stopped, or waits for a time that is over, it looks so often whether it may go on.
+/// While repair has stopped, or waits for a time that is over, it looks so often whether it may go on. What could not be written
+/// down is given out again as often.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What `agentd` is to do to a container. It says what came of it in [`crate::Node::handle_act_done`].
@@ -95,6 +96,8 @@ pub struct Failure {
     pub text: String,
     /// Of a clone: the old container is gone all the same.
     pub removed: bool,
+    /// Nobody was there to do it: the runtime's daemon did not answer.
+    pub unreachable: bool,
 }
 
 /// What is outside of repair, and that it looks at.
@@ -163,6 +166,8 @@ pub(crate) struct Remedy {
     was_isolated: bool,
     /// Of what was last given out to be kept.
     version: u64,
+    /// It could not be written: until it can be, nothing is begun that must be.
+    unwritable: bool,
     dirty: bool,
     effects: VecDeque<Effect>,
     revision: u64,
@@ -192,6 +197,7 @@ impl Remedy {
             distrusts_until: None,
             was_isolated: false,
             version: 0,
+            unwritable: false,
             dirty: false,
             effects: VecDeque::new(),
             revision: 0,

@@ -632,10 +632,80 @@ fn a_clone_gets_an_address_of_its_tenants_pool_and_gives_it_back() {
     assert_eq!(bench.kept.instances["web"].replaces, "", "that is gone");
 }
 
+/// The daemon dies: what was begun in that moment was no attempt, and nothing is begun until it is back.
+#[test]
+fn what_nobody_can_do_waits_for_who_does_it() {
+    let mut bench = Bench::web();
+    bench.broken = Some(Failure { text: "no daemon".into(), removed: false, unreachable: true });
+    bench.cure = Some("restart-container");
+    bench.bad.insert(WEB);
+    bench.state("web", ContainerState::Stopped);
+    assert_eq!(bench.acts, ["restart-container web"]);
+    let unreachable = |state| ContainerStatus { name: "web".into(), state, unreachable: true, ..Default::default() };
+    bench.health.handle_status(bench.now, unreachable(ContainerState::Stopped));
+    bench.run(SECOND * 600);
+    assert_eq!(bench.acts, ["restart-container web"], "it waits");
+    assert!(!bench.remedy.is_held("web"));
+    bench.broken = None;
+    bench.state("web", ContainerState::Stopped);
+    bench.run(SECOND * 5);
+    assert_eq!(bench.acts, ["restart-container web"; 2], "the same attempt");
+    assert!(bench.health.condition("web").is_some_and(|web| web.well));
+
+    // A restart command needs nobody.
+    bench.cure = Some("restart-service");
+    bench.run(SECOND * 3600);
+    bench.health.handle_status(bench.now, unreachable(ContainerState::Running));
+    bench.bad.insert(WEB);
+    bench.run(SECOND * 60);
+    assert_eq!(bench.acts[2..], ["restart-service"]);
+    assert!(bench.bad.is_empty());
+}
+
+#[test]
+fn what_cannot_be_written_down_is_not_begun_and_waits_for_room() {
+    let mut bench = Bench::web();
+    bench.full = true;
+    let restart = bench.container(Kind::RestartContainer, "other").expect("it can be tried");
+    bench.run(SECOND);
+    let restart = bench.remedy.operations.get(&restart.id).cloned().expect("it is kept");
+    let expected = "not begun, because it cannot be written down: the disk is full";
+    assert_eq!((restart.state(), &*restart.progress), (State::Failed, expected));
+    bench.cure = Some("restart-container");
+    bench.bad.insert(WEB);
+    bench.run(SECOND * 600);
+    assert_eq!(bench.acts, ["restart-service"], "that needs no disk, and all else waits");
+    let failed = bench.events.iter().filter(|event| event.kind == "operation-failed");
+    assert_eq!(failed.count(), 2, "{:?}", bench.events);
+    assert!(!bench.remedy.is_held("web"));
+    bench.full = false;
+    bench.run(SECOND * 5);
+    assert_eq!(bench.acts, ["restart-service", "restart-container web"]);
+    assert!(bench.health.condition("web").is_some_and(|web| web.well));
+}
+
+#[test]
+fn an_order_in_the_middle_of_a_clone_is_told_to_wait() {
+    let mut bench = Bench::web();
+    bench.stuck = true;
+    let clone = bench.container(Kind::Clone, "web").expect("it can be cloned");
+    for (kind, name) in [(Kind::Freeze, "web"), (Kind::Freeze, "web.1"), (Kind::RestartContainer, "web.1")] {
+        let refused = bench.container(kind, name).expect_err("it is neither the one nor the other");
+        assert_eq!(refused.code, Code::Busy);
+        let expected = format!(
+            "the clone of web as web.1 is under way; wait for it, then order it of what is there: ringmesh operation wait {}",
+            clone.id
+        );
+        assert_eq!(refused.text, expected);
+    }
+    bench.run(SECOND * 100);
+    assert_eq!(bench.container(Kind::Freeze, "web.1").expect_err("the runtime still works on it").code, Code::Busy);
+}
+
 #[test]
 fn a_clone_that_cannot_be_made_changes_nothing() {
     let mut bench = Bench::web();
-    bench.broken = Some(Failure { text: "it hangs".into(), removed: false });
+    bench.broken = Some(Failure { text: "it hangs".into(), removed: false, unreachable: false });
     let clone = bench.container(Kind::Clone, "web").expect("it can be tried");
     bench.run(SECOND);
     assert_eq!(bench.remedy.operations.get(&clone.id).map(Operation::state), Some(State::Failed));
@@ -648,7 +718,7 @@ fn a_clone_that_cannot_be_made_changes_nothing() {
     bench.stuck = true;
     let clone = bench.container(Kind::Clone, "web").expect("it can be tried");
     bench.state("web", ContainerState::Stopped);
-    let failure = Failure { text: "it hangs".into(), removed: false };
+    let failure = Failure { text: "it hangs".into(), removed: false, unreachable: false };
     bench.with(|remedy, now, around| remedy.handle_done(now, around, &clone.id, Err(failure)));
     bench.stuck = false;
     bench.run(SECOND);
@@ -664,6 +734,7 @@ fn a_clone_that_cannot_be_made_changes_nothing() {
     assert!(clone.state() == State::Failed && clone.progress.contains("the disk is full"), "{clone:?}");
     assert_eq!(bench.names(), ["other", "web"]);
     assert!(bench.health.condition("web").is_some_and(|web| web.well), "it is watched as before");
+    bench.full = false;
     bench.bad.insert(WEB);
     bench.run(SECOND * 20);
     assert_eq!(bench.acts[..2], ["restart-service", "restart-container web"], "and repaired");
@@ -678,7 +749,7 @@ fn a_clone_that_is_made_too_late_or_not_at_all_has_its_place_or_leaves_it() {
         bench.run(MAX_PATIENCE);
         assert_eq!(bench.remedy.operations.get(&clone.id).map(Operation::state), Some(State::Failed));
         assert_eq!(bench.kept.instances["web"].replaces, "web", "that it is gone nobody has said");
-        let failure = Failure { text: "it hung".into(), removed };
+        let failure = Failure { text: "it hung".into(), removed, unreachable: false };
         bench.with(|remedy, now, around| remedy.handle_done(now, around, &clone.id, Err(failure)));
         bench.turn();
         assert_eq!(bench.names(), ["other", if removed { "web.1" } else { "web" }]);

@@ -166,6 +166,7 @@ impl DockerDriver {
             observed = Observed { status, process: None };
         }
         observed.status.problem = Some(error.one_line());
+        observed.status.unreachable = true;
         observed
     }
 
@@ -379,6 +380,7 @@ fn observe(name: &str, target: &Target, found: &Inspect) -> Observed {
         started_at: process.and_then(ProcessId::started_at),
         addresses: if process.is_some() { found.addresses() } else { Vec::new() },
         problem: None,
+        unreachable: false,
     };
     Observed { status, process }
 }

@@ -101,7 +101,8 @@ async fn what_runs_is_seen_and_a_daemon_that_dies_changes_nothing_but_the_proble
     assert!(problem.starts_with("the container daemon at /"), "{problem}");
     assert!(problem.ends_with("No such file or directory (os error 2); does it run?"), "{problem}");
     assert_eq!(silent.process, running.process);
-    assert_eq!(ContainerStatus { problem: None, ..silent.status }, running.status);
+    assert!(silent.status.unreachable);
+    assert_eq!(ContainerStatus { problem: None, unreachable: false, ..silent.status }, running.status);
 
     // Its first process has ended: that needs no daemon to be known.
     let gone = Observed { process: Some(ProcessId { pid: u32::MAX, start_ticks: 1 }), ..running };

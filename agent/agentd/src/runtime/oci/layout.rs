@@ -175,6 +175,7 @@ impl Record {
             started_at,
             addresses: self.addresses,
             problem: None,
+            unreachable: false,
         };
         Observed { status, process: Some(process) }
     }
