@@ -9,17 +9,28 @@ use std::{
 
 use cargo_metadata::{Metadata, MetadataCommand};
 
-/// Who may depend on whom: `proto ← topology, routing, store ← node ← agentd, simulator`; cli on proto and agentd.
-/// A new crate is added here first.
-const ALLOWED: [(&str, &[&str]); 8] = [
+/// Who may depend on whom: `proto ← topology, routing, store ← node ← agentd, simulator`; cli on proto and agentd. What a
+/// container's own member runs stands alone. A new crate is added here first.
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("ringmesh-proto", &[]),
+    ("ringmesh-member", &[]),
     ("ringmesh-topology", &["ringmesh-proto"]),
     ("ringmesh-routing", &["ringmesh-proto"]),
     ("ringmesh-store", &["ringmesh-proto"]),
-    ("ringmesh-node", &["ringmesh-proto", "ringmesh-topology", "ringmesh-routing", "ringmesh-store"]),
+    (
+        "ringmesh-node",
+        &["ringmesh-proto", "ringmesh-member", "ringmesh-topology", "ringmesh-routing", "ringmesh-store"],
+    ),
     (
         "ringmesh-agentd",
-        &["ringmesh-proto", "ringmesh-topology", "ringmesh-routing", "ringmesh-store", "ringmesh-node"],
+        &[
+            "ringmesh-proto",
+            "ringmesh-member",
+            "ringmesh-topology",
+            "ringmesh-routing",
+            "ringmesh-store",
+            "ringmesh-node",
+        ],
     ),
     ("ringmesh-cli", &["ringmesh-proto", "ringmesh-agentd"]),
     (
@@ -28,7 +39,18 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ),
 ];
 
-const PURE: [&str; 5] = ["ringmesh-proto", "ringmesh-topology", "ringmesh-routing", "ringmesh-store", "ringmesh-node"];
+const PURE: [&str; 6] = [
+    "ringmesh-proto",
+    "ringmesh-member",
+    "ringmesh-topology",
+    "ringmesh-routing",
+    "ringmesh-store",
+    "ringmesh-node",
+];
+
+/// Whose program has one file that cannot be safe Rust; the lints are the workspace's but for that, and the library's are not
+/// even different there.
+const PROGRAM: &str = "ringmesh-member";
 
 /// What brings sockets, a runtime, a clock of its own or OS randomness.
 const IMPURE: [&str; 20] = [
@@ -95,11 +117,19 @@ fn the_daemon_is_seen_to_pull_in_io() {
 #[test]
 fn every_crate_has_the_licence_and_the_lints_of_the_workspace() {
     let workspace = workspace();
+    let root = read(workspace.workspace_root.join("Cargo.toml").as_std_path());
+    let lints = root.split_once("[workspace.lints.rust]").and_then(|(_, rest)| rest.split_once("\n\n[profile"));
+    let lints = format!("[lints.rust]{}", lints.expect("the lints stand before the profiles").0)
+        .replace("unsafe_code = \"forbid\"", "unsafe_code = \"deny\"")
+        .replace("[workspace.", "[");
     for package in &workspace.packages {
         assert_eq!(package.license.as_deref(), Some("Apache-2.0 OR MIT"), "{}", package.name);
         let manifest = read(package.manifest_path.as_std_path());
-        assert!(manifest.contains("[lints]\nworkspace = true"), "{} goes without the workspace's lints", package.name);
+        let lints = if package.name.as_str() == PROGRAM { lints.as_str() } else { "[lints]\nworkspace = true" };
+        assert!(manifest.contains(lints), "{} goes without the workspace's lints", package.name);
     }
+    let library = read(workspace.workspace_root.join("agent/member/src/lib.rs").as_std_path());
+    assert!(library.contains("\n#![forbid(unsafe_code)]\n"));
     for file in ["LICENSE-APACHE", "LICENSE-MIT"] {
         assert!(read(workspace.workspace_root.join(file).as_std_path()).len() > 1000, "{file} is whole");
     }
