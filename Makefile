@@ -10,6 +10,7 @@ MAKEFLAGS += --no-print-directory
 CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 RINGMESH := $(TARGET)/release/ringmesh
+MEMBER := $(TARGET)/member/ringmesh-member
 
 HOSTS ?= 5
 CONTAINERS ?= 4
@@ -45,8 +46,14 @@ build: need-cargo ## all crates, dev profile
 	$(CARGO) build --workspace --all-targets
 
 .PHONY: release
-release: need-cargo ## the binary ringmesh, release profile
+release: need-cargo member ## the binary ringmesh, release profile, and ringmesh-member beside it
 	$(CARGO) build --release -p ringmesh-cli --bin ringmesh
+	cp $(MEMBER) $(dir $(RINGMESH))
+
+# Alone: neither its profile nor its features are those of a build of the workspace.
+.PHONY: member
+member: need-cargo ## the program ringmesh-member, for containers that have a member inside
+	$(CARGO) build --locked --profile member -p ringmesh-member --features program
 
 # --- lab ---
 
@@ -92,6 +99,7 @@ lint: need-cargo ## format and clippy, warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path agent/fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --profile member -p ringmesh-member --features program -- -D warnings
 
 .PHONY: test-unit
 test-unit: need-cargo ## unit, property and architecture tests; no privilege needed

@@ -163,6 +163,7 @@ impl Fleet {
             verbs: Verbs { restart: true, clone: true, pause: true, mount: true },
             address: String::new(),
             score: None,
+            member: false,
             services: (0..self.services).map(service).collect(),
         }
     }

@@ -241,6 +241,7 @@ fn containers(scenario: &Scenario, host: HostIndex) -> Vec<ContainerSpec> {
         verbs: Verbs::default(),
         address: String::new(),
         score: None,
+        member: false,
         services: (0..scenario.services).map(service).collect(),
     };
     (0..scenario.containers).map(container).collect()

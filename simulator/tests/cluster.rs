@@ -21,6 +21,7 @@ fn container(name: &str) -> ContainerSpec {
         verbs: Verbs::default(),
         address: String::new(),
         score: None,
+        member: false,
         services: vec![ServiceSpec {
             interval: SECOND,
             timeout: SECOND / 2,

@@ -34,6 +34,7 @@ fn container(host: usize, nth: usize) -> ContainerSpec {
         verbs: Verbs::default(),
         address: String::new(),
         score: None,
+        member: false,
         services: vec![ServiceSpec {
             interval: SECOND,
             timeout: SECOND / 2,

@@ -31,6 +31,7 @@ fn container(host: usize, nth: usize) -> ContainerSpec {
         verbs: Verbs { restart: true, clone: true, pause: true, mount: true },
         address: String::new(),
         score: None,
+        member: false,
         services: vec![ServiceSpec {
             interval: SECOND,
             timeout: SECOND / 2,

@@ -39,14 +39,8 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ),
 ];
 
-const PURE: [&str; 6] = [
-    "ringmesh-proto",
-    "ringmesh-member",
-    "ringmesh-topology",
-    "ringmesh-routing",
-    "ringmesh-store",
-    "ringmesh-node",
-];
+const PURE: [&str; 6] =
+    ["ringmesh-proto", "ringmesh-member", "ringmesh-topology", "ringmesh-routing", "ringmesh-store", "ringmesh-node"];
 
 /// Whose program has one file that cannot be safe Rust; the lints are the workspace's but for that, and the library's are not
 /// even different there.

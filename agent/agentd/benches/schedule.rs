@@ -101,6 +101,7 @@ fn config() -> Config {
         verbs: Default::default(),
         address: String::new(),
         score: None,
+        member: false,
         services: vec![ServiceSpec::new(
             "web",
             Check::Http(Box::new(HttpCheck::get(([127, 0, 0, 1], 80).into(), "/"))),

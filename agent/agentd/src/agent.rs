@@ -29,7 +29,7 @@ use crate::{
         keyring::HostSeals,
     },
     keeper::Keeper,
-    probe::{Prober, heartbeat},
+    probe::{Prober, heartbeat, inside},
     quic::{Requests, Transport, TransportError},
     reach::{self, REACHED_BOUND, Reacher},
     repair::{self, Hands},
@@ -71,6 +71,16 @@ pub enum AgentError {
     /// The API.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// Of the operator: containers are to have a member inside, and there is no program for it.
+    #[error(
+        "cannot take the program {program} for containers with member = true; install ringmesh-member, or name it in probe.member_program"
+    )]
+    Member {
+        /// Where it should be.
+        program: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The level in `[log]` is none.
     #[error("log.level: \"{level}\" is no level; use error, warn, info, debug or trace, or MODULE=LEVEL")]
     LogLevel {
@@ -137,6 +147,7 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
     let (command_sender, commands) = mpsc::channel(COMMAND_BOUND);
     let (reached_sender, reached) = mpsc::channel(REACHED_BOUND);
     let (heartbeat_sender, heartbeats) = mpsc::channel(heartbeat::HEARTBEAT_BOUND);
+    let (inside_sender, insides) = mpsc::channel(inside::INSIDE_BOUND);
     let (carrier_sender, carriers) = mpsc::channel(CARRIER_BOUND);
     let (disk_sender, disk_receiver) = watch::channel(None);
     let (shard_sender, shards) = mpsc::channel(1);
@@ -165,6 +176,12 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
     let (view_sender, view) = watch::channel(Arc::new(node.poll_view(clock.now()).unwrap_or_default()));
     heartbeat::listen(&config.host.state_dir, &config.container_specs(), heartbeat_sender)
         .map_err(|source| AgentError::Platform { what: "sockets for heartbeats, in host.state_dir", source })?;
+    let mut prober = Prober::spawn(&config.probe, program.clone(), reply_sender)
+        .map_err(|source| AgentError::Platform { what: "a thread for probes", source })?;
+    let member = config.probe.member_program(&program);
+    let members = prober
+        .keep_members(&config.host.state_dir, &member, &config.container_specs(), inside_sender)
+        .map_err(|source| AgentError::Member { program: member, source })?;
     // From here on the supervisor has them: of very many there is one copy.
     let containers = std::mem::take(&mut config.containers);
     let config = Arc::new(config);
@@ -179,8 +196,6 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
         requests,
         Arc::clone(&counters),
     )?;
-    let prober = Prober::spawn(&config.probe, program.clone(), reply_sender)
-        .map_err(|source| AgentError::Platform { what: "a thread for probes", source })?;
     let keeper = Keeper::new(
         Arc::clone(&keyring),
         transport.clone(),
@@ -224,6 +239,7 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
         clock,
         transport: transport.clone(),
         prober,
+        members,
         reacher,
         hands,
         disk: disk_sender,
@@ -235,6 +251,7 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
         inbound,
         replies,
         heartbeats,
+        insides,
         reached,
         statuses,
         repairs,

@@ -26,7 +26,7 @@ use ringmesh_node::{
 use ringmesh_proto::{Uplink, peer::Instance};
 use serde::{Deserialize, Serialize};
 
-pub use check::{Expect, Grpc, Http, Json, Plan, Step, Tcp, Tls, Udp};
+pub use check::{Expect, Grpc, Http, Inside, Json, Plan, Step, Tcp, Tls, Udp};
 pub use chords::ChordRule;
 pub use docker::{DEFAULT_DOCKER_SOCKET, Docker};
 pub use judgement::{Alarm, Application, Judgement};
@@ -309,11 +309,26 @@ pub struct Probe {
     pub concurrency: usize,
     /// Exec probes under way at once. 1 to 256, default 8.
     pub exec_concurrency: usize,
+    /// The program of members inside containers. Default ringmesh-member beside this program, or /usr/lib/ringmesh/ringmesh-member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member_program: Option<PathBuf>,
+}
+
+impl Probe {
+    /// Where the program of members inside containers is, if that of the agent is `own`.
+    pub fn member_program(&self, own: &Path) -> PathBuf {
+        let beside = own.with_file_name("ringmesh-member");
+        match &self.member_program {
+            Some(path) => path.clone(),
+            None if beside.exists() => beside,
+            None => "/usr/lib/ringmesh/ringmesh-member".into(),
+        }
+    }
 }
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { concurrency: 1024, exec_concurrency: 8 }
+        Self { concurrency: 1024, exec_concurrency: 8, member_program: None }
     }
 }
 
@@ -341,6 +356,10 @@ pub struct Container {
     /// Its interface; only with `oci` and `docker.image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// It has a member of its own inside, a small process that answers for it in its cell and asks what services with `inside`
+    /// want to know. Only with `oci`. Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub member: bool,
     /// What to probe in it.
     #[serde(default, rename = "service", skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
@@ -616,6 +635,7 @@ impl Container {
             verbs,
             address: self.network.as_ref().map(|network| network.address.clone()).unwrap_or_default(),
             score: None,
+            member: self.member,
             services: self.services.iter().map(|service| service.spec(&socket)).collect(),
         }
     }
@@ -678,8 +698,18 @@ impl Container {
         if let Some(network) = &self.network {
             network.check().map_err(|(field, message)| (format!("{key}.network.{field}"), message))?;
         }
+        if self.member && self.oci.is_none() {
+            return Err((
+                format!("{key}.member"),
+                "is only for containers that the agent starts itself, by oci".into(),
+            ));
+        }
         let mut names = BTreeSet::new();
         for service in &self.services {
+            if service.asks_inside() && !self.member {
+                let key = format!("{key}.service.{}.inside", service.name);
+                return Err((key, "needs member = true in its container".into()));
+            }
             service.check(&format!("{key}.service.{}", service.name))?;
             if !names.insert(&service.name) {
                 return Err((format!("{key}.service.{}", service.name), "is there twice".into()));
@@ -905,7 +935,17 @@ critical_below = 20
             ("interval = \"2s\"", "interval = \"1ms\"", "container.web.service.http.interval: 1ms is not within"),
             ("interval = \"2s\"", "timeout = \"11s\"", "container.web.service.http.timeout: 11s is not within"),
             ("interval = \"2s\"", "weight = 0", "container.web.service.http.weight: 0 is not within 1 to 1000"),
-            ("http = {", "tcp = \"127.0.0.1:1\"\nhttp = {", "needs exactly one of exec, tcp, udp, icmp, http and grpc"),
+            (
+                "http = {",
+                "tcp = \"127.0.0.1:1\"\nhttp = {",
+                "needs exactly one of exec, tcp, udp, icmp, http, grpc and inside",
+            ),
+            ("http = {", "inside = { file = \"/a\" } #", "service.http.inside: needs member = true in its container"),
+            (
+                "oci = { rootfs = \"/srv/rootfs\", args = [\"/bin/httpd\"] }\nnetwork",
+                "member = true\ndeclared = { pid = 1 }\n#",
+                "container.web.member: is only for containers that the agent starts itself",
+            ),
             ("10.1.0.2/24", "10.1.0.2", "container.web.network.address: \"10.1.0.2\" is not ADDRESS/LENGTH"),
             ("args = [\"/bin/httpd\"]", "args = []", "container.web.oci.args: is empty"),
             ("name = \"h1\"", "name = \"h1\"\nrack = \"R 1\"", "agent.toml: host.rack: \"R 1\" is no name"),

@@ -158,7 +158,7 @@ impl Detail for Container {
 
     fields!(
         name, host, tenant, state, score, verdict, frozen, driver, pid, addresses, labels, started_at, problem,
-        services, hold, operation, cell,
+        services, hold, operation, cell, inside,
     );
 
     fn key(&self) -> Key<'_> {

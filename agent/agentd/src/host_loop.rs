@@ -4,6 +4,7 @@
 //!  quic ── Inbound (4096; datagrams beyond it are dropped and counted, streams wait) ──▶ ┐
 //!  probe ─ ProbeReply (4096; the prober waits) ────────────────────────────────────────▶ │ Node ─▶ quic, prober, disk
 //!  heartbeat Heartbeat (256; its thread waits) ─────────────────────────────────────────▶ │
+//!  member Inside (1024; its thread waits) ─────────────────────────────────────────────▶ │      ─▶ member
 //!  carrier Carrier (16; its thread waits) ──────────────────────────────────────────────▶ │
 //!  reach ─ Reached (256; the asker waits) ─────────────────────────────────────────────▶ │      ─▶ reach
 //!  runtime Vec<ContainerStatus> (the supervisor waits) ────────────────────────────────▶ │      ─▶ View (watch)
@@ -16,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 
 use ringmesh_node::{
     Certificate, Node, Output, Persistent, TimerKind, View,
-    health::spec::{ContainerStatus, Heartbeat, ProbeReply},
+    health::spec::{ContainerStatus, Heartbeat, Inside, ProbeReply},
     overlay::Order,
     remedy::Refused,
 };
@@ -28,7 +29,7 @@ use crate::{
     carrier::Carrier,
     clock::Clock,
     disk::{Shard, Written},
-    probe::{self, Prober},
+    probe::{self, Prober, inside::Members},
     quic::{Inbound, Transport},
     reach::{Reached, Reacher},
     repair::{Hands, Report},
@@ -81,6 +82,8 @@ pub struct HostLoop {
     pub transport: Transport,
     /// Makes probes.
     pub prober: Prober,
+    /// Keeps members inside containers.
+    pub members: Members,
     /// Asks silent hosts' kernels.
     pub reacher: Reacher,
     /// Repairs containers.
@@ -101,6 +104,8 @@ pub struct Inputs {
     pub replies: mpsc::Receiver<ProbeReply>,
     /// What services say of themselves.
     pub heartbeats: mpsc::Receiver<Heartbeat>,
+    /// Of members inside containers.
+    pub insides: mpsc::Receiver<Inside>,
     /// What silent hosts' kernels answered.
     pub reached: mpsc::Receiver<Reached>,
     /// Of the runtimes.
@@ -139,6 +144,7 @@ impl HostLoop {
                 }
                 Some(reply) = inputs.replies.recv() => self.node.handle_probe_reply(self.clock.now(), reply),
                 Some(heartbeat) = inputs.heartbeats.recv() => self.node.handle_heartbeat(self.clock.now(), heartbeat),
+                Some(inside) = inputs.insides.recv() => self.node.handle_inside(self.clock.now(), inside),
                 Some(reached) = inputs.reached.recv() => self.note_reach(reached),
                 Some(statuses) = inputs.statuses.recv() => self.note(statuses),
                 Some(report) = inputs.repairs.recv() => self.note_repair(report),
@@ -163,6 +169,10 @@ impl HostLoop {
             for _ in 0..TURN {
                 let Ok(heartbeat) = inputs.heartbeats.try_recv() else { break };
                 self.node.handle_heartbeat(self.clock.now(), heartbeat);
+            }
+            for _ in 0..TURN {
+                let Ok(inside) = inputs.insides.try_recv() else { break };
+                self.node.handle_inside(self.clock.now(), inside);
             }
             if let Ok(statuses) = inputs.statuses.try_recv() {
                 self.note(statuses);
@@ -254,6 +264,11 @@ impl HostLoop {
                     let id = request.id;
                     if let Err(refused) = self.prober.start(request) {
                         self.node.handle_probe_busy(self.clock.now(), id, refused == probe::Refused::Busy);
+                    }
+                }
+                Output::Inside { container, order } => {
+                    if !self.members.order(container, order) {
+                        self.node.count("inside_unsaid");
                     }
                 }
                 Output::Persist(state) => {

@@ -151,12 +151,9 @@ impl Runtime<Slot> for Hands {
     }
 
     fn submit_after(&mut self, event: Timer<Slot>, after: Duration) {
-        let after = match event {
-            Timer::ProbeRandomMember(_) if self.first => {
-                Duration::from_millis(self.rng.random_range(0..=after.as_millis() as u64))
-            }
-            _ => after,
-        };
+        let random = self.first && matches!(event, Timer::ProbeRandomMember(_));
+        let most = after.as_millis() as u64;
+        let after = if random { Duration::from_millis(self.rng.random_range(0..=most)) } else { after };
         self.timers.push((self.now + after, event));
     }
 }

@@ -12,6 +12,7 @@ mod detection;
 mod flood;
 mod forget;
 mod frame;
+mod inside;
 mod isolation;
 mod leave;
 mod links;
@@ -56,7 +57,7 @@ use crate::{
     gossip::{Store, life},
     health::{
         Health, Judgement,
-        spec::{CheckId, ContainerSpec, ContainerStatus, Heartbeat, ProbeReply, ProbeRequest, Purpose},
+        spec::{CheckId, ContainerSpec, ContainerStatus, Heartbeat, InsideOrder, ProbeReply, ProbeRequest, Purpose},
     },
     membership::{self, Membership, Refused, SeenWindow, SwimState},
     overlay::{Overlay, Timers, Wiring},
@@ -134,6 +135,13 @@ pub struct Config {
 /// What a node wants done. None of it is awaited.
 #[derive(Clone, Debug)]
 pub enum Output {
+    /// Do this for the member inside a container.
+    Inside {
+        /// Whose.
+        container: Arc<str>,
+        /// What.
+        order: InsideOrder,
+    },
     /// Send this datagram over this uplink, if it can be sent at once.
     Datagram {
         /// To whom.
@@ -484,6 +492,7 @@ impl Node {
             self.remedy.note_status(&status);
         }
         self.seat_container(now, &status);
+        self.order_inside(&status);
         let reached = (status.name.clone(), status.unreachable);
         self.health.handle_status(now, status);
         self.note_reached(now, reached);
@@ -756,6 +765,7 @@ impl Node {
         while let Some(change) = self.cells.poll_change() {
             self.cell_changed(now, change);
         }
+        self.speak_inside();
         self.settle_services(now);
         while let Some(change) = self.health.poll_change() {
             self.health_changed(now, change);

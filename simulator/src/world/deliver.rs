@@ -316,6 +316,8 @@ impl World {
             Output::Datagram { to, uplink, bytes } => self.send_datagram(from, to, uplink, bytes),
             Output::Gossip { to, uplink, class, frame, .. } => self.send_frame(from, to, uplink, class, frame),
             Output::Sync { to, way, request } => self.ask(from, to, way, request),
+            // No container of a scenario has a member inside.
+            Output::Inside { .. } => {}
             Output::Probe(request) => {
                 let takes = self.probe_takes(from, request.id, request.pid, request.timeout);
                 self.push(self.now + takes, Event::Probed { host: from, life, request: Box::new(request) });

@@ -1,9 +1,10 @@
-//! What can be asked of a service, as the file has it: `exec`, `tcp`, `udp`, `icmp`, `http`, `grpc`, and plans of them.
+//! What can be asked of a service, as the file has it: `exec`, `tcp`, `udp`, `icmp`, `http`, `grpc`, `inside`, and plans of them.
 //!
 //! Texts become a [`Check`], or the key and the words of what is wrong with them.
 
 mod expect;
 mod http;
+mod inside;
 
 use std::{
     fmt,
@@ -22,9 +23,10 @@ use super::name;
 pub use expect::Expect;
 use expect::bytes;
 pub use http::{Http, Json, Tls};
+pub use inside::Inside;
 
 /// For messages.
-pub(super) const ONE_CHECK: &str = "exactly one of exec, tcp, udp, icmp, http and grpc";
+pub(super) const ONE_CHECK: &str = "exactly one of exec, tcp, udp, icmp, http, grpc and inside";
 
 /// The most bytes that are sent: one datagram without fragments.
 const MAX_SENT: usize = 1200;
@@ -43,6 +45,7 @@ pub(super) struct Asked<'a> {
     pub(super) icmp: &'a Option<IpAddr>,
     pub(super) http: &'a Option<Http>,
     pub(super) grpc: &'a Option<Grpc>,
+    pub(super) inside: &'a Option<Inside>,
 }
 
 impl Asked<'_> {
@@ -60,7 +63,8 @@ impl Asked<'_> {
             .grpc
             .as_ref()
             .map(|Grpc { address, service }| Ok(Check::Grpc { address: *address, service: service.clone() }));
-        let mut given = [exec, tcp, udp, icmp, http, grpc].into_iter().flatten();
+        let inside = self.inside.as_ref().map(Inside::check);
+        let mut given = [exec, tcp, udp, icmp, http, grpc, inside].into_iter().flatten();
         match (given.next(), given.next()) {
             (Some(_), Some(_)) => Err((String::new(), format!("needs {ONE_CHECK}"))),
             (check, _) => check.transpose(),
@@ -184,7 +188,7 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
-/// `[[container.service.plan.step]]`: exactly one of `exec`, `tcp`, `udp`, `icmp`, `http` and `grpc` is there.
+/// `[[container.service.plan.step]]`: exactly one of `exec`, `tcp`, `udp`, `icmp`, `http`, `grpc` and `inside` is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
@@ -215,9 +219,17 @@ pub struct Step {
     /// As in a service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc: Option<Grpc>,
+    /// As in a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Inside>,
 }
 
 impl Plan {
+    /// Whether a member inside is asked.
+    pub(super) fn asks_inside(&self) -> bool {
+        self.steps.iter().any(|step| step.inside.is_some())
+    }
+
     pub(super) fn check(&self) -> Result<Check, Wrong> {
         if !(Duration::from_millis(10)..=Duration::from_secs(300)).contains(&self.timeout) {
             return Err(("plan.timeout".into(), format!("{:?} is not within 10 ms to 5 min", self.timeout)));
@@ -241,8 +253,8 @@ impl Step {
         name("plan.step.name", &self.name)?;
         let key = format!("plan.step.{}", self.name);
         max_latency(self.max_latency, timeout).map_err(|message| (format!("{key}.max_latency"), message))?;
-        let Self { exec, tcp, udp, icmp, http, grpc, .. } = self;
-        let check = Asked { exec, tcp, udp, icmp, http, grpc }.check().map_err(|(field, message)| {
+        let Self { exec, tcp, udp, icmp, http, grpc, inside, .. } = self;
+        let check = Asked { exec, tcp, udp, icmp, http, grpc, inside }.check().map_err(|(field, message)| {
             (if field.is_empty() { key.clone() } else { format!("{key}.{field}") }, message)
         })?;
         let check = check.ok_or_else(|| (key, format!("needs {ONE_CHECK}")))?;
@@ -274,9 +286,13 @@ mod tests {
 
     /// A container whose one service has these lines.
     fn parse(service: &str) -> Result<Config, String> {
+        let driver = match service.contains("inside") {
+            true => "member = true\noci = { rootfs = \"/srv/rootfs\", args = [\"/bin/httpd\"] }",
+            false => "declared = { netns = \"/run/netns/web\" }",
+        };
         let text = format!(
             "[host]\nname = \"h1\"\n[uplink.a]\naddress = \"10.0.0.1\"\n[[container]]\nname = \"web\"\n\
-             declared = {{ netns = \"/run/netns/web\" }}\n[[container.service]]\nname = \"s\"\n{service}"
+             {driver}\n[[container.service]]\nname = \"s\"\n{service}"
         );
         Config::parse(Path::new("agent.toml"), &text).map_err(|error| error.to_string())
     }
@@ -302,11 +318,16 @@ mod tests {
             ("http = { address = \"10.0.0.2:443\", tls = { insecure = true } }", "https", "https://10.0.0.2:443/"),
             ("grpc = { address = \"10.0.0.2:90\" }", "grpc", "grpc://10.0.0.2:90/"),
             ("heartbeat = { ttl = \"30s\" }", "heartbeat", "/var/lib/ringmesh/heartbeat/web/heartbeat"),
+            ("inside = { unix = \"/run/a\", send = \"x\", expect = { exact = \"y\" } }", "inside", "unix:///run/a"),
+            ("inside = { unix = \"@a\", http = \"/healthz\" }", "inside", "unix://@a"),
+            ("inside = { tcp = \"127.0.0.1:80\" }", "inside", "tcp://127.0.0.1:80"),
+            ("inside = { file = \"/tmp/alive\", max_age = \"30s\" }", "inside", "file:///tmp/alive"),
             (
                 "plan = { step = [{ name = \"a\", icmp = \"::1\" }, { name = \"b\", exec = [\"true\"] }] }",
                 "plan",
                 "a, b",
             ),
+            ("plan = { step = [{ name = \"a\", inside = { file = \"/a\" } }] }", "plan", "a"),
         ];
         for (service, kind, target) in cases {
             let config = parse(service).unwrap_or_else(|error| panic!("{service}: {error}"));
@@ -321,7 +342,7 @@ mod tests {
     #[test]
     fn what_cannot_be_asked_is_refused_with_its_key() {
         let cases = [
-            ("", "s: needs exactly one of exec, tcp, udp, icmp, http and grpc, heartbeat or a plan"),
+            ("", "s: needs exactly one of exec, tcp, udp, icmp, http, grpc and inside, heartbeat or a plan"),
             ("exec = []", "s.exec: is empty"),
             ("tcp = \"10.0.0.2\"", "\"10.0.0.2\" is not ADDRESS:PORT"),
             ("tcp = { address = \"10.0.0.2:1\", sends = \"x\" }", "unknown field `sends`"),
@@ -376,6 +397,15 @@ mod tests {
                 "s.http.json.equals: must be text",
             ),
             ("max_latency = \"2s\"\nicmp = \"::1\"", "s.max_latency: 2s is not within 1 ms to the time limit, 1s"),
+            ("inside = {}", "s.inside.unix: needs exactly one of unix, tcp and file"),
+            ("inside = { unix = \"/a\", file = \"/a\" }", "s.inside.unix: needs exactly one of"),
+            ("inside = { unix = \"a\" }", "s.inside.unix: must be an absolute path or \"@NAME\""),
+            ("inside = { unix = \"/a\", max_age = \"3s\" }", "s.inside.max_age: has a meaning only with file"),
+            ("inside = { file = \"a\" }", "s.inside.file: must be an absolute path"),
+            ("inside = { file = \"/a\", max_age = \"3ms\" }", "s.inside.max_age: is not within 1 s to 365 d"),
+            ("inside = { file = \"/a\", http = \"/\" }", "s.inside.file: goes with no http, send or expect"),
+            ("inside = { unix = \"@a\", http = \"/\", send = \"x\" }", "s.inside.http: goes with no send or expect"),
+            ("inside = { unix = \"@a\", http = \"a b\" }", "s.inside.http: must start with '/'"),
             ("kind = \"ready\"\nicmp = \"::1\"", "unknown variant `ready`"),
             ("heartbeat = { ttl = \"10ms\" }", "s.heartbeat.ttl: 10ms is not within"),
             ("icmp = \"::1\"\nheartbeat = { ttl = \"10s\" }", "s.heartbeat: goes with no other check"),

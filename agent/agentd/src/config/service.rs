@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Alarm,
-    check::{Asked, Grpc, Http, ONE_CHECK, Plan, Tcp, Udp, max_latency},
+    check::{Asked, Grpc, Http, Inside, ONE_CHECK, Plan, Tcp, Udp, max_latency},
     name, range,
 };
 
-/// `[[container.service]]`: exactly one of `exec`, `tcp`, `udp`, `icmp`, `http`, `grpc` and
+/// `[[container.service]]`: exactly one of `exec`, `tcp`, `udp`, `icmp`, `http`, `grpc`, `inside` and
 /// `heartbeat` is there, or `plan` alone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,6 +70,9 @@ pub struct Service {
     /// grpc.health.v1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc: Option<Grpc>,
+    /// Asked by the container's own member, from the inside; needs `member = true` there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Inside>,
     /// Nothing is asked: the service is to speak up by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Heartbeat>,
@@ -130,6 +133,7 @@ impl Service {
             icmp: None,
             http: None,
             grpc: None,
+            inside: None,
             heartbeat: None,
             plan: None,
         }
@@ -182,8 +186,13 @@ impl Service {
 
     /// What is asked every `interval`, if it is not the plan.
     fn ordinary(&self) -> Result<Option<Check>, (String, String)> {
-        let Self { exec, tcp, udp, icmp, http, grpc, .. } = self;
-        Asked { exec, tcp, udp, icmp, http, grpc }.check()
+        let Self { exec, tcp, udp, icmp, http, grpc, inside, .. } = self;
+        Asked { exec, tcp, udp, icmp, http, grpc, inside }.check()
+    }
+
+    /// Whether a member inside is asked.
+    pub(super) fn asks_inside(&self) -> bool {
+        self.inside.is_some() || self.plan.as_ref().is_some_and(Plan::asks_inside)
     }
 
     pub(super) fn check(&self, key: &str) -> Result<(), (String, String)> {

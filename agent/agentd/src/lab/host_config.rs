@@ -67,6 +67,7 @@ fn container(lab: &str, dir: &Path, host: HostNumber, nth: u16) -> Container {
             address: format!("{}/24", host.container_address(nth)),
             gateway: Some(host.gateway().into()),
         }),
+        member: false,
         services: vec![web()],
         name,
     }

@@ -80,6 +80,9 @@ fn carry_out(order: &Order) -> Result<(End, Vec<u8>), End> {
         (None, None) => return Err(End::NotRunning),
     }
     let (child, output) = start(&order.argv)?;
+    if order.detached {
+        return Ok((End::Exited(0), Vec::new()));
+    }
     watch(child, output, deadline).map_err(|error| End::Failed(format!("cannot watch the program: {error}")))
 }
 

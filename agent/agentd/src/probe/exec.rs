@@ -39,8 +39,10 @@ const READ: usize = 16 * 1024;
 pub(super) struct Order {
     /// Which, where, and for how long at the most.
     pub(super) request: ProbeRequest,
-    /// Who waits for the outcome, if it is a step's.
+    /// Who waits for the outcome, if it is not for the replies.
     pub(super) answer: Option<oneshot::Sender<Outcome>>,
+    /// As in [`order::Order`].
+    pub(super) detached: bool,
 }
 
 /// Exec probes, from the queue to the replies.
@@ -142,7 +144,7 @@ impl Exec {
                 order = next(&mut self.first, &mut self.queue), if pending.len() < self.concurrency => {
                     let Some(order) = order else { return Ok(()) };
                     number += 1;
-                    let frame = frame(number, &order.request);
+                    let frame = frame(number, &order);
                     let order = Pending { order, started: Instant::now() };
                     match frame {
                         Ok(frame) => {
@@ -167,7 +169,7 @@ impl Exec {
     }
 
     async fn reply(&self, pending: Pending, outcome: Outcome) {
-        let Order { request, answer } = pending.order;
+        let Order { request, answer, .. } = pending.order;
         // Both fail only when nobody listens any more.
         match answer {
             Some(step) => drop(step.send(outcome)),
@@ -176,10 +178,12 @@ impl Exec {
     }
 }
 
-fn frame(number: u64, request: &ProbeRequest) -> Result<bytes::Bytes, String> {
+fn frame(number: u64, order: &Order) -> Result<bytes::Bytes, String> {
+    let (request, detached) = (&order.request, order.detached);
     let Check::Exec { argv } = &*request.check else { return Err("not an exec probe".into()) };
     let timeout_ms = u32::try_from(request.timeout.as_millis()).unwrap_or(u32::MAX);
-    let order = order::Order { pid: request.pid, netns: request.netns.clone(), argv: argv.clone(), timeout_ms };
+    let order =
+        order::Order { pid: request.pid, netns: request.netns.clone(), argv: argv.clone(), timeout_ms, detached };
     let payload = serde_json::to_vec(&order).map_err(|error| error.to_string())?.into();
     let limit_ms = timeout_ms.saturating_add(GRACE.as_millis() as u32);
     Frame { number, limit_ms, payload }.encode().map_err(|_| "the command is too long".into())

@@ -5,9 +5,10 @@
 //!
 //! ```text
 //!  start() ─┬─ queue ─► thread "probe": setns, socket, connect ─► a task per probe ─► replies
-//!           └─ queue ─► exec (a task of the same thread) ◄─socket─► exec-runner ─► exec-child ─► the program
-//!                  ▲
-//!                  └─ the steps of plans that are programs
+//!           ├─ queue ─► exec (a task of the same thread) ◄─socket─► exec-runner ─► exec-child ─► the program
+//!           │      ▲
+//!           │      └─ the steps of plans that are programs
+//!           └─ queue ─► thread "member" ◄─socket in a container─► ringmesh-member
 //! ```
 //!
 //! One thread does all probes by socket: it is at most a few tens of microseconds of work each, and a socket stays in the
@@ -21,6 +22,7 @@ mod grpc;
 pub mod heartbeat;
 pub mod http;
 mod icmp;
+pub mod inside;
 pub(crate) mod matching;
 mod netns;
 mod order;
@@ -42,8 +44,10 @@ use std::{
 };
 
 pub use ringmesh_node::health::spec::{
-    Check, CheckId, Exchange, HttpCheck, JsonMatch, MAX_ANSWER, Match, ProbeReply, ProbeRequest, Sign, Step, Tls, Trust,
+    Check, CheckId, Exchange, HttpCheck, InsideCheck, InsideTarget, JsonMatch, MAX_ANSWER, Match, ProbeReply,
+    ProbeRequest, Said, Sign, Step, Tls, Trust,
 };
+use ringmesh_node::health::spec::{ContainerSpec, Inside};
 use tokio::sync::mpsc;
 
 use self::{matching::Patterns, netns::Namespaces, socket::Dial, tls::Trusts};
@@ -61,6 +65,10 @@ const MAX_WAITING_EXEC: usize = 1024;
 pub struct Prober {
     sockets: mpsc::Sender<ProbeRequest>,
     execs: mpsc::Sender<exec::Order>,
+    asks: mpsc::Sender<exec::Order>,
+    /// Where questions for members inside wait, until somebody serves them.
+    unserved: Option<mpsc::Receiver<exec::Order>>,
+    replies: mpsc::Sender<ProbeReply>,
     shared: Arc<Shared>,
 }
 
@@ -93,6 +101,7 @@ impl Prober {
         let shared = Arc::new(Shared::default());
         let (sockets, socket_queue) = mpsc::channel(MAX_WAITING);
         let (execs, exec_queue) = mpsc::channel(MAX_WAITING_EXEC);
+        let (asks, unserved) = mpsc::channel(inside::MAX_WAITING);
         let exec = exec::Exec {
             queue: exec_queue,
             runner_path,
@@ -106,15 +115,16 @@ impl Prober {
             patterns: Patterns::default(),
             trusts: Trusts::default(),
             execs: execs.clone(),
+            asks: asks.clone(),
         });
-        let concurrency = cfg.concurrency;
+        let (own_replies, concurrency) = (replies.clone(), cfg.concurrency);
         std::thread::Builder::new().name("probe".into()).spawn(move || {
             runtime.block_on(async move {
                 tokio::spawn(exec.supervise());
                 socket::dispatch(socket_queue, tools, concurrency, replies).await;
             });
         })?;
-        Ok(Self { sockets, execs, shared })
+        Ok(Self { sockets, execs, asks, unserved: Some(unserved), replies: own_replies, shared })
     }
 
     /// Takes an order to probe; never blocks. Its reply comes within the request's timeout and a second.
@@ -123,7 +133,11 @@ impl Prober {
             // It would fail, and the service would be blamed.
             Err(Refused::NoRunner)
         } else if matches!(*request.check, Check::Exec { .. }) {
-            self.execs.try_send(exec::Order { request, answer: None }).map_err(|_| Refused::Busy)
+            let order = exec::Order { request, answer: None, detached: false };
+            self.execs.try_send(order).map_err(|_| Refused::Busy)
+        } else if matches!(*request.check, Check::Inside(_)) {
+            let order = exec::Order { request, answer: None, detached: false };
+            self.asks.try_send(order).map_err(|_| Refused::Busy)
         } else {
             self.sockets.try_send(request).map_err(|_| Refused::Busy)
         };
@@ -131,6 +145,25 @@ impl Prober {
             self.shared.refused.fetch_add(1, Relaxed);
         }
         taken
+    }
+
+    /// Keeps members inside those of `containers` that are to have one, once ordered to, in a thread of its own; what is heard of
+    /// them goes to `news`. Their program is a copy of `program`, by the state directory's `member/program`. Without such a
+    /// container there is no thread.
+    pub fn keep_members(
+        &mut self,
+        state_dir: &Path,
+        program: &Path,
+        containers: &[ContainerSpec],
+        news: mpsc::Sender<Inside>,
+    ) -> io::Result<inside::Members> {
+        let names: Vec<&str> = containers.iter().filter(|spec| spec.member).map(|spec| spec.name.as_str()).collect();
+        inside::install(state_dir, program, &names)?;
+        let Some(asks) = self.unserved.take().filter(|_| !names.is_empty()) else {
+            return Ok(inside::Members::none());
+        };
+        let (execs, replies) = (self.execs.clone(), self.replies.clone());
+        inside::Members::spawn(inside::Hands { state_dir: state_dir.to_owned(), execs, replies, news }, asks)
     }
 
     /// How many requests were [`Refused`] since the start.
@@ -145,6 +178,7 @@ struct Tools {
     patterns: Patterns,
     trusts: Trusts,
     execs: mpsc::Sender<exec::Order>,
+    asks: mpsc::Sender<exec::Order>,
 }
 
 impl Tools {
@@ -180,6 +214,7 @@ fn runs_programs(check: &Check) -> bool {
         | Check::Icmp { .. }
         | Check::Http(_)
         | Check::Grpc { .. }
+        | Check::Inside(_)
         | Check::Heartbeat { .. } => false,
     }
 }

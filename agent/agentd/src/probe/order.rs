@@ -33,6 +33,9 @@ pub(super) struct Order {
     pub(super) argv: Vec<String>,
     /// The program is killed after this.
     pub(super) timeout_ms: u32,
+    /// It is left running instead, and nobody waits for it.
+    #[serde(default)]
+    pub(super) detached: bool,
 }
 
 /// What came of an [`Order`].

@@ -6,7 +6,10 @@ use std::{
 };
 
 use ringmesh_node::health::spec::Step;
-use tokio::{sync::oneshot, time::timeout_at};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout_at,
+};
 
 use super::{
     Check, Outcome, ProbeRequest, Tools,
@@ -36,7 +39,10 @@ pub(super) async fn run(tools: &Tools, request: &ProbeRequest, steps: &[Step], t
 async fn take(tools: &Tools, request: &ProbeRequest, step: &Step, deadline: Instant, timeout: Duration) -> Outcome {
     let left = deadline.saturating_duration_since(Instant::now());
     if matches!(*step.check, Check::Exec { .. }) {
-        return exec(tools, request, step, left).await;
+        return order(&tools.execs, request, step, left).await;
+    }
+    if matches!(*step.check, Check::Inside(_)) {
+        return order(&tools.asks, request, step, left).await;
     }
     let netns = request.netns.as_deref();
     let opened = tools.within(netns, || Opened::by(&step.check));
@@ -47,12 +53,12 @@ async fn take(tools: &Tools, request: &ProbeRequest, step: &Step, deadline: Inst
     }
 }
 
-/// By way of the queue of all exec probes: their bound holds for steps, too.
-async fn exec(tools: &Tools, request: &ProbeRequest, step: &Step, left: Duration) -> Outcome {
+/// By way of the queue of all such probes: their bound holds for steps, too.
+async fn order(queue: &mpsc::Sender<Order>, request: &ProbeRequest, step: &Step, left: Duration) -> Outcome {
     let request = ProbeRequest { check: Arc::clone(&step.check), timeout: left, max_latency: None, ..request.clone() };
     let (sender, answer) = oneshot::channel();
-    let order = Order { request, answer: Some(sender) };
-    if tools.execs.send(order).await.is_err() {
+    let order = Order { request, answer: Some(sender), detached: false };
+    if queue.send(order).await.is_err() {
         return Outcome::fail("this agent ends");
     }
     answer.await.unwrap_or_else(|_| Outcome::fail("this agent ends"))

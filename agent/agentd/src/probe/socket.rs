@@ -157,7 +157,7 @@ impl Opened {
             Check::Http(http) => Dial::start(http.address).map(Self::Stream),
             Check::Udp(exchange) => talk::send(exchange).map(Self::Datagrams),
             Check::Icmp { address } => Echo::send(*address).map(Self::Echo),
-            Check::Exec { .. } | Check::Plan { .. } | Check::Heartbeat { .. } => Ok(Self::Nothing),
+            Check::Exec { .. } | Check::Inside(_) | Check::Plan { .. } | Check::Heartbeat { .. } => Ok(Self::Nothing),
         }
     }
 }

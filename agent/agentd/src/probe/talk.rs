@@ -69,7 +69,7 @@ pub(super) async fn by_datagram(socket: UdpSocket, exchange: &Exchange, patterns
 }
 
 /// Bytes that are no text become `\xff`.
-fn quote(bytes: &[u8]) -> String {
+pub(super) fn quote(bytes: &[u8]) -> String {
     let bytes = bytes.trim_ascii_end();
     format!("\"{}\"", bytes[..bytes.len().min(answer::QUOTED)].escape_ascii())
 }

@@ -17,7 +17,7 @@ use ringmesh_agentd::{
     disk::Trouble,
     host_loop::{COMMAND_BOUND, Command, HostLoop, Inputs, REPLY_BOUND},
     identity::{Keyring, keyring::HostSeals, tls},
-    probe::Prober,
+    probe::{Prober, inside::Members},
     reach::Reacher,
     repair::Hands,
     runtime::{self, Left},
@@ -142,6 +142,7 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
     let (hands, repairs) = Hands::new(runtime, config.host.state_dir, Trouble::default());
     let (_, carriers) = mpsc::channel(1);
     let (_, heartbeats) = mpsc::channel(1);
+    let (_, insides) = mpsc::channel(1);
     let (_, written) = mpsc::channel(1);
     let (histories, _) = mpsc::channel(1);
     let (disk, _disk) = watch::channel(None);
@@ -156,6 +157,7 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
         clock,
         transport: host.transport,
         prober,
+        members: Members::none(),
         reacher,
         hands,
         disk,
@@ -164,8 +166,19 @@ pub(crate) fn run(host: Host, name: &str, known: Vec<Member>) -> Running {
     };
     let inbound = host.inbound;
     let trouble = Trouble::default().watch();
-    let inputs =
-        Inputs { inbound, replies, heartbeats, reached, statuses, repairs, carriers, commands, written, trouble };
+    let inputs = Inputs {
+        inbound,
+        replies,
+        heartbeats,
+        insides,
+        reached,
+        statuses,
+        repairs,
+        carriers,
+        commands,
+        written,
+        trouble,
+    };
     tokio::spawn(host_loop.run(inputs));
     Running { member, view, _commands, _disk }
 }

@@ -145,7 +145,9 @@ fn opinion(member: &CellMember) -> String {
     let silent =
         member.silent_since.as_ref().map(|since| format!(", silent for {}", time::age(Timestamp::now(), Some(since))));
     let state = member.state().as_str_name();
-    format!("{state}{}, slot {}, generation {}", silent.unwrap_or_default(), member.slot, member.generation)
+    let inside = if member.inside { " by its member inside" } else { "" };
+    let (silent, slot) = (silent.unwrap_or_default(), member.slot);
+    format!("{state}{inside}{silent}, slot {slot}, generation {}", member.generation)
 }
 
 /// What its cell takes a container for: "cell 0: alive, slot 3, generation 1".

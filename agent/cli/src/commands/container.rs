@@ -279,6 +279,11 @@ fn describe(container: &Container, out: &mut Details) {
     }
     out.add("Operation", &container.operation);
     out.add("Cell", cell::membership(container.cell.as_ref()));
+    if let Some(inside) = &container.inside {
+        let since = time::stamp_and_age(Timestamp::now(), inside.since.as_ref());
+        out.add("Inside", format!("{}, since {since}, {} starts", inside.state().as_str_name(), inside.starts));
+        out.add("", &inside.problem);
+    }
     out.add("Driver", &container.driver);
     out.add("Pid", pid(container));
     out.add("Addresses", container.addresses.join(", "));

@@ -85,6 +85,7 @@ fn with_a_box(lab: &Lab, dockerd: &Dockerd) {
             let mut network = like.network.clone().expect("the lab's containers have one");
             network.address = "10.200.1.100/24".into();
             config.containers.push(ringmesh_agentd::config::Container {
+                member: false,
                 name: "box".into(),
                 tenant: "green".into(),
                 labels: BTreeMap::new(),

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use foca::State;
-use rand::rngs::Xoshiro256PlusPlus;
+use foca::{Member, State};
+use rand::{RngExt, rngs::Xoshiro256PlusPlus};
 use ringmesh_proto::Instant;
 use ringmesh_topology::{
     cell::{AGENT_SLOT, CELL_SIZE},
@@ -13,10 +13,12 @@ use ringmesh_topology::{
 use super::{
     MemberState,
     evidence::Evidence,
-    mail::Mailbox,
+    inside::{self, Outbox},
+    mail::{Letter, Mailbox},
     member::{Instance, PROBE_PERIOD, SUSPICION, Slot, Turn},
     wheel::{Entry, Wheel},
 };
+use crate::membership::Refused;
 
 /// The agent's member: it lives as long as the cell.
 const AGENT: Slot = Slot { slot: AGENT_SLOT, generation: 1 };
@@ -35,9 +37,35 @@ pub(super) struct Seat {
     pub(super) told: MemberState,
     /// It was told that this one is down, and not yet that it is not.
     pub(super) alarmed: bool,
-    member: Option<Box<Instance>>,
+    /// Something was said to its member while it was silent: it may be suspected, and cannot know that it has to refute.
+    pub(super) missed: bool,
+    member: Option<Body>,
     /// Since when the agent suspects it, for want of evidence, in this life.
     doubted: Option<Instant>,
+}
+
+/// Where a container's member is.
+enum Body {
+    /// Here.
+    Hosted(Box<Instance>),
+    /// In the container, with this life.
+    Inside(Slot),
+}
+
+impl Body {
+    fn identity(&self) -> Slot {
+        match self {
+            Self::Hosted(instance) => instance.identity(),
+            Self::Inside(identity) => *identity,
+        }
+    }
+
+    fn hosted(&self) -> Option<&Instance> {
+        match self {
+            Self::Hosted(instance) => Some(instance),
+            Self::Inside(_) => None,
+        }
+    }
 }
 
 impl Seat {
@@ -52,14 +80,15 @@ impl Seat {
             generation: 0,
             told,
             alarmed: false,
+            missed: false,
             member: None,
             doubted: None,
         }
     }
 
-    /// Whether its member may be suspected, or worse, for having been silent.
-    pub(super) fn missed(&self) -> bool {
-        self.member.as_ref().is_some_and(|member| member.missed)
+    /// Whether its life in the cell has begun.
+    pub(super) fn is_introduced(&self) -> bool {
+        self.member.is_some()
     }
 
     pub(super) fn is_doubted(&self) -> bool {
@@ -103,6 +132,7 @@ pub(super) struct Counts {
 pub(super) struct Tools<'a> {
     pub(super) wheel: &'a mut Wheel<Slot>,
     pub(super) mail: &'a mut Mailbox,
+    pub(super) outbox: &'a mut Outbox,
     pub(super) rng: &'a mut Xoshiro256PlusPlus,
     pub(super) tick: u64,
     pub(super) now: Instant,
@@ -162,7 +192,7 @@ impl Cell {
     pub(super) fn begin(&mut self, slot: u16, generation: u16) {
         self.end(slot);
         if let Some(seat) = self.seat(slot) {
-            (seat.generation, seat.doubted) = (generation, None);
+            (seat.generation, seat.doubted, seat.missed) = (generation, None, false);
             self.come.push(slot);
         }
     }
@@ -179,6 +209,20 @@ impl Cell {
             self.called = true;
             wheel.call(tick, self.number, AGENT);
         }
+    }
+
+    /// A member inside said this to another one. True if somebody's state may have changed.
+    pub(super) fn hear(&mut self, from: u16, to: u16, bytes: &[u8], tools: &mut Tools<'_>) -> Result<bool, Refused> {
+        let Some(me) = self.seat(from).and_then(|seat| Some(seat.member.as_ref()?.identity())) else {
+            return Ok(false);
+        };
+        let believed = |news: &Member<Slot>| {
+            let silent = self.seat_at(news.id().slot).is_some_and(|seat| seat.evidence.is_silent(tools.now));
+            self.agent.opinions().any(|known| inside::is_known(news, known, silent))
+        };
+        let Some(letter) = inside::examine(bytes, me, to, believed)? else { return Ok(false) };
+        tools.mail.put(to, &letter);
+        Ok(self.deliver(tools))
     }
 
     /// Runs these timers, and all that they lead to. True if somebody's state may have changed.
@@ -205,18 +249,37 @@ impl Cell {
             .iter()
             .filter_map(|slot| Some(self.seats[usize::from(*slot)].as_ref()?.identity(usize::from(*slot))))
             .collect();
-        self.each(tools, |member, turn| member.learn(&gone, &identities, turn));
+        for slot in 0..self.seats.len().max(1) as u16 {
+            self.tell(slot, &gone, &identities, tools);
+        }
         for identity in &identities {
             if let Some(seat) = self.seat(identity.slot) {
-                seat.member = Some(Instance::new(*identity, tools.rng));
+                let body = if seat.evidence.inside {
+                    tools.outbox.begin(&seat.container, *identity, tools.rng.random());
+                    Body::Inside(*identity)
+                } else {
+                    Body::Hosted(Instance::new(*identity, tools.rng))
+                };
+                seat.member = Some(body);
             }
         }
-        let mut roster: Vec<Slot> = self.members().map(|member| member.identity()).collect();
+        let seats = self.seats.iter().flatten();
+        let mut roster: Vec<Slot> = seats.filter_map(|seat| Some(seat.member.as_ref()?.identity())).collect();
         roster.push(AGENT);
         for identity in identities {
-            self.one(identity.slot, tools, |member, turn| member.learn(&[], &roster, turn));
+            self.tell(identity.slot, &[], &roster, tools);
         }
         true
+    }
+
+    /// Tells a member who has come and gone, wherever it is.
+    fn tell(&mut self, slot: u16, gone: &[Slot], come: &[Slot], tools: &mut Tools<'_>) {
+        match self.seat_at(slot) {
+            Some(Seat { container, member: Some(Body::Inside(_)), .. }) => tools.outbox.roster(container, gone, come),
+            Some(_) | None => {
+                self.one(slot, tools, |member, turn| member.learn(gone, come, turn));
+            }
+        }
     }
 
     /// The agent has the evidence, and need not ask anybody: for it who may not speak is suspect at once, and down when the time
@@ -225,10 +288,10 @@ impl Cell {
     fn doubt(&mut self, tools: &mut Tools<'_>) -> bool {
         let mut doubts = Vec::new();
         for seat in self.seats.iter_mut().flatten() {
-            let Some(member) = seat.member.as_mut().filter(|_| seat.evidence.is_silent(tools.now)) else { continue };
+            let Some(member) = seat.member.as_ref().filter(|_| seat.evidence.is_silent(tools.now)) else { continue };
             let since = *seat.doubted.get_or_insert(tools.now);
             // It does not hear of it.
-            member.missed = true;
+            seat.missed = true;
             let (state, is_told) = match tools.now.since(since) >= SUSPICION {
                 true => (State::Down, seat.told == MemberState::Down),
                 false => (State::Suspect, seat.told == MemberState::Suspect),
@@ -258,14 +321,22 @@ impl Cell {
         let mut stirred = false;
         while let Some(letter) = tools.mail.take() {
             if self.speaks(letter.to, tools.now) {
-                stirred |= self.one(letter.to, tools, |member, turn| member.handle_letter(letter.bytes(), turn));
-            } else if let Some(seat) = self.seat(letter.to)
-                && let Some(member) = &mut seat.member
-            {
-                member.missed = true;
+                stirred |= self.hand_over(&letter, tools);
+            } else if let Some(seat) = self.seat(letter.to) {
+                seat.missed |= seat.member.is_some();
             }
         }
         stirred
+    }
+
+    fn hand_over(&mut self, letter: &Letter, tools: &mut Tools<'_>) -> bool {
+        match self.seat_at(letter.to) {
+            Some(Seat { container, member: Some(Body::Inside(_)), .. }) => {
+                tools.outbox.letter(container, letter.bytes());
+                false
+            }
+            Some(_) | None => self.one(letter.to, tools, |member, turn| member.handle_letter(letter.bytes(), turn)),
+        }
     }
 
     /// Has all members send their news that have any.
@@ -288,23 +359,22 @@ impl Cell {
         self.seats.get(usize::from(slot)).and_then(Option::as_ref).is_some_and(|seat| seat.evidence.speaks(now))
     }
 
-    fn members(&self) -> impl Iterator<Item = &Instance> {
-        self.seats.iter().flatten().filter_map(|seat| seat.member.as_deref())
-    }
-
     fn member(&self, slot: u16) -> Option<&Instance> {
         if slot == AGENT_SLOT {
             return Some(&self.agent);
         }
-        self.seats.get(usize::from(slot))?.as_ref()?.member.as_deref()
+        self.seat_at(slot)?.member.as_ref()?.hosted()
     }
 
-    /// Calls a member, if it is there. True if that changed somebody's opinion.
+    /// Calls a member, if it is here. True if that changed somebody's opinion.
     fn one(&mut self, slot: u16, tools: &mut Tools<'_>, call: impl FnOnce(&mut Instance, &mut Turn<'_>)) -> bool {
         let member = if slot == AGENT_SLOT {
             Some(&mut self.agent)
         } else {
-            self.seats.get_mut(usize::from(slot)).and_then(Option::as_mut).and_then(|seat| seat.member.as_mut())
+            match self.seats.get_mut(usize::from(slot)) {
+                Some(Some(Seat { member: Some(Body::Hosted(member)), .. })) => Some(member),
+                Some(_) | None => None,
+            }
         };
         let Some(member) = member else { return false };
         let Tools { wheel, mail, rng, tick, .. } = tools;
@@ -313,16 +383,10 @@ impl Cell {
         turn.stirred
     }
 
-    fn each(&mut self, tools: &mut Tools<'_>, mut call: impl FnMut(&mut Instance, &mut Turn<'_>)) {
-        for slot in 0..self.seats.len().max(1) as u16 {
-            self.one(slot, tools, &mut call);
-        }
-    }
-
     /// What the agent's member thinks of each container's: what is new of it, by slot.
     pub(super) fn judge(&mut self) -> Vec<(u16, MemberState)> {
         let mut states = [MemberState::Gone; CELL_SIZE];
-        for (identity, state) in self.agent.opinions() {
+        for (identity, state) in self.agent.opinions().map(|member| (*member.id(), member.state())) {
             let Some(seat) = self.seats.get(usize::from(identity.slot)).and_then(Option::as_ref) else { continue };
             if seat.member.as_ref().is_none_or(|member| member.identity() != identity) {
                 continue;

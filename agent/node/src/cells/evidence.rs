@@ -9,11 +9,17 @@ use ringmesh_proto::Instant;
 /// Both must have gone by: probes that were never made, because this agent could not, are no silence of the container.
 pub(crate) const PATIENCE: u8 = 3;
 
+/// For how long a word of a member inside its container is evidence: it probes once in each of its periods, so that two of
+/// them went by, and some.
+pub(super) const WORD_HOLDS: Duration = Duration::from_secs(12);
+
 /// Of one container, in its present life.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Evidence {
     /// It is paused: its processes are frozen and say nothing, and that is no death.
     pub(super) frozen: bool,
+    /// It has a member inside, whose own words are the only signs.
+    pub(super) inside: bool,
     /// When it last gave a sign of life, or began this one.
     pub(super) sign: Instant,
     /// Until when the signs hold.
@@ -25,7 +31,7 @@ pub(super) struct Evidence {
 impl Evidence {
     /// A container that has just been found running.
     pub(super) fn new(now: Instant) -> Self {
-        Self { frozen: false, sign: now, until: now, unanswered: 0 }
+        Self { frozen: false, inside: false, sign: now, until: now, unanswered: 0 }
     }
 
     /// A sign of life came, which holds for so long.
@@ -33,6 +39,11 @@ impl Evidence {
         self.unanswered = 0;
         self.sign = now;
         self.until = self.until.max(now + holds);
+    }
+
+    /// Its member inside said something, or has just come there.
+    pub(super) fn word(&mut self, now: Instant) {
+        (self.inside, self.sign, self.until) = (true, now, now + WORD_HOLDS);
     }
 
     /// It was asked and was silent.
@@ -47,13 +58,17 @@ impl Evidence {
 
     /// Whether it is silent as soon as no sign of life holds any more.
     pub(super) fn is_asked_enough(&self) -> bool {
-        self.unanswered >= PATIENCE
+        self.inside || self.unanswered >= PATIENCE
     }
 
     /// It goes on after it was frozen: what was asked meanwhile does not count.
     pub(super) fn thaw(&mut self, now: Instant) {
         self.frozen = false;
-        self.sign(now, Duration::ZERO);
+        if self.inside {
+            self.word(now);
+        } else {
+            self.sign(now, Duration::ZERO);
+        }
     }
 
     /// Whether it should say something, and does not.
@@ -98,6 +113,20 @@ mod tests {
         evidence.sign(at(6), Duration::from_secs(30));
         evidence.missed();
         assert!(evidence.speaks(at(36)), "another check's sign holds");
+    }
+
+    #[test]
+    fn who_has_a_member_inside_speaks_by_its_words_alone() {
+        let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
+        let mut evidence = Evidence::new(at(0));
+        evidence.sign(at(0), Duration::from_secs(1000));
+        evidence.word(at(10));
+        assert!(evidence.speaks(at(22)) && !evidence.speaks(at(23)), "what was heard from outside does not count");
+        evidence.word(at(30));
+        assert!(evidence.speaks(at(42)));
+        evidence.frozen = true;
+        evidence.thaw(at(60));
+        assert!(evidence.speaks(at(72)) && !evidence.speaks(at(73)));
     }
 
     #[test]

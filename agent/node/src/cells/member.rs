@@ -3,60 +3,19 @@
 //! 32,000 of them live in one agent, so that what each holds is bounded and small: a list of 64 members of 8 bytes, a buffer
 //! of [`MAX_LETTER`] bytes, and no timers of its own.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::time::Duration;
 
-use foca::{Config, Foca, Identity, Member, NoCustomBroadcast, Notification, PostcardCodec, Runtime, State, Timer};
+use foca::{Foca, Member, NoCustomBroadcast, Notification, PostcardCodec, Runtime, State, Timer};
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
-use ringmesh_topology::cell::CELL_SIZE;
-use serde::{Deserialize, Serialize};
+use ringmesh_member::swim::config;
+pub(super) use ringmesh_member::swim::{MAX_LETTER, PROBE_PERIOD, SUSPICION, Slot};
 
 use super::{mail::Mailbox, wheel::Wheel};
 use crate::health::random_below;
 
-/// Between two probes of a member. A process that ends is known at once, and a service that fails by its own probes, which
-/// are more frequent: the cell is for what neither of them tells.
-pub(super) const PROBE_PERIOD: Duration = Duration::from_secs(5);
-
-/// After so long without an answer others are asked to try. Answers come in the same turn; only who is silent needs it.
-const PROBE_RTT: Duration = Duration::from_secs(1);
-
-/// From a suspicion to down: two periods.
-pub(super) const SUSPICION: Duration = Duration::from_secs(10);
-
-/// The most bytes of a message. A header has some 20, each news of a member at most 8; what does not fit is in the next one.
-pub(super) const MAX_LETTER: usize = 128;
-
-/// A member as foca's identity: its slot is the address, the generation decides between two lives in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Slot {
-    pub(super) slot: u16,
-    pub(super) generation: u16,
-}
-
-impl Identity for Slot {
-    type Addr = u16;
-
-    /// No: another life begins when there is evidence of it, and not because others say that this one is over.
-    fn renew(&self) -> Option<Self> {
-        None
-    }
-
-    fn addr(&self) -> u16 {
-        self.slot
-    }
-
-    fn win_addr_conflict(&self, adversary: &Self) -> bool {
-        // As serial numbers (RFC 1982): generations wrap.
-        let ahead = self.generation.wrapping_sub(adversary.generation);
-        ahead != 0 && ahead < 1 << 15
-    }
-}
-
 /// An instance of foca.
 pub(super) struct Instance {
     foca: Foca<Slot, PostcardCodec, Xoshiro256PlusPlus, NoCustomBroadcast>,
-    /// Something was said to it while it was silent: it may be suspected, and cannot know that it has to refute.
-    pub(super) missed: bool,
 }
 
 /// What an instance works with during a call.
@@ -76,7 +35,7 @@ pub(super) struct Turn<'a> {
 impl Instance {
     pub(super) fn new(identity: Slot, rng: &mut Xoshiro256PlusPlus) -> Box<Self> {
         let rng = Xoshiro256PlusPlus::seed_from_u64(rng.random());
-        Box::new(Self { foca: Foca::new(identity, config(), rng, PostcardCodec), missed: false })
+        Box::new(Self { foca: Foca::new(identity, config(), rng, PostcardCodec) })
     }
 
     pub(super) fn identity(&self) -> Slot {
@@ -84,8 +43,8 @@ impl Instance {
     }
 
     /// What this member thinks of the others, in no order.
-    pub(super) fn opinions(&self) -> impl Iterator<Item = (Slot, State)> {
-        self.foca.iter_membership_state().map(|member| (*member.id(), member.state()))
+    pub(super) fn opinions(&self) -> impl Iterator<Item = &Member<Slot>> {
+        self.foca.iter_membership_state()
     }
 
     /// Whether it has news that some have not heard from it.
@@ -173,34 +132,21 @@ impl Runtime<Slot> for Call<'_, '_> {
     }
 }
 
-/// SWIM as in the paper: no periodic messages beside its probes, for every wake-up of every member costs. What is new is
-/// gossiped by [`Instance::gossip`], while there is something.
-fn config() -> Config {
-    let size = std::num::NonZeroU32::new(CELL_SIZE as u32).expect("not zero");
-    Config {
-        probe_period: PROBE_PERIOD,
-        probe_rtt: PROBE_RTT,
-        suspect_to_down_after: SUSPICION,
-        // One entry a slot, replaced by the slot's next life.
-        remove_down_after: None,
-        max_packet_size: NonZeroUsize::new(MAX_LETTER).expect("not zero"),
-        notify_down_members: false,
-        periodic_announce: None,
-        periodic_announce_to_down_members: None,
-        periodic_gossip: None,
-        ..Config::new_lan(size)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
+    use foca::Config;
+    use ringmesh_topology::cell::CELL_SIZE;
+
     use super::*;
 
     #[test]
-    fn the_later_of_two_lives_wins_over_the_wrap() {
-        let life = |generation| Slot { slot: 1, generation };
-        assert!(life(2).win_addr_conflict(&life(1)));
-        assert!(!life(1).win_addr_conflict(&life(2)) && !life(1).win_addr_conflict(&life(1)));
-        assert!(life(1).win_addr_conflict(&life(u16::MAX)));
+    fn what_is_not_our_own_is_as_foca_has_it_for_a_cell() {
+        let (ours, foca) = (config(), Config::new_lan(NonZeroU32::new(CELL_SIZE as u32).expect("not zero")));
+        assert_eq!(
+            (ours.num_indirect_probes, ours.max_transmissions),
+            (foca.num_indirect_probes, foca.max_transmissions)
+        );
     }
 }

@@ -11,10 +11,14 @@
 //!  heartbeat ─────┘   (a gate)   └─────────────────────────────────┘ ──▶ Change, when one is down or back
 //! ```
 //!
+//! A container may have a member of its own inside: then what is said to it goes out in packets, and its letters, as far as
+//! they are believed, are all the evidence there is ([`inside`]).
+//!
 //! In [`service`], with the same evidence, containers of several hosts watch each other.
 
 mod cell;
 mod evidence;
+mod inside;
 mod mail;
 mod member;
 mod quiet;
@@ -36,10 +40,14 @@ use ringmesh_topology::{
     hash,
 };
 
-use crate::health::spec::{ContainerState, ContainerStatus};
+use crate::{
+    health::spec::{ContainerState, ContainerStatus},
+    membership::Refused,
+};
 use cell::{Cell, Seat, Tools};
 use evidence::Evidence;
 pub(crate) use evidence::PATIENCE;
+use inside::Outbox;
 use mail::Mailbox;
 use member::Slot;
 use quiet::Quiet;
@@ -79,6 +87,8 @@ pub struct Change {
     pub news: Option<News>,
     /// For how long it has given no sign of life.
     pub silent_for: Duration,
+    /// It is a member inside that says so, or not.
+    pub inside: bool,
 }
 
 /// What everybody should hear of a container, once.
@@ -116,6 +126,7 @@ pub struct Cells {
     lives: BTreeMap<Place, u16>,
     wheel: Wheel<Slot>,
     mail: Mailbox,
+    outbox: Outbox,
     changes: VecDeque<Change>,
     /// How long this process did not run in all: the cells' clock is behind by it.
     paused: Duration,
@@ -135,6 +146,7 @@ impl Cells {
             lives: BTreeMap::new(),
             wheel: Wheel::default(),
             mail: Mailbox::default(),
+            outbox: Outbox::default(),
             changes: VecDeque::new(),
             paused: Duration::ZERO,
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
@@ -165,9 +177,9 @@ impl Cells {
     /// A container gave a sign of life of its own accord, which holds for so long.
     pub fn handle_heartbeat(&mut self, now: Instant, container: &str, holds: Duration) {
         let now = self.clock(now);
-        let Some((place, seat)) = self.seat(container) else { return };
+        let Some((place, seat)) = self.seat(container).filter(|(_, seat)| !seat.evidence.inside) else { return };
         seat.evidence.sign(now, holds);
-        if seat.missed() && seat.evidence.speaks(now) {
+        if seat.missed && seat.evidence.speaks(now) {
             self.begin(now, place);
         }
     }
@@ -175,6 +187,43 @@ impl Cells {
     /// A container that gives signs of life of its own accord is overdue to give one.
     pub fn handle_missed(&mut self, now: Instant, container: &str) {
         self.note_silence(now, container, Evidence::missed);
+    }
+
+    /// A container's member inside is there, and begins a life in its cell. From now on only its own words are signs of this
+    /// container's life, whether it goes or not, until the container begins another one.
+    pub fn handle_inside(&mut self, now: Instant, container: &str) {
+        let now = self.clock(now);
+        let Some((place, seat)) = self.seat(container).filter(|(_, seat)| seat.runs) else { return };
+        seat.evidence.word(now);
+        // That it is another one that speaks is told.
+        seat.told = MemberState::Gone;
+        self.begin(now, place);
+    }
+
+    /// A member inside said this to the one in this slot of its cell. Nobody need be meant by it: who says it is not to be
+    /// trusted.
+    pub fn handle_letter(&mut self, now: Instant, container: &str, to: u16, bytes: &[u8]) -> Result<(), Refused> {
+        let now = self.clock(now);
+        let listens = |seat: &Seat| seat.evidence.inside && !seat.evidence.frozen && seat.is_introduced();
+        let Some((place, seat)) = self.seat(container).filter(|(_, seat)| listens(seat)) else { return Ok(()) };
+        let lapsed = seat.missed || seat.told == MemberState::Down;
+        seat.evidence.word(now);
+        let Self { cells, wheel, mail, outbox, rng, .. } = self;
+        let cell = &mut cells[usize::from(place.cell)];
+        let tick = ticks(now);
+        let stirred = cell.hear(place.slot, to, bytes, &mut Tools { wheel, mail, outbox, rng, tick, now })?;
+        cell.stale |= stirred;
+        match (lapsed, stirred) {
+            (true, _) => self.begin(now, place),
+            (false, true) => self.call(now, place.cell),
+            (false, false) => {}
+        }
+        Ok(())
+    }
+
+    /// What is to be said to the member inside this container.
+    pub fn poll_packet(&mut self) -> Option<(Arc<str>, Vec<u8>)> {
+        self.outbox.take()
     }
 
     /// A container is none of this host's any more.
@@ -258,8 +307,8 @@ impl Cells {
     fn turn(&mut self, now: Instant, number: u16, due: &[wheel::Entry<Slot>]) {
         let Some(cell) = self.cells.get_mut(usize::from(number)) else { return };
         let tick = ticks(now);
-        let (wheel, mail, rng) = (&mut self.wheel, &mut self.mail, &mut self.rng);
-        if cell.turn(due, &mut Tools { wheel, mail, rng, tick, now }) {
+        let (wheel, mail, outbox, rng) = (&mut self.wheel, &mut self.mail, &mut self.outbox, &mut self.rng);
+        if cell.turn(due, &mut Tools { wheel, mail, outbox, rng, tick, now }) {
             let before = cell.hash;
             let news = cell.judge();
             // Another life may be told as the same thing.
@@ -281,7 +330,7 @@ impl Cells {
 
     fn note_silence(&mut self, now: Instant, container: &str, note: impl FnOnce(&mut Evidence)) {
         let now = self.clock(now);
-        let Some((place, seat)) = self.seat(container) else { return };
+        let Some((place, seat)) = self.seat(container).filter(|(_, seat)| !seat.evidence.inside) else { return };
         note(&mut seat.evidence);
         if seat.evidence.is_asked_enough() && !seat.is_doubted() {
             self.call(now, place.cell);
@@ -303,7 +352,7 @@ impl Cells {
         }
         let stale = seat.evidence.frozen != frozen;
         seat.evidence.frozen = frozen;
-        if another || thaws && seat.missed() {
+        if another || thaws && seat.missed {
             self.begin(now, place);
         }
         self.cells[usize::from(place.cell)].stale |= stale || thaws;
@@ -393,8 +442,8 @@ fn change(now: Instant, place: Place, seat: &mut Seat, state: MemberState) -> Ch
         // Of one that does not run its runtime tells.
         None => seat.alarmed && state != MemberState::Gone,
     };
-    let (container, generation) = (Arc::clone(&seat.container), seat.generation);
-    Change { container, place, generation, state, news, silent_for: now.since(seat.evidence.sign) }
+    let (container, generation, inside) = (Arc::clone(&seat.container), seat.generation, seat.evidence.inside);
+    Change { container, place, generation, state, news, silent_for: now.since(seat.evidence.sign), inside }
 }
 
 fn ticks(at: Instant) -> u64 {

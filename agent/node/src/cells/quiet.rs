@@ -91,7 +91,7 @@ impl Cells {
     pub fn rest(&mut self, number: u32, container: &str) -> bool {
         let place = place(number);
         let is_quiet = |seat: &Seat| {
-            let alive = seat.told == MemberState::Alive && !seat.alarmed && !seat.is_doubted() && !seat.missed();
+            let alive = seat.told == MemberState::Alive && !seat.alarmed && !seat.is_doubted() && !seat.missed;
             alive && seat.runs && !seat.evidence.frozen && *seat.container == *container
         };
         let Some(cell) = self.cells.get(usize::from(place.cell)) else { return false };

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod inside;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -36,18 +38,20 @@ impl Host {
     }
 
     fn run(&mut self, seconds: u64) {
-        for _ in 0..seconds * 10 {
-            self.now += TICK;
-            if self.now.as_nanos().is_multiple_of(2 * SECOND.as_nanos() as u64) {
-                for (name, (_, answers)) in &self.containers {
-                    self.cells.handle_reply(self.now, name, !answers, 2 * SECOND, SECOND);
-                }
+        (0..seconds * 10).for_each(|_| self.tick());
+    }
+
+    fn tick(&mut self) {
+        self.now += TICK;
+        if self.now.as_nanos().is_multiple_of(2 * SECOND.as_nanos() as u64) {
+            for (name, (_, answers)) in &self.containers {
+                self.cells.handle_reply(self.now, name, !answers, 2 * SECOND, SECOND);
             }
-            while self.cells.poll_timeout().is_some_and(|due| due <= self.now) {
-                self.cells.handle_timeout(self.now);
-            }
-            self.changes.extend(std::iter::from_fn(|| self.cells.poll_change()));
         }
+        while self.cells.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.cells.handle_timeout(self.now);
+        }
+        self.changes.extend(std::iter::from_fn(|| self.cells.poll_change()));
     }
 
     fn state(&self, container: &str) -> MemberState {

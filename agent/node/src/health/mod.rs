@@ -166,6 +166,8 @@ struct Container {
     marks: Marks,
     /// What its cell takes it for, if it is a member.
     member: Option<Arc<v1::CellMember>>,
+    /// Its member inside, if it is to have one.
+    inside: Option<Arc<v1::InsideMember>>,
     /// The revision that changed it last, but for its checks' times and latencies.
     changed: u64,
     shown: Option<Arc<ContainerRow>>,
@@ -264,7 +266,8 @@ impl Health {
         checks.sort_by_key(|id| self.checks.get(id).map(|check| check.spec.name.clone()));
         let status = Arc::new(ContainerStatus { name: spec.name.clone(), ..ContainerStatus::default() });
         let (ran, starting, marks, member) = (false, false, Marks::default(), None);
-        let container = Container { spec, status, checks, ran, starting, marks, member, changed, shown: None };
+        let inside = spec.member.then(Arc::default);
+        let container = Container { spec, status, checks, ran, starting, marks, member, inside, changed, shown: None };
         self.containers.insert(container.spec.name.clone(), Box::new(container));
     }
 
@@ -364,6 +367,42 @@ impl Health {
     pub fn handle_cell(&mut self, container: &str, member: Option<v1::CellMember>) {
         if let Some(container) = self.containers.get_mut(container) {
             container.member = member.map(Arc::new);
+            self.revision += 1;
+            container.mark_changed(self.revision);
+        }
+    }
+
+    /// Takes what becomes of the member inside a container: it is there, or is not for this reason. True if that is news: it is
+    /// not when it comes for the first time, nor when it is still not there for the same reason.
+    pub fn handle_inside(&mut self, now: Now, container: &str, problem: Option<&str>) -> bool {
+        use v1::inside_member::State;
+        let Some(container) = self.containers.get_mut(container) else { return false };
+        let Some(inside) = container.inside.as_mut().map(Arc::make_mut) else { return false };
+        let state = match (problem, inside.starts) {
+            (None, _) => State::Running,
+            (Some(_), 0) => State::Starting,
+            (Some(_), _) => State::Lost,
+        };
+        let problem = cut(problem.unwrap_or_default(), spec::MAX_ANSWER);
+        let first = state == State::Running && inside.starts == 0;
+        let news = !first && (inside.state(), inside.problem.as_str()) != (state, problem);
+        if inside.state() != state || first {
+            inside.since = Some(now.unix.into());
+        }
+        inside.starts += u32::from(state == State::Running);
+        inside.problem = problem.to_owned();
+        inside.set_state(state);
+        self.revision += 1;
+        container.mark_changed(self.revision);
+        news
+    }
+
+    /// The container does not run: its member inside is gone with it, and that is no news.
+    pub fn end_inside(&mut self, container: &str) {
+        if let Some(container) = self.containers.get_mut(container)
+            && let Some(inside) = &mut container.inside
+        {
+            *inside = Arc::default();
             self.revision += 1;
             container.mark_changed(self.revision);
         }
@@ -648,6 +687,7 @@ impl Health {
             score,
             marks: container.marks.clone(),
             member: container.member.clone(),
+            inside: container.inside.clone(),
             changed: container.changed,
         }
     }

@@ -5,8 +5,9 @@ mod checks;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 pub use check_id::{CheckId, Purpose};
-pub use checks::{Check, Exchange, HttpCheck, JsonMatch, Match, Step, Tls, Trust};
+pub use checks::{Check, Exchange, HttpCheck, InsideCheck, InsideTarget, JsonMatch, Match, Said, Step, Tls, Trust};
 use ringmesh_proto::UnixMillis;
 
 /// A container that this host should run or watch.
@@ -26,6 +27,8 @@ pub struct ContainerSpec {
     pub address: String,
     /// What its score means, of its kind of application; `None`: its worst service counts.
     pub score: Option<ScoreLimits>,
+    /// It is to have a member of its cell inside.
+    pub member: bool,
     /// What to probe in it.
     pub services: Vec<ServiceSpec>,
 }
@@ -256,6 +259,51 @@ pub enum Beat {
     Warn,
     /// It does not work.
     Fail,
+}
+
+/// What becomes of the member inside a container, or what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// Whose.
+    pub container: Arc<str>,
+    /// What.
+    pub news: InsideNews,
+}
+
+/// Of a member inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InsideNews {
+    /// It is there, and knows nothing yet.
+    Came,
+    /// It is not, for this reason, and is tried again.
+    Lost(String),
+    /// It says this to the member in this slot of its cell.
+    Letter {
+        /// The slot.
+        to: u16,
+        /// A message of SWIM, or anything else.
+        bytes: Bytes,
+    },
+    /// It said something that is no word of a member.
+    Malformed,
+}
+
+/// What is to be done for the member inside a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InsideOrder {
+    /// Have one there, in the namespaces of this first process, until it is another one or told otherwise.
+    Keep {
+        /// The container's first process.
+        pid: u32,
+        /// Its network namespace.
+        netns: Option<PathBuf>,
+    },
+    /// The container is paused: it cannot say anything, and that is no fault.
+    Hold,
+    /// The container does not run.
+    End,
+    /// Say this to it, if it is there.
+    Say(Bytes),
 }
 
 /// The most bytes that are kept of an answer.

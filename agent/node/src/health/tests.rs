@@ -33,6 +33,7 @@ fn spec(name: &str, services: &[(&str, u32)]) -> ContainerSpec {
         verbs: Verbs::default(),
         address: String::new(),
         score: None,
+        member: false,
         services: services.iter().map(service).collect(),
     }
 }

@@ -184,6 +184,7 @@ impl Node {
             generation: change.generation.into(),
             state: state(change.state) as i32,
             silent_since: silent.then(|| since.into()),
+            inside: change.inside,
             ..v1::CellMember::default()
         });
         self.health.handle_cell(&change.container, member);
@@ -198,15 +199,19 @@ impl Node {
         let what = match news {
             News::Silent => {
                 let seconds = change.silent_for.as_secs();
-                format!("has given no sign of life for {seconds} s: its cell takes it for down")
+                let silent = match change.inside {
+                    true => "'s member inside has said nothing",
+                    false => " has given no sign of life",
+                };
+                format!("{silent} for {seconds} s: its cell takes it for down")
             }
-            News::Heard => "gives signs of life again, its cell hears it".into(),
+            News::Heard => " gives signs of life again, its cell hears it".into(),
         };
         let event = EventRecord {
             kind: kind.into(),
             host: self.me().id.raw(),
             severity: severity as u32,
-            text: format!("{} {what}", change.container),
+            text: format!("{}{what}", change.container),
             container: change.container.to_string(),
             ..EventRecord::default()
         };

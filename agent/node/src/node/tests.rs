@@ -97,7 +97,8 @@ impl Pair {
             Output::Reach { to: host, uplink } => {
                 self.nodes[from].handle_reach(now, host.id, uplink, Reach::Answers);
             }
-            Output::Pin(_)
+            Output::Inside { .. }
+            | Output::Pin(_)
             | Output::Probe(_)
             | Output::Persist(_)
             | Output::Remember { .. }

@@ -47,6 +47,7 @@ fn spec(name: &str, port: u16, verbs: bool, restart: bool) -> ContainerSpec {
         verbs: Verbs { restart: verbs, clone: verbs, pause: verbs, mount: verbs },
         address: "10.1.3.2/24".into(),
         score: None,
+        member: false,
         services: vec![ServiceSpec {
             interval: SECOND,
             timeout: SECOND / 2,

@@ -27,6 +27,8 @@ pub struct ContainerRow {
     pub marks: Marks,
     /// What its cell takes it for, if it is a member.
     pub member: Option<Arc<v1::CellMember>>,
+    /// Its member inside, if it is to have one.
+    pub inside: Option<Arc<v1::InsideMember>>,
     /// The revision that changed it last.
     pub changed: u64,
 }
@@ -65,6 +67,7 @@ impl ContainerRow {
             hold: self.marks.hold.as_deref().cloned(),
             operation: self.marks.operation.clone(),
             cell: self.member.as_deref().cloned(),
+            inside: self.inside.as_deref().cloned(),
         }
     }
 }

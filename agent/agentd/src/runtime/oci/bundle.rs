@@ -23,7 +23,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::{
     config::Oci,
-    probe::heartbeat,
+    probe::{heartbeat, inside},
     runtime::{cgroup, driver::DriverError, oci::layout::Layout},
 };
 
@@ -52,16 +52,30 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 const MOUNT_POINTS: [&str; 4] = ["proc", "dev", "tmp", "run"];
 
 /// Checks the root file system and writes config.json. Blocks.
-pub(super) fn write(layout: &Layout, name: &str, oci: &Oci) -> Result<(), DriverError> {
+pub(super) fn write(layout: &Layout, name: &str, oci: &Oci, member: bool) -> Result<(), DriverError> {
     check_rootfs(&oci.rootfs, &oci.args[0])?;
     let bundle = layout.bundle(name);
     fs::create_dir_all(&bundle).map_err(DriverError::io("make directory", &bundle))?;
     let path = bundle.join("config.json");
     let invalid = |error: OciSpecError| DriverError::Runtime { runtime: "oci-spec", message: error.to_string() };
-    let heartbeat = layout.heartbeat(name);
-    spec(name, oci, cgroup::path(&layout.instance, name), heartbeat.as_deref())
-        .and_then(|spec| spec.save(path))
-        .map_err(invalid)
+    let (heartbeat, mut binds) = (layout.heartbeat(name), Vec::new());
+    binds.extend(heartbeat.map(|directory| Bind { at: heartbeat::INSIDE, source: directory, runs: false }));
+    if member {
+        let state_dir = layout.state_dir();
+        inside::prepare(state_dir, name)
+            .map_err(DriverError::io("make directory", inside::directory(state_dir, name)))?;
+        binds.push(Bind { at: inside::INSIDE, source: inside::directory(state_dir, name), runs: false });
+        binds.push(Bind { at: ringmesh_member::PROGRAM, source: inside::program(state_dir), runs: true });
+    }
+    spec(name, oci, cgroup::path(&layout.instance, name), &binds).and_then(|spec| spec.save(path)).map_err(invalid)
+}
+
+/// Something of the host that the container sees, and cannot change.
+struct Bind {
+    at: &'static str,
+    source: PathBuf,
+    /// It is a program.
+    runs: bool,
 }
 
 fn check_rootfs(rootfs: &Path, program: &str) -> Result<(), DriverError> {
@@ -92,7 +106,7 @@ fn check_rootfs(rootfs: &Path, program: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
-fn spec(name: &str, oci: &Oci, cgroup: PathBuf, heartbeat: Option<&Path>) -> Result<Spec, OciSpecError> {
+fn spec(name: &str, oci: &Oci, cgroup: PathBuf, binds: &[Bind]) -> Result<Spec, OciSpecError> {
     let mut env = oci.env.clone();
     if !env.iter().any(|variable| variable.starts_with("PATH=")) {
         env.push(PATH.into());
@@ -143,13 +157,13 @@ fn spec(name: &str, oci: &Oci, cgroup: PathBuf, heartbeat: Option<&Path>) -> Res
         .version("1.0.2")
         .root(RootBuilder::default().path(&oci.rootfs).readonly(true).build()?)
         .hostname(base(name))
-        .mounts(mounts(heartbeat)?)
+        .mounts(mounts(binds)?)
         .process(process)
         .linux(linux)
         .build()
 }
 
-fn mounts(heartbeat: Option<&Path>) -> Result<Vec<Mount>, OciSpecError> {
+fn mounts(binds: &[Bind]) -> Result<Vec<Mount>, OciSpecError> {
     let mount_of = |source: &Path, at: &str, kind: &str, options: &[&str]| {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         MountBuilder::default().destination(at).typ(kind).source(source).options(options).build()
@@ -162,10 +176,10 @@ fn mounts(heartbeat: Option<&Path>) -> Result<Vec<Mount>, OciSpecError> {
         mount("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777", "size=65536k"])?,
         mount("/run", "tmpfs", &["nosuid", "nodev", "mode=755", "size=65536k"])?,
     ];
-    if let Some(directory) = heartbeat {
+    for Bind { at, source, runs } in binds {
         // A socket can be sent to where nothing can be written.
         let options = ["bind", "ro", "nosuid", "nodev", "noexec"];
-        mounts.push(mount_of(directory, heartbeat::INSIDE, "bind", &options)?);
+        mounts.push(mount_of(source, at, "bind", if *runs { &options[..4] } else { &options })?);
     }
     Ok(mounts)
 }
@@ -197,7 +211,7 @@ mod tests {
         let rootfs = directory.path().join("rootfs");
         fs::create_dir(&rootfs).expect("it is ours");
         let layout = Layout::new(&directory.path().join("state"), "lab-h1");
-        write(&layout, "web", &oci(&rootfs)).expect("a valid container");
+        write(&layout, "web", &oci(&rootfs), false).expect("a valid container");
         assert!(MOUNT_POINTS.iter().all(|point| rootfs.join(point).is_dir()));
         let text = fs::read_to_string(layout.bundle("web").join("config.json")).expect("it was just written");
         let spec: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
@@ -207,7 +221,7 @@ mod tests {
         assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 64 << 20);
         assert_eq!(spec["process"]["noNewPrivileges"], true);
         assert_eq!(spec["process"]["env"], serde_json::json!(["A=1", PATH]));
-        assert!(!text.contains(heartbeat::INSIDE), "it has no such service");
+        assert!(!text.contains(heartbeat::INSIDE), "it has no such service, and no member");
         let limit = &spec["process"]["rlimits"][0];
         assert!(limit["soft"].as_u64() <= limit["hard"].as_u64());
         assert!(limit["hard"].as_u64() <= Some(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)));
@@ -222,7 +236,7 @@ mod tests {
         fs::create_dir_all(heartbeat::directory(&state, "web")).expect("it is ours");
         let layout = Layout::new(&state, "lab-h1");
         // A clone has the host name and the socket of what it replaces.
-        write(&layout, "web.1", &oci(&rootfs)).expect("a valid container");
+        write(&layout, "web.1", &oci(&rootfs), false).expect("a valid container");
         let text = fs::read_to_string(layout.bundle("web.1").join("config.json")).expect("it was just written");
         let spec: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
         assert_eq!(spec["hostname"], "web");
@@ -233,10 +247,31 @@ mod tests {
     }
 
     #[test]
+    fn who_has_a_member_finds_its_program_and_a_socket_and_can_change_neither() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let rootfs = directory.path().join("rootfs");
+        let state = directory.path().join("state");
+        fs::create_dir(&rootfs).expect("it is ours");
+        let layout = Layout::new(&state, "lab-h1");
+        write(&layout, "web", &oci(&rootfs), true).expect("a valid container");
+        let text = fs::read_to_string(layout.bundle("web").join("config.json")).expect("it was just written");
+        let spec: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        let mounts = spec["mounts"].as_array().expect("a list");
+        let [.., sockets, program] = mounts.as_slice() else { panic!("there are some: {mounts:?}") };
+        assert_eq!(sockets["source"], state.join("member/sockets/web").to_str().expect("text"));
+        assert!(ringmesh_member::SOCKET.starts_with(sockets["destination"].as_str().expect("text")));
+        assert_eq!(sockets["options"], serde_json::json!(["bind", "ro", "nosuid", "nodev", "noexec"]));
+        assert_eq!(program["source"], state.join("member/program").to_str().expect("text"));
+        assert_eq!(program["destination"], ringmesh_member::PROGRAM);
+        assert_eq!(program["options"], serde_json::json!(["bind", "ro", "nosuid", "nodev"]));
+        assert!(state.join("member/sockets/web/program").is_file(), "something to mount it onto");
+    }
+
+    #[test]
     fn an_unusable_root_file_system_is_explained() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let layout = Layout::new(directory.path(), "i");
-        let problem = |rootfs: &Path| write(&layout, "web", &oci(rootfs)).expect_err("unusable").one_line();
+        let problem = |rootfs: &Path| write(&layout, "web", &oci(rootfs), false).expect_err("unusable").one_line();
         let missing = directory.path().join("missing");
         assert!(problem(&missing).contains("No such file or directory"), "{}", problem(&missing));
         let file = directory.path().join("file");

@@ -87,12 +87,12 @@ impl Driver for OciDriver {
             let Some(oci) = container.oci.clone() else {
                 return Err(DriverError::State { name: name.clone(), state: "configured with oci" });
             };
-            let prepared = oci.clone();
+            let (prepared, member) = (oci.clone(), container.member);
             self.blocking(name, move |layout, name| {
                 if layout.is_known(name) {
                     control::delete(layout, name)?;
                 }
-                bundle::write(layout, name, &prepared)
+                bundle::write(layout, name, &prepared, member)
             })
             .await?;
             let late = || DriverError::Runtime {

@@ -119,6 +119,7 @@ fn containers(count: usize) -> Vec<Arc<Container>> {
         docker: None,
         declared: None,
         network: None,
+        member: false,
         services: Vec::new(),
     };
     (0..count).map(|n| Arc::new(one(n))).collect()

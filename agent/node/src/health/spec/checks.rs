@@ -46,6 +46,8 @@ pub enum Check {
         /// The socket where it speaks up, as the container sees it.
         socket: PathBuf,
     },
+    /// Asked by the container's own member, from the inside.
+    Inside(Box<InsideCheck>),
     /// One step after the other, until one fails.
     Plan {
         /// None of them a plan or a heartbeat; at least one.
@@ -64,6 +66,46 @@ pub struct Exchange {
     pub send: Vec<u8>,
     /// What the answer must be; any does without.
     pub expect: Option<Match>,
+}
+
+/// What a member is asked about its container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InsideCheck {
+    /// Where it looks.
+    pub target: InsideTarget,
+    /// Of a connection: what is sent first; may be empty.
+    pub send: Vec<u8>,
+    /// Of a connection: what the answer must be.
+    pub expect: Said,
+}
+
+/// Where a member looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InsideTarget {
+    /// A TCP port, as the container sees it.
+    Tcp(SocketAddr),
+    /// A unix socket in the container's files.
+    Unix(String),
+    /// A unix socket without a file.
+    Abstract(String),
+    /// A file in the container.
+    File {
+        /// Where.
+        path: String,
+        /// It must have been written within this time; `None`: it must be there.
+        max_age: Option<Duration>,
+    },
+}
+
+/// What must come over a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Nothing: that it is accepted is enough.
+    Nothing,
+    /// This.
+    Match(Match),
+    /// A status line of HTTP/1 with a status from 200 to 399.
+    Http,
 }
 
 /// How an answer is compared with what is expected.
@@ -191,7 +233,7 @@ pub struct Step {
 }
 
 impl Check {
-    /// "exec", "tcp", "udp", "icmp", "http", "https", "grpc", "heartbeat" or "plan".
+    /// "exec", "tcp", "udp", "icmp", "http", "https", "grpc", "heartbeat", "inside" or "plan".
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Exec { .. } => "exec",
@@ -201,6 +243,7 @@ impl Check {
             Self::Http(http) => http.scheme(),
             Self::Grpc { .. } => "grpc",
             Self::Heartbeat { .. } => "heartbeat",
+            Self::Inside(_) => "inside",
             Self::Plan { .. } => "plan",
         }
     }
@@ -215,6 +258,12 @@ impl Check {
             Self::Http(http) => format!("{}://{}{}", http.scheme(), http.address, http.path),
             Self::Grpc { address, service } => format!("grpc://{address}/{service}"),
             Self::Heartbeat { socket } => socket.display().to_string(),
+            Self::Inside(inside) => match &inside.target {
+                InsideTarget::Tcp(address) => format!("tcp://{address}"),
+                InsideTarget::Unix(path) => format!("unix://{path}"),
+                InsideTarget::Abstract(name) => format!("unix://@{name}"),
+                InsideTarget::File { path, .. } => format!("file://{path}"),
+            },
             Self::Plan { steps, .. } => steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(", "),
         }
     }
