@@ -184,8 +184,7 @@ fn file(path: &str) -> Answer<'static> {
     match rustix::fs::stat(path) {
         Ok(stat) => {
             let now = clock_gettime(ClockId::Realtime);
-            let age = (now.tv_sec - stat.st_mtime as i64) * 1000
-                + (now.tv_nsec as i64 - stat.st_mtime_nsec as i64) / 1_000_000;
+            let age = (now.tv_sec - stat.st_mtime) * 1000 + (now.tv_nsec - stat.st_mtime_nsec as i64) / 1_000_000;
             Answer::File { age_ms: age.max(0) as u64, size: stat.st_size as u64 }
         }
         Err(errno) => failed(errno),
