@@ -125,6 +125,7 @@ fn host_list_as_json() {
     },
     "rtt_estimate_us": 0,
     "chords": "rack-aware:2",
+    "disk_problem": "",
     "drained": false
   },
 "#;
