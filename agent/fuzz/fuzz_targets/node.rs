@@ -135,6 +135,7 @@ fn drain(node: &mut Node, now: Now) {
             | Output::Act { .. }
             | Output::Keep { .. }
             | Output::Remember { .. }
+            | Output::Inside { .. }
             | Output::Left => {}
         }
     }
