@@ -38,6 +38,10 @@ const TRY_TIMEOUT: Duration = Duration::from_millis(1500);
 /// For the host loop to answer.
 const LOOP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// For a zone to say whether it has a host of some name. Its delegates may be slow to answer one after the other, when they have
+/// just come back, and whoever joins waits for 15 s.
+const NAME_TIMEOUT: Duration = Duration::from_secs(6);
+
 /// For a request to arrive, and for its answer to be taken. Who asks gives up long before.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -384,7 +388,10 @@ async fn name_is_free_elsewhere(transport: &Transport, view: &View, name: &str) 
         return Ok(());
     }
     let query = QueryRequest { hosts: true, host: name.to_owned(), ..QueryRequest::default() };
-    for found in fanout::ask_zones(transport, view, &query, "").await {
+    let others = view.zones.iter().filter(|zone| !zone.local);
+    let ask = |zone| fanout::ask_zone(transport, view, zone, query.clone());
+    let asked = others.map(|zone| tokio::time::timeout(NAME_TIMEOUT, ask(zone)));
+    for found in futures_util::future::join_all(asked).await.into_iter().flatten() {
         let hosts = found.details.unwrap_or_default().hosts;
         if hosts.iter().any(|host| !matches!(host.state(), State::Down | State::Left)) {
             let zone = found.source.zone;
