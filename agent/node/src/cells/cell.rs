@@ -211,18 +211,22 @@ impl Cell {
         }
     }
 
-    /// A member inside said this to another one. True if somebody's state may have changed.
-    pub(super) fn hear(&mut self, from: u16, to: u16, bytes: &[u8], tools: &mut Tools<'_>) -> Result<bool, Refused> {
-        let Some(me) = self.seat(from).and_then(|seat| Some(seat.member.as_ref()?.identity())) else {
-            return Ok(false);
+    /// What is believed of what a member inside said to another one; `None` if it said it in an earlier life.
+    pub(super) fn examine(&self, now: Instant, from: u16, to: u16, bytes: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
+        let Some(me) = self.seat_at(from).and_then(|seat| Some(seat.member.as_ref()?.identity())) else {
+            return Ok(None);
         };
         let believed = |news: &Member<Slot>| {
-            let silent = self.seat_at(news.id().slot).is_some_and(|seat| seat.evidence.is_silent(tools.now));
+            let silent = self.seat_at(news.id().slot).is_some_and(|seat| seat.evidence.is_silent(now));
             self.agent.opinions().any(|known| inside::is_known(news, known, silent))
         };
-        let Some(letter) = inside::examine(bytes, me, to, believed)? else { return Ok(false) };
-        tools.mail.put(to, &letter);
-        Ok(self.deliver(tools))
+        inside::examine(bytes, me, to, believed)
+    }
+
+    /// Delivers a letter that was examined. True if somebody's state may have changed.
+    pub(super) fn hear(&mut self, to: u16, letter: &[u8], tools: &mut Tools<'_>) -> bool {
+        tools.mail.put(to, letter);
+        self.deliver(tools)
     }
 
     /// Runs these timers, and all that they lead to. True if somebody's state may have changed.

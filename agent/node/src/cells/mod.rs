@@ -49,7 +49,7 @@ use evidence::Evidence;
 pub(crate) use evidence::PATIENCE;
 use inside::Outbox;
 use mail::Mailbox;
-use member::Slot;
+use member::{PROBE_PERIOD, Slot};
 use quiet::Quiet;
 use wheel::{TICK, Wheel};
 
@@ -195,8 +195,6 @@ impl Cells {
         let now = self.clock(now);
         let Some((place, seat)) = self.seat(container).filter(|(_, seat)| seat.runs) else { return };
         seat.evidence.word(now);
-        // That it is another one that speaks is told.
-        seat.told = MemberState::Gone;
         self.begin(now, place);
     }
 
@@ -207,11 +205,15 @@ impl Cells {
         let listens = |seat: &Seat| seat.evidence.inside && !seat.evidence.frozen && seat.is_introduced();
         let Some((place, seat)) = self.seat(container).filter(|(_, seat)| listens(seat)) else { return Ok(()) };
         let lapsed = seat.missed || seat.told == MemberState::Down;
-        seat.evidence.word(now);
         let Self { cells, wheel, mail, outbox, rng, .. } = self;
         let cell = &mut cells[usize::from(place.cell)];
+        // What is not believed is no sign of life.
+        let Some(letter) = cell.examine(now, place.slot, to, bytes)? else { return Ok(()) };
+        if let Some(seat) = cell.seat(place.slot) {
+            seat.evidence.word(now);
+        }
         let tick = ticks(now);
-        let stirred = cell.hear(place.slot, to, bytes, &mut Tools { wheel, mail, outbox, rng, tick, now })?;
+        let stirred = cell.hear(to, &letter, &mut Tools { wheel, mail, outbox, rng, tick, now });
         cell.stale |= stirred;
         match (lapsed, stirred) {
             (true, _) => self.begin(now, place),
@@ -243,9 +245,20 @@ impl Cells {
         }
     }
 
-    /// This process did not run for so long: for the cells no time has passed.
-    pub fn pause(&mut self, span: Duration) {
+    /// This process did not run for so long: for the cells no time has passed. It has for members inside, which may have taken
+    /// this agent for down, and do not take that back: they begin other lives.
+    pub fn pause(&mut self, now: Instant, span: Duration) {
         self.paused += span;
+        if span > PROBE_PERIOD {
+            let (now, cells) = (self.clock(now), &self.cells);
+            let is_inside = |place: &&Place| {
+                let seat = cells.get(usize::from(place.cell)).and_then(|cell| cell.seat_at(place.slot));
+                seat.is_some_and(|seat| seat.evidence.inside && seat.is_introduced())
+            };
+            for place in self.places.values().filter(is_inside).copied().collect::<Vec<_>>() {
+                self.begin(now, place);
+            }
+        }
     }
 
     /// When [`Self::handle_timeout`] is next wanted.
@@ -309,11 +322,7 @@ impl Cells {
         let tick = ticks(now);
         let (wheel, mail, outbox, rng) = (&mut self.wheel, &mut self.mail, &mut self.outbox, &mut self.rng);
         if cell.turn(due, &mut Tools { wheel, mail, outbox, rng, tick, now }) {
-            let before = cell.hash;
-            let news = cell.judge();
-            // Another life may be told as the same thing.
-            self.revision += u64::from(news.is_empty() && cell.hash != before);
-            for (slot, state) in news {
+            for (slot, state) in cell.judge() {
                 self.revision += 1;
                 if let Some(seat) = cell.seat(slot) {
                     self.changes.push_back(change(now, Place { cell: number, slot }, seat, state));
@@ -386,7 +395,12 @@ impl Cells {
     /// Another life in this place.
     fn begin(&mut self, now: Instant, place: Place) {
         let generation = self.slots.begin(place);
-        self.cells[usize::from(place.cell)].begin(place.slot, generation);
+        let cell = &mut self.cells[usize::from(place.cell)];
+        cell.begin(place.slot, generation);
+        // That it is another life is told, whatever it is told as.
+        if let Some(seat) = cell.seat(place.slot) {
+            seat.told = MemberState::Gone;
+        }
         self.call(now, place.cell);
     }
 
@@ -407,6 +421,7 @@ impl Cells {
         self.call(now, place.cell);
         for (from, to) in self.slots.merge() {
             let Some(mut seat) = self.cells[usize::from(from.cell)].rise(from.slot) else { continue };
+            // Not said of this place yet, whether it begins a life there or not.
             seat.told = MemberState::Gone;
             self.places.insert(Arc::clone(&seat.container), to);
             self.sit(now, to, seat);

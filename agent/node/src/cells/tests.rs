@@ -210,7 +210,7 @@ fn what_a_paused_agent_did_not_hear_is_held_against_nobody() {
     let mut host = Host::new(4, 100);
     host.run(20);
     host.now += SECOND * 60;
-    host.cells.pause(SECOND * 60);
+    host.cells.pause(host.now, SECOND * 60);
     host.run(120);
     assert_eq!((host.counts(), host.news()), ((100, 100), vec![]));
 }

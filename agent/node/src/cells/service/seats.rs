@@ -243,7 +243,7 @@ impl Cell {
             Voice::Speaks => {
                 seat.accusers.clear();
                 // Who believes in a life that this one cannot come to by counting would have it count for ever.
-                if header.message == Message::TurnUndead {
+                if header.message == Message::TurnUndead && header.dst == *seat.member.identity() {
                     if seat.undead.is_some_and(|at| post.now < at + PROBE_PERIOD) {
                         return;
                     }

@@ -186,3 +186,24 @@ proptest! {
         prop_assert!(worse.is_none_or(|change| &*change.container == "c1"), "{:?}", worse);
     }
 }
+
+#[test]
+fn one_that_went_on_while_its_agent_was_paused_begins_another_life() {
+    for seed in 0..10 {
+        let mut guest = Guest::new(seed, 2);
+        guest.run(20);
+        // The agent is stopped for a minute, in which the member probes it in vain.
+        let pause = SECOND * 60;
+        for _ in 0..600 {
+            guest.host.now += pause / 600;
+            let now = Duration::from_nanos(guest.host.now.as_nanos());
+            guest.member.handle_timeout(now);
+            while guest.member.poll_transmit().is_some() {}
+        }
+        let now = guest.host.now;
+        guest.host.cells.pause(now, pause);
+        guest.run(60);
+        assert_eq!(guest.host.news(), [], "seed {seed}");
+        assert_eq!((guest.host.state("c1"), guest.host.counts()), (MemberState::Alive, (2, 2)), "seed {seed}");
+    }
+}
