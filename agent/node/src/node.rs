@@ -485,17 +485,21 @@ impl Node {
         self.settle(now);
     }
 
+    /// Tells all who care what a runtime says of a container.
+    fn take_status(&mut self, now: Now, status: ContainerStatus) {
+        self.seat_container(now, &status);
+        self.order_inside(&status);
+        self.health.handle_status(now, status);
+        self.note_reached(now);
+    }
+
     /// What a runtime says of a container.
     pub fn handle_status(&mut self, now: Now, status: ContainerStatus) {
         self.begin_turn(now);
         if self.health.spec(&status.name).is_none() {
             self.remedy.note_status(&status);
         }
-        self.seat_container(now, &status);
-        self.order_inside(&status);
-        let reached = (status.name.clone(), status.unreachable);
-        self.health.handle_status(now, status);
-        self.note_reached(now, reached);
+        self.take_status(now, status);
         self.settle(now);
     }
 
@@ -564,7 +568,7 @@ impl Node {
             let late = now.instant.since(self.poll_timeout().max(self.turn));
             if late >= PAUSE_MIN {
                 self.membership.pause(late);
-                self.cells.pause(late);
+                self.cells.pause(now.instant, late);
                 self.services.cells.pause(late);
             }
         }
@@ -612,6 +616,7 @@ impl Node {
         }
         self.continue_leave(now);
         self.tend_trunks(now);
+        self.tell_disk(now);
         self.settle(now);
     }
 
@@ -642,6 +647,7 @@ impl Node {
             (self.leave.poll_timeout(), TimerKind::Leave),
             (self.next_zone(), TimerKind::Zone),
             (self.next_trunk(), TimerKind::Trunk),
+            (self.trouble.poll_timeout(), TimerKind::Repair),
         ];
         timers.into_iter().filter_map(|(at, kind)| Some((at?, kind)))
     }

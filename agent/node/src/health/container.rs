@@ -1,10 +1,54 @@
-//! A container's states: what a change of them means for the memory of its services.
+//! A container: what it is judged to be, and what a change of its state means for the memory of its services.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ringmesh_proto::v1;
 
 use super::{
+    Check, Container,
+    application::Tally,
     history::Kind,
     is_another_life,
-    spec::{ContainerState, ContainerStatus},
+    spec::{CheckId, ContainerState, ContainerStatus},
 };
+use crate::view::ContainerRow;
+
+impl Container {
+    /// Its verdict and score; `all`: the checks of this host.
+    pub(super) fn judge(&self, all: &BTreeMap<CheckId, Box<Check>>) -> (v1::verdict::Value, u32) {
+        use v1::verdict::Value;
+        if self.marks.hold.is_some() {
+            return (Value::Unknown, 0);
+        }
+        match self.status.state {
+            ContainerState::Unknown | ContainerState::Created => return (Value::Unknown, 0),
+            ContainerState::Stopped | ContainerState::Absent => return (Value::Critical, 0),
+            ContainerState::Running | ContainerState::Paused => {}
+        }
+        let mut tally = Tally::default();
+        for check in self.checks.iter().filter_map(|id| all.get(id)) {
+            tally.add(check.state.verdict, check.spec.weight);
+        }
+        let down = self.member.as_ref().is_some_and(|member| member.state() == v1::cell_member::State::Down);
+        (if down { Value::Critical } else { tally.verdict(self.spec.score) }, tally.score())
+    }
+
+    /// As a snapshot keeps it.
+    pub(super) fn row(&self, host: &Arc<str>, all: &BTreeMap<CheckId, Box<Check>>) -> ContainerRow {
+        let (verdict, score) = self.judge(all);
+        ContainerRow {
+            host: Arc::clone(host),
+            spec: Arc::clone(&self.spec),
+            status: Arc::clone(&self.status),
+            verdict,
+            score,
+            marks: self.marks.clone(),
+            member: self.member.clone(),
+            inside: self.inside.clone(),
+            changed: self.changed,
+        }
+    }
+}
 
 /// Which change of behaviour it is, if it is one, and its cause. What is found when the agent starts is none.
 pub(super) fn behaviour(old: &ContainerStatus, new: &ContainerStatus) -> Option<(Kind, String)> {

@@ -26,7 +26,6 @@ use std::{
     time::Duration,
 };
 
-use application::Tally;
 use check::{CheckState, Outcome, Turns};
 pub use flap::{Damping, PENALTY};
 use history::{History, cut};
@@ -149,6 +148,8 @@ pub struct Health {
     load: Load,
     /// Containers that may have become better or worse.
     touched: BTreeSet<String>,
+    /// Containers whose daemon does not answer.
+    unreachable: BTreeSet<String>,
     memory: Memory,
     plans: Plans,
     judgement: Judgement,
@@ -222,6 +223,7 @@ impl Health {
             postponed: 0,
             load: Load::default(),
             touched: BTreeSet::new(),
+            unreachable: BTreeSet::new(),
             memory: Memory::default(),
             plans: Plans::default(),
             judgement: Judgement::default(),
@@ -297,6 +299,11 @@ impl Health {
         container.mark_changed(self.revision);
         let status = &container.status;
         self.touched.insert(status.name.clone());
+        if status.unreachable {
+            self.unreachable.insert(status.name.clone());
+        } else {
+            self.unreachable.remove(&status.name);
+        }
         let behaviour = container::behaviour(&old, status);
         // That a container is found running when the agent starts, or is made and started then, is no news.
         let ran = container.ran;
@@ -385,8 +392,11 @@ impl Health {
         };
         let problem = cut(problem.unwrap_or_default(), spec::MAX_ANSWER);
         let first = state == State::Running && inside.starts == 0;
-        let news = !first && (inside.state(), inside.problem.as_str()) != (state, problem);
-        if inside.state() != state || first {
+        // One that runs has come anew.
+        if state != State::Running && (inside.state(), inside.problem.as_str()) == (state, problem) {
+            return false;
+        }
+        if inside.state() != state || state == State::Running {
             inside.since = Some(now.unix.into());
         }
         inside.starts += u32::from(state == State::Running);
@@ -394,13 +404,13 @@ impl Health {
         inside.set_state(state);
         self.revision += 1;
         container.mark_changed(self.revision);
-        news
+        !first
     }
 
     /// The container does not run: its member inside is gone with it, and that is no news.
     pub fn end_inside(&mut self, container: &str) {
         if let Some(container) = self.containers.get_mut(container)
-            && let Some(inside) = &mut container.inside
+            && let Some(inside) = container.inside.as_mut().filter(|inside| ***inside != v1::InsideMember::default())
         {
             *inside = Arc::default();
             self.revision += 1;
@@ -486,10 +496,8 @@ impl Health {
 
     /// When the last of a container's startup checks has passed, the others begin.
     fn end_startup(&mut self, now: Instant, passed: CheckId) {
-        let Some(container) = self.checks.get(&passed).and_then(|check| self.containers.get_mut(check.container()))
-        else {
-            return;
-        };
+        let startup = self.checks.get(&passed).filter(|check| check.spec.kind == ServiceKind::Startup);
+        let Some(container) = startup.and_then(|check| self.containers.get_mut(check.container())) else { return };
         let waits = |check: &Check| {
             check.spec.kind == ServiceKind::Startup && check.state.found() != v1::verdict::Value::Passing
         };
@@ -530,7 +538,7 @@ impl Health {
         let mut digest = Digest { fingerprint: self.revision, ..Digest::default() };
         let mut scores = 0u64;
         for container in self.containers.values() {
-            let (verdict, score) = self.judge(container);
+            let (verdict, score) = container.judge(&self.checks);
             digest.containers += 1;
             digest.frozen += u32::from(container.marks.hold.is_some());
             digest.running += u32::from(container.status.state == ContainerState::Running);
@@ -553,16 +561,12 @@ impl Health {
 
     /// All containers, by name. Unchanged ones are shared with the answer before.
     pub fn containers(&mut self) -> Vec<Arc<ContainerRow>> {
-        let stale: Vec<String> =
-            self.containers.iter().filter(|(_, c)| c.shown.is_none()).map(|(name, _)| name.clone()).collect();
-        for name in stale {
-            let Some(container) = self.containers.get(&name) else { continue };
-            let shown = Arc::new(self.row(container));
-            if let Some(container) = self.containers.get_mut(&name) {
-                container.shown = Some(shown);
-            }
-        }
-        self.containers.values().filter_map(|container| container.shown.clone()).collect()
+        let (host, checks) = (&self.host, &self.checks);
+        let shown = self.containers.values_mut().map(|container| match &container.shown {
+            Some(shown) => Arc::clone(shown),
+            None => Arc::clone(container.shown.insert(Arc::new(container.row(host, checks)))),
+        });
+        shown.collect()
     }
 
     /// All services, by container and name.
@@ -656,40 +660,6 @@ impl Health {
     /// Containers that are no more, for those who knew them.
     pub fn removed(&self) -> &Removed {
         &self.removed
-    }
-
-    /// A container's verdict and score.
-    fn judge(&self, container: &Container) -> (v1::verdict::Value, u32) {
-        use v1::verdict::Value;
-        if container.marks.hold.is_some() {
-            return (Value::Unknown, 0);
-        }
-        match container.status.state {
-            ContainerState::Unknown | ContainerState::Created => return (Value::Unknown, 0),
-            ContainerState::Stopped | ContainerState::Absent => return (Value::Critical, 0),
-            ContainerState::Running | ContainerState::Paused => {}
-        }
-        let mut tally = Tally::default();
-        for check in container.checks.iter().filter_map(|id| self.checks.get(id)) {
-            tally.add(check.state.verdict, check.spec.weight);
-        }
-        let down = container.member.as_ref().is_some_and(|member| member.state() == v1::cell_member::State::Down);
-        (if down { Value::Critical } else { tally.verdict(container.spec.score) }, tally.score())
-    }
-
-    fn row(&self, container: &Container) -> ContainerRow {
-        let (verdict, score) = self.judge(container);
-        ContainerRow {
-            host: Arc::clone(&self.host),
-            spec: Arc::clone(&container.spec),
-            status: Arc::clone(&container.status),
-            verdict,
-            score,
-            marks: container.marks.clone(),
-            member: container.member.clone(),
-            inside: container.inside.clone(),
-            changed: container.changed,
-        }
     }
 
     /// What a check draws at a time: nothing that is done for another one moves it.

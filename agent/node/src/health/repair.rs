@@ -84,6 +84,11 @@ impl Health {
         self.containers.get(container).map(|container| &*container.status)
     }
 
+    /// One of the containers whose daemon does not answer, if there are any.
+    pub fn unreachable(&self) -> Option<&ContainerStatus> {
+        self.status(self.unreachable.first()?)
+    }
+
     /// How a container is; `None` of one that is not declared.
     pub fn condition(&self, container: &str) -> Option<Condition> {
         let container = self.containers.get(container)?;
@@ -190,6 +195,7 @@ impl Health {
             }
         }
         self.touched.remove(old);
+        self.unreachable.remove(old);
         self.revision += 1;
         self.removed.note(self.revision, old);
         let name = spec.name.clone();

@@ -42,12 +42,17 @@ impl Node {
             | (
                 ContainerState::Unknown | ContainerState::Created | ContainerState::Stopped | ContainerState::Absent,
                 _,
-            ) => {
-                self.health.end_inside(&status.name);
-                InsideOrder::End
-            }
+            ) => return self.end_inside(&status.name),
         };
         self.outputs.push_back(Output::Inside { container: status.name.as_str().into(), order });
+    }
+
+    /// A container does not run, or another one takes its place: nobody tends its member any more.
+    pub(super) fn end_inside(&mut self, container: &str) {
+        if self.health.spec(container).is_some_and(|spec| spec.member) {
+            self.health.end_inside(container);
+            self.outputs.push_back(Output::Inside { container: container.into(), order: InsideOrder::End });
+        }
     }
 
     /// Hands out what the cells say to them.
@@ -79,5 +84,62 @@ impl Node {
             ..EventRecord::default()
         };
         self.tell(now, event, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ringmesh_proto::{
+        Instant, UnixMillis,
+        peer::{OrderRequest, order_request::Order},
+        v1::{OrderContainerRequest, operation::Kind},
+    };
+
+    use super::{super::tests::alone, *};
+    use crate::{
+        health::spec::{ContainerSpec, Verbs},
+        remedy::Failure,
+    };
+
+    /// What is to be done for members, and the operations that wait to be written down are.
+    fn orders(node: &mut Node, now: Now) -> Vec<(String, &'static str)> {
+        let mut orders = Vec::new();
+        while let Some(output) = node.poll_output() {
+            if let Output::Inside { container, order } = output {
+                let word = match order {
+                    InsideOrder::Keep { .. } => "keep",
+                    InsideOrder::End => "end",
+                    InsideOrder::Hold => "hold",
+                    InsideOrder::Say(_) => "say",
+                };
+                orders.push((container.to_string(), word));
+            } else if let Output::Keep { version, .. } = output {
+                node.handle_kept(now, version, &Ok(()));
+            }
+        }
+        orders
+    }
+
+    #[test]
+    fn a_clone_ends_the_member_of_what_it_replaces_and_a_roll_back_has_it_kept_again() {
+        let now = Now { instant: Instant::ZERO + Duration::from_secs(100), unix: UnixMillis(1_700_000_100_000) };
+        let verbs = Verbs { restart: true, clone: true, ..Verbs::default() };
+        let web = ContainerSpec { name: "web".into(), driver: "oci".into(), member: true, verbs, ..Default::default() };
+        let mut node = alone(vec![web]);
+        let (state, pid) = (ContainerState::Running, Some(7));
+        node.handle_status(now, ContainerStatus { name: "web".into(), state, pid, ..ContainerStatus::default() });
+        let told = |name: &str, word: &'static str| (name.to_owned(), word);
+        assert_eq!(orders(&mut node, now), [told("web", "keep")]);
+
+        let (kind, container) = (Kind::Clone as i32, "web".to_owned());
+        let order = Order::Container(OrderContainerRequest { kind, container, ..Default::default() });
+        let order = OrderRequest { order: Some(order), who: "me".into(), nonce: 1 };
+        let operation = node.handle_operation_order(now, order).expect("it is possible");
+        assert_eq!(orders(&mut node, now), [told("web", "end")]);
+        let failure = Failure { text: "it cannot be".into(), removed: false, unreachable: false };
+        node.handle_act_done(now, &operation.id, Err(failure));
+        assert_eq!(orders(&mut node, now), [told("web.1", "end"), told("web", "keep")]);
     }
 }

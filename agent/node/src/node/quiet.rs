@@ -38,7 +38,7 @@ impl Quiet {
 
     /// Whether this container is one of them, and nothing is kept of it.
     pub(super) fn keeps(&self, health: &Health, container: &str) -> bool {
-        self.number(container).is_some() && health.spec(container).is_none()
+        self.containers > 0 && self.number(container).is_some() && health.spec(container).is_none()
     }
 }
 

@@ -85,12 +85,11 @@ impl Node {
                 Effect::Mark { container, marks } => self.health.mark(now, &container, marks),
                 Effect::Replace { old, spec } => {
                     self.replace_in_cells(now, &old, &spec);
+                    self.end_inside(&old);
                     self.health.replace(now.instant, &old, *spec);
+                    self.note_reached(now);
                 }
-                Effect::Status(status) => {
-                    self.seat_container(now, &status);
-                    self.health.handle_status(now, *status);
-                }
+                Effect::Status(status) => self.take_status(now, *status),
                 Effect::Unjudge { container } => self.health.unjudge(now, &container),
                 Effect::Hurry { container, after } => self.health.hurry(now.instant, &container, after),
                 Effect::Record => self.write_record_urgently(now),

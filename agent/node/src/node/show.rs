@@ -28,8 +28,9 @@ use crate::{
 /// Between two snapshots that differ in latencies only.
 const QUIET_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The least time between two snapshots, and what each host adds to it: making one takes a time that grows with them.
-const MIN_INTERVAL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_micros(500));
+/// The least time between two snapshots, and what each host and each container and service adds to it: making one takes a time
+/// that grows with them.
+const MIN_INTERVAL: [Duration; 3] = [Duration::from_millis(20), Duration::from_micros(500), Duration::from_micros(2)];
 
 /// A host that has not been heard of is called down when this one runs for so long.
 const UNHEARD_FOR: Duration = Duration::from_secs(5);
@@ -129,7 +130,9 @@ impl Node {
         if !(self.shown.hosts || self.shown.events || details || operations || quiet) {
             return None;
         }
-        let next = self.shown.shown_at + MIN_INTERVAL.0 + MIN_INTERVAL.1 * self.shown.view.hosts.len() as u32;
+        let (hosts, rows) = (&self.shown.view.hosts, self.shown.view.containers.len() + self.shown.view.services.len());
+        let [least, host, row] = MIN_INTERVAL;
+        let next = self.shown.shown_at + least + host * hosts.len() as u32 + row * rows as u32;
         if now.instant < next && !self.shown.view.hosts.is_empty() {
             self.shown.deferred = Some(next);
             return None;

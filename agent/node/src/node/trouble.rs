@@ -2,7 +2,7 @@
 //!
 //! Both are told as one event each, when it begins and when it is over, however much is concerned.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use ringmesh_proto::{Instant, Now, peer::EventRecord, v1::event::Severity};
 
@@ -19,16 +19,30 @@ pub(super) struct Trouble {
     disk_told: Option<Instant>,
     /// It was told, and not yet that it is over.
     disk_open: bool,
-    /// Containers whose daemon does not answer.
-    unreachable: BTreeSet<String>,
+    /// That a daemon is silent was told, and not yet that it is over.
+    silent: bool,
+}
+
+impl Trouble {
+    /// When a disk that failed again too soon to be told is told of, if it still fails then.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.disk_told.filter(|_| self.disk.is_some() && !self.disk_open).map(|told| told + AGAIN_AFTER)
+    }
 }
 
 impl Node {
     /// What of this host's state cannot be written down now, and why, in one line of at most 300 bytes; `None` when all can be.
     pub fn handle_disk(&mut self, now: Now, problem: Option<String>) {
         self.begin_turn(now);
+        self.trouble.disk = problem;
+        self.tell_disk(now);
+        self.shown.hosts_stale();
+        self.settle(now);
+    }
+
+    /// Tells that the disk fails, or does so no more, unless it is known.
+    pub(super) fn tell_disk(&mut self, now: Now) {
         let trouble = &mut self.trouble;
-        trouble.disk = problem;
         let recent = trouble.disk_told.is_some_and(|told| now.instant < told + AGAIN_AFTER);
         let name = &self.config.name;
         match &trouble.disk {
@@ -47,8 +61,6 @@ impl Node {
             }
             Some(_) | None => {}
         }
-        self.shown.hosts_stale();
-        self.settle(now);
     }
 
     /// Why something of this host's state cannot be written down; empty if all can.
@@ -56,28 +68,21 @@ impl Node {
         self.trouble.disk.clone().unwrap_or_default()
     }
 
-    /// Whether the daemon of a container answers.
-    pub(super) fn note_reached(&mut self, now: Now, (container, unreachable): (String, bool)) {
-        let before = !self.trouble.unreachable.is_empty();
-        if unreachable {
-            self.trouble.unreachable.insert(container);
-        } else if before {
-            self.trouble.unreachable.remove(&container);
-        }
-        let Self { trouble, health, config, .. } = &mut *self;
-        // A clone has taken the place of some.
-        trouble.unreachable.retain(|name| health.status(name).is_some_and(|status| status.unreachable));
-        let name = &config.name;
-        match (before, trouble.unreachable.first()) {
+    /// Tells that a daemon is silent, or none is any more, unless it is known.
+    pub(super) fn note_reached(&mut self, now: Now) {
+        let name = &self.config.name;
+        match (self.trouble.silent, self.health.unreachable()) {
             (false, Some(first)) => {
-                let why = health.status(first).and_then(|status| status.problem.clone()).unwrap_or_default();
+                let (container, why) = (&first.name, first.problem.as_deref().unwrap_or_default());
                 let text = format!(
-                    "nothing can be done to {first} and maybe other containers of {name}, which run on and are watched: {why}"
+                    "nothing can be done to {container} and maybe other containers of {name}, which run on and are watched: {why}"
                 );
+                self.trouble.silent = true;
                 self.tell_trouble(now, "runtime-silent", Severity::Critical, text);
             }
             (true, None) => {
                 let text = format!("all containers of {name} can be reached by their runtimes again");
+                self.trouble.silent = false;
                 self.tell_trouble(now, "runtime-heard", Severity::Info, text);
             }
             (true, Some(_)) | (false, None) => {}
@@ -121,8 +126,13 @@ mod tests {
         node.handle_disk(at(103), Some("no space left".into()));
         node.handle_disk(at(104), None);
         assert_eq!(kinds(&mut node, at(104)), ["disk-failing", "disk-well"], "it is all but full");
-        node.handle_disk(at(200), Some("no space left".into()));
-        assert_eq!(kinds(&mut node, at(200)), ["disk-failing", "disk-well", "disk-failing"]);
+        node.handle_disk(at(105), Some("no space left".into()));
+        node.handle_timeout(at(110));
+        assert_eq!(kinds(&mut node, at(110)), ["disk-failing", "disk-well"]);
+        // It stays full, of which nothing new is heard.
+        assert!(node.poll_timeout() <= at(160).instant);
+        node.handle_timeout(at(160));
+        assert_eq!(kinds(&mut node, at(160)), ["disk-failing", "disk-well", "disk-failing"]);
     }
 
     #[test]

@@ -296,7 +296,7 @@ impl Remedy {
                 }
                 let text = format!("not begun, because it cannot be written down: {error}");
                 self.fail(now, around, id, &text);
-                return self.untry(now, &container);
+                return self.untry(now, operation);
             }
             (Kind::Clone, Ok(())) => {
                 let instance = self.instances.get(base(&container)).cloned().unwrap_or_default();
@@ -345,7 +345,7 @@ impl Remedy {
                 }
                 self.fail(now, around, id, &failure.text);
                 if failure.unreachable && !failure.removed {
-                    self.untry(now, &operation.container);
+                    self.untry(now, &operation);
                 }
             }
             (Stage::Keeping(_) | Stage::Verifying, _) => {}
@@ -364,9 +364,9 @@ impl Remedy {
 
     /// There was no room for a restart command. That is no attempt.
     fn not_run(&mut self, now: Now, around: &Around<'_>, id: &str) {
-        let container = self.operations.get(id).map(|operation| operation.container.clone()).unwrap_or_default();
+        let Some(operation) = self.operations.get(id).cloned() else { return };
         self.fail(now, around, id, "too many programs run, its restart command was not");
-        self.untry(now, &container);
+        self.untry(now, &operation);
     }
 
     /// It was done: now it must help.

@@ -191,6 +191,10 @@ impl Remedy {
         }
         // What was proposed because repair has stopped waits until it goes on, or until somebody can do it.
         let stays = proposed.is_some() && (self.stopped.is_some() || condition.unreachable || self.unwritable);
+        if proposed.is_some() && condition.unreachable {
+            // Nothing else tells that its daemon answers again.
+            self.timers.set_earlier(Due::Retry, now.instant + NO_ROOM);
+        }
         if stays || !condition.is_sick() || (proposed.is_none() && self.operations.on(name).is_some()) {
             self.waiting.insert(name.to_owned());
             return ControlFlow::Continue(());
@@ -431,8 +435,11 @@ impl Remedy {
     }
 
     /// The last attempt was none: it is made once more.
-    pub(super) fn untry(&mut self, now: Now, name: &str) {
-        let Some(patient) = self.patients.get_mut(name).filter(|patient| patient.phase == Phase::Waiting) else {
+    pub(super) fn untry(&mut self, now: Now, operation: &Operation) {
+        let name = &operation.container;
+        let Some(patient) =
+            self.patients.get_mut(name).filter(|patient| operation.automatic && patient.phase == Phase::Waiting)
+        else {
             return;
         };
         patient.attempts = patient.attempts.saturating_sub(1);
