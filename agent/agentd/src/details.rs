@@ -366,34 +366,32 @@ pub fn select<T: Detail>(
         }
         if since.is_none_or(|since| row.changed() > since) && row.is_selected(selection) {
             // What is one too many need not be made.
-            if page.is_full() { page.cut = true } else { page.push(row.show().pick(fields)) }
+            if page.is_full() {
+                page.cut = true;
+            } else {
+                let object = row.show();
+                page.push(if fields == Fields::ALL { object } else { object.pick(fields) });
+            }
         }
     }
     page
 }
 
-/// Makes a list what it became: without `removed` containers, and with `changed` objects.
+/// Makes a list, sorted by key, what it became: without `removed` containers, and with `changed` objects.
 pub fn update<T: Detail>(objects: &[Arc<T>], removed: &BTreeSet<String>, changed: Vec<T>) -> Vec<Arc<T>> {
-    let mut changed: BTreeMap<(String, String), Arc<T>> = changed
-        .into_iter()
-        .map(|object| {
-            let (container, service) = object.key();
-            ((container.to_owned(), service.to_owned()), Arc::new(object))
-        })
-        .collect();
-    let stays = |object: &&Arc<T>| !removed.contains(object.key().0);
-    let mut objects: Vec<Arc<T>> = objects.iter().filter(stays).cloned().collect();
-    for object in &mut objects {
-        let (container, service) = object.key();
-        if let Some(now) = changed.remove(&(container.to_owned(), service.to_owned())) {
-            *object = now;
+    let mut updated = Vec::with_capacity(objects.len() + changed.len());
+    let mut changed: Vec<Arc<T>> = changed.into_iter().map(Arc::new).collect();
+    // As they should come already.
+    changed.sort_by(|a, b| a.key().cmp(&b.key()));
+    let mut changed = changed.into_iter().peekable();
+    for object in objects.iter().filter(|object| !removed.contains(object.key().0)) {
+        while let Some(new) = changed.next_if(|new| new.key() < object.key()) {
+            updated.push(new);
         }
+        updated.push(changed.next_if(|new| new.key() == object.key()).unwrap_or_else(|| Arc::clone(object)));
     }
-    if !changed.is_empty() {
-        objects.extend(changed.into_values());
-        objects.sort_by(|a, b| a.key().cmp(&b.key()));
-    }
-    objects
+    updated.extend(changed);
+    updated
 }
 
 /// The objects of `rows`. Those whose row is among `old` are shared with the `shown` ones of these.

@@ -187,7 +187,12 @@ impl<T: Watched> Keeper<T> {
     fn take(&self, id: HostId, known: &mut Other, details: Details<T>) {
         let Details { mut fingerprint, objects, moment, partial, removed, mut source } = details;
         let picture = self.hub.picture();
-        let before = picture.hosts.get(&Some(id)).filter(|_| partial).map_or(&[][..], |objects| objects);
+        let before = picture.hosts.get(&Some(id)).filter(|_| partial);
+        if partial && before.is_none() {
+            // The host went and came back while it was asked: what did not change is not known any more.
+            fingerprint = None;
+        }
+        let before = before.map_or(&[][..], |objects| objects);
         let objects = details::update(before, &removed.into_iter().collect(), objects);
         let others = picture.hosts.iter().filter(|(host, _)| host.is_some_and(|host| host != id));
         if fingerprint.is_some() && others.map(|(_, o)| o.len()).sum::<usize>() + objects.len() > MAX_OBJECTS {
