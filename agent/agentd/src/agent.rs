@@ -180,7 +180,7 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
         .map_err(|source| AgentError::Platform { what: "a thread for probes", source })?;
     let member = config.probe.member_program(&program);
     let members = prober
-        .keep_members(&config.host.state_dir, &member, &config.container_specs(), inside_sender)
+        .keep_members(&config.host.state_dir, &member, &config.containers, inside_sender)
         .map_err(|source| AgentError::Member { program: member, source })?;
     // From here on the supervisor has them: of very many there is one copy.
     let containers = std::mem::take(&mut config.containers);

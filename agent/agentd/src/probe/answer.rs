@@ -42,6 +42,8 @@ pub(super) fn io_error(error: &io::Error) -> String {
     match errno {
         Errno::EHOSTUNREACH => "no route to the host".into(),
         Errno::EMFILE | Errno::ENFILE => "this agent has no free file descriptor; raise its limit".into(),
+        // Only a connection to a unix socket says so.
+        Errno::EAGAIN => "more connections wait to be taken than it has room for".into(),
         Errno::EADDRNOTAVAIL => "no free local port or no such address".into(),
         errno => {
             let words = errno.desc();

@@ -33,6 +33,7 @@ mod talk;
 pub(crate) mod tls;
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -47,11 +48,11 @@ pub use ringmesh_node::health::spec::{
     Check, CheckId, Exchange, HttpCheck, InsideCheck, InsideTarget, JsonMatch, MAX_ANSWER, Match, ProbeReply,
     ProbeRequest, Said, Sign, Step, Tls, Trust,
 };
-use ringmesh_node::health::spec::{ContainerSpec, Inside};
+use ringmesh_node::{health::spec::Inside, remedy::base};
 use tokio::sync::mpsc;
 
 use self::{matching::Patterns, netns::Namespaces, socket::Dial, tls::Trusts};
-use crate::config;
+use crate::config::{self, Container};
 
 /// The most requests by socket that wait for their turn: a quarter of a host's 32,000 services, far more than fall due
 /// in one turn of the host loop.
@@ -154,16 +155,17 @@ impl Prober {
         &mut self,
         state_dir: &Path,
         program: &Path,
-        containers: &[ContainerSpec],
+        containers: &[Container],
         news: mpsc::Sender<Inside>,
     ) -> io::Result<inside::Members> {
-        let names: Vec<&str> = containers.iter().filter(|spec| spec.member).map(|spec| spec.name.as_str()).collect();
+        let names = containers.iter().filter(|container| container.member).map(|container| base(&container.name));
+        let names: BTreeSet<&str> = names.collect();
         inside::install(state_dir, program, &names)?;
         let Some(asks) = self.unserved.take().filter(|_| !names.is_empty()) else {
             return Ok(inside::Members::none());
         };
         let (execs, replies) = (self.execs.clone(), self.replies.clone());
-        inside::Members::spawn(inside::Hands { state_dir: state_dir.to_owned(), execs, replies, news }, asks)
+        inside::Members::spawn(inside::Hands::new(state_dir.to_owned(), execs, replies, news), asks)
     }
 
     /// How many requests were [`Refused`] since the start.

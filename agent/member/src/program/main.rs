@@ -30,6 +30,8 @@ use rustix::{
     net::{
         AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send, socket_with,
     },
+    process::{DumpableBehavior, set_dumpable_behavior},
+    thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs},
     time::{ClockId, clock_gettime},
 };
 
@@ -57,10 +59,24 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 
 /// Returns what the process ends with: 0 if its agent went away, 1 if it was never there.
 extern "C" fn main() -> i32 {
+    shed();
     let Some(agent) = call() else { return 1 };
     let mut member = Member { agent, inside: Inside::default(), questions: Questions::default() };
     while member.turn().is_ok() {}
     0
+}
+
+/// Gives up what it came with and does not need: all powers of the container's first process but those to reach any file
+/// and socket of the container, and to be looked into by others. One that was refused is one that it never had.
+fn shed() {
+    let _ = set_no_new_privs(true);
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if let Ok(mut sets) = capabilities(None) {
+        sets.permitted &= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        sets.effective &= sets.permitted;
+        sets.inheritable = CapabilitySet::empty();
+        let _ = set_capabilities(None, sets);
+    }
 }
 
 fn call() -> Option<OwnedFd> {

@@ -12,6 +12,7 @@
 pub mod datagram;
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, Permissions},
     io,
     os::{
@@ -63,7 +64,7 @@ pub fn listen(state_dir: &Path, containers: &[ContainerSpec], heartbeats: mpsc::
     let names =
         containers.iter().filter(|container| speaks_up(container)).map(|container| base(&container.name).into());
     let names: Vec<String> = names.collect();
-    forget_others(&root, &names)?;
+    forget_others(&root, &names.iter().map(String::as_str).collect())?;
     if names.is_empty() {
         return Ok(());
     }
@@ -87,14 +88,15 @@ fn speaks_up(container: &ContainerSpec) -> bool {
     container.services.iter().any(|service| matches!(*service.check, Check::Heartbeat { .. }))
 }
 
-fn forget_others(root: &Path, names: &[String]) -> io::Result<()> {
+/// Removes the directories of all containers but these.
+pub(super) fn forget_others(root: &Path, names: &BTreeSet<&str>) -> io::Result<()> {
     let entries = match fs::read_dir(root) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
     for entry in entries {
         let entry = entry?;
-        if !entry.file_name().to_str().is_some_and(|name| names.iter().any(|known| known == name)) {
+        if !entry.file_name().to_str().is_some_and(|name| names.contains(name)) {
             fs::remove_dir_all(entry.path())?;
         }
     }

@@ -16,9 +16,12 @@ use std::{
 use ringmesh_member::{PROGRAM, message::MAX_PACKET};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::{UnixDatagram, UnixListener, UnixStream};
+use tokio::{
+    net::{UnixDatagram, UnixListener, UnixStream},
+    time::sleep,
+};
 
-use super::{directory, prepare};
+use super::{PAUSE, directory, prepare};
 
 /// Connections that wait to be taken: one, and what others in the container try.
 const BACKLOG: i32 = 4;
@@ -62,6 +65,8 @@ impl Listener {
                 Ok(connection) => return Ok(connection),
                 Err(error) => tracing::debug!(%error, "a connection that is no member's"),
             }
+            // Whoever else is in the container may call as often as it likes.
+            sleep(PAUSE).await;
         }
     }
 }
@@ -80,19 +85,26 @@ impl Connection {
         Ok(Self { socket: UnixDatagram::from_std(socket)?, process })
     }
 
-    /// The next packet, put at the front of `packet`; its length, 0 at the end of the connection.
-    pub(super) async fn read(&self, packet: &mut [u8; MAX_PACKET + 1]) -> io::Result<usize> {
-        match self.socket.recv(packet).await {
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(0),
-            read => read,
+    /// The next packet; empty at the end of the connection.
+    pub(super) async fn read(&self) -> io::Result<Vec<u8>> {
+        loop {
+            self.socket.readable().await?;
+            // Not kept while waiting: there may be thousands of members.
+            let mut packet = [0; MAX_PACKET + 1];
+            match self.socket.try_recv(&mut packet) {
+                Ok(len) => return Ok(packet[..len].to_vec()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            }
         }
     }
 
-    /// Says something, if there is room: a member that does not read is waited for by nobody.
-    pub(super) fn say(&self, packet: &[u8]) -> io::Result<()> {
+    /// Says something; false if there is no room: a member that does not read is waited for by nobody.
+    pub(super) fn say(&self, packet: &[u8]) -> io::Result<bool> {
         match self.socket.try_send(packet) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            sent => sent.map(drop),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            sent => sent.map(|_| true),
         }
     }
 

@@ -16,7 +16,7 @@ mod question;
 mod tend;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, Permissions},
     io,
     os::unix::fs::PermissionsExt,
@@ -26,10 +26,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use ringmesh_node::health::spec::{Inside, InsideOrder, ProbeReply};
-use tokio::sync::{mpsc, watch};
+use ringmesh_node::{
+    health::spec::{Inside, InsideOrder, ProbeReply},
+    remedy::base,
+};
+use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::{Outcome, answer, exec, matching::Patterns};
+use super::{Outcome, answer, exec, heartbeat::forget_others, matching::Patterns};
 use tend::Tend;
 
 /// The directory of the socket in a container.
@@ -53,6 +56,13 @@ pub const HANG: Duration = Duration::from_secs(30);
 /// The first and the longest pause before a member is started again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// The pause after what was read at once, and after a call of somebody else: a container that floods its agent waits for it, and
+/// so disturbs nobody.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Members that are started at once: half of what the exec runner does at once, unless told otherwise.
+const STARTS: usize = 4;
+
 /// One that lived so long is started again without the longer pause.
 const STABLE: Duration = Duration::from_secs(60);
 
@@ -61,9 +71,14 @@ pub fn program(state_dir: &Path) -> PathBuf {
     state_dir.join("member/program")
 }
 
-/// Where the socket of a container is, and the file onto which the program is mounted.
+/// Where the socket of a container is, and the file onto which the program is mounted: of a clone where those of what it
+/// replaces were.
 pub fn directory(state_dir: &Path, container: &str) -> PathBuf {
-    state_dir.join("member/sockets").join(container)
+    sockets(state_dir).join(base(container))
+}
+
+fn sockets(state_dir: &Path) -> PathBuf {
+    state_dir.join("member/sockets")
 }
 
 /// Makes that directory, for a container that is about to be started.
@@ -75,14 +90,9 @@ pub fn prepare(state_dir: &Path, container: &str) -> io::Result<()> {
 }
 
 /// Copies the program if it is another one, and forgets all containers but these. Running ones keep the program that they have.
-pub(super) fn install(state_dir: &Path, source: &Path, containers: &[&str]) -> io::Result<()> {
-    let sockets = state_dir.join("member/sockets");
-    for entry in fs::read_dir(&sockets).into_iter().flatten() {
-        let entry = entry?;
-        if !entry.file_name().to_str().is_some_and(|name| containers.contains(&name)) {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
+pub(super) fn install(state_dir: &Path, source: &Path, containers: &BTreeSet<&str>) -> io::Result<()> {
+    let sockets = sockets(state_dir);
+    forget_others(&sockets, containers)?;
     if containers.is_empty() {
         return Ok(());
     }
@@ -108,8 +118,20 @@ pub struct Members {
 pub(super) struct Hands {
     pub(super) state_dir: PathBuf,
     pub(super) execs: mpsc::Sender<exec::Order>,
+    starts: Semaphore,
     pub(super) replies: mpsc::Sender<ProbeReply>,
     pub(super) news: mpsc::Sender<Inside>,
+}
+
+impl Hands {
+    pub(super) fn new(
+        state_dir: PathBuf,
+        execs: mpsc::Sender<exec::Order>,
+        replies: mpsc::Sender<ProbeReply>,
+        news: mpsc::Sender<Inside>,
+    ) -> Self {
+        Self { state_dir, execs, starts: Semaphore::new(STARTS), replies, news }
+    }
 }
 
 impl Members {
@@ -122,7 +144,10 @@ impl Members {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (orders, order_queue) = mpsc::channel(MAX_ORDERS);
         std::thread::Builder::new().name("member".into()).spawn(move || {
-            runtime.block_on(Keeper { hands: Arc::new(hands), seats: BTreeMap::new() }.run(order_queue, asks));
+            runtime.block_on(
+                Keeper { hands: Arc::new(hands), seats: BTreeMap::new(), names: BTreeMap::new() }
+                    .run(order_queue, asks),
+            );
         })?;
         Ok(Self { orders: Some(orders) })
     }
@@ -140,7 +165,7 @@ impl Members {
 /// What is for the task of one container.
 enum Mail {
     Say(Bytes),
-    Ask(exec::Order),
+    Ask(Box<exec::Order>),
 }
 
 struct Seat {
@@ -153,6 +178,8 @@ struct Seat {
 struct Keeper {
     hands: Arc<Hands>,
     seats: BTreeMap<Arc<str>, Seat>,
+    /// Whose first process it is.
+    names: BTreeMap<u32, Arc<str>>,
 }
 
 impl Keeper {
@@ -179,6 +206,8 @@ impl Keeper {
                 let (inbox, mail) = mpsc::channel(MAX_INBOX);
                 let (held, hold) = watch::channel(false);
                 // The one before ends with its inbox.
+                self.end(&container);
+                self.names.insert(pid, Arc::clone(&container));
                 self.seats.insert(Arc::clone(&container), Seat { pid, inbox, held });
                 let (hands, patterns) = (Arc::clone(&self.hands), Arc::clone(patterns));
                 tokio::spawn(Tend::new(container, pid, netns, hands, patterns).run(mail, hold));
@@ -188,7 +217,7 @@ impl Keeper {
                     seat.held.send_replace(true);
                 }
             }
-            InsideOrder::End => drop(self.seats.remove(&container)),
+            InsideOrder::End => self.end(&container),
             InsideOrder::Say(packet) => {
                 if let Some(seat) = self.seats.get(&container) {
                     // As SWIM allows.
@@ -198,14 +227,24 @@ impl Keeper {
         }
     }
 
+    fn end(&mut self, container: &str) {
+        if let Some(seat) = self.seats.remove(container)
+            && self.names.get(&seat.pid).is_some_and(|name| **name == *container)
+        {
+            self.names.remove(&seat.pid);
+        }
+    }
+
     async fn ask(&self, ask: exec::Order) {
-        let seat = self.seats.values().find(|seat| Some(seat.pid) == ask.request.pid);
-        let Some(seat) = seat else { return reply(&self.hands, ask, Outcome::fail(answer::NOT_RUNNING)).await };
+        let name = ask.request.pid.and_then(|pid| self.names.get(&pid));
+        let Some(seat) = name.and_then(|name| self.seats.get(name)) else {
+            return reply(&self.hands, ask, Outcome::fail(answer::NOT_RUNNING)).await;
+        };
         if let Err(
             mpsc::error::TrySendError::Full(Mail::Ask(ask)) | mpsc::error::TrySendError::Closed(Mail::Ask(ask)),
-        ) = seat.inbox.try_send(Mail::Ask(ask))
+        ) = seat.inbox.try_send(Mail::Ask(Box::new(ask)))
         {
-            reply(&self.hands, ask, Outcome::fail("too much waits for the member inside")).await;
+            reply(&self.hands, *ask, Outcome::fail("too much waits for the member inside")).await;
         }
     }
 }
@@ -234,19 +273,19 @@ mod tests {
         let state = tempfile::tempdir().expect("a temporary directory");
         let source = state.path().join("source");
         let inode = || fs::metadata(program(state.path())).map(|metadata| metadata.ino()).ok();
-        install(state.path(), &source, &[]).expect("there is nothing to do");
-        assert!(install(state.path(), &source, &["a"]).is_err(), "there is none");
+        install(state.path(), &source, &[].into()).expect("there is nothing to do");
+        assert!(install(state.path(), &source, &["a"].into()).is_err(), "there is none");
         fs::write(&source, "one").expect("it is ours");
-        install(state.path(), &source, &["a", "b"]).expect("it is there");
+        install(state.path(), &source, &["a", "b"].into()).expect("it is there");
         let first = inode().expect("it was copied");
         assert_eq!(fs::metadata(program(state.path())).expect("it is there").permissions().mode() & 0o777, 0o755);
         ["a", "b"].into_iter().for_each(|name| prepare(state.path(), name).expect("it is ours"));
         prepare(state.path(), "a").expect("twice is no error");
-        install(state.path(), &source, &["a"]).expect("it is there");
+        install(state.path(), &source, &["a"].into()).expect("it is there");
         assert_eq!(inode(), Some(first), "running containers have the very file");
         assert!(directory(state.path(), "a").join("program").exists() && !directory(state.path(), "b").exists());
         fs::write(&source, "two").expect("it is ours");
-        install(state.path(), &source, &["a"]).expect("it is there");
+        install(state.path(), &source, &["a"].into()).expect("it is there");
         assert_eq!(fs::read(program(state.path())).expect("it is there"), b"two");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs, io,
     path::PathBuf,
     pin::pin,
     sync::Arc,
@@ -20,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    BACK_OFF, HANG, Hands, Mail, STABLE, answer_to,
+    BACK_OFF, HANG, Hands, Mail, PAUSE, STABLE, answer_to,
     connection::{Connection, Listener},
     question,
 };
@@ -31,9 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// So many packets are read at once.
 const BURST: usize = 32;
-
-/// The pause after what was read at once: a container that floods its agent waits for it, and so disturbs nobody.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Questions of a container that are under way, or wait for its member. Beyond them they fail.
 const MAX_ASKED: usize = 64;
@@ -106,8 +104,8 @@ impl Tend {
             if since.elapsed() > STABLE {
                 pause = BACK_OFF.0;
             }
-            self.why = format!("{}; it is started again in {pause:?}", self.why);
             self.tell(InsideNews::Lost(self.why.clone())).await?;
+            self.why = format!("{}; it is started again in {pause:?}", self.why);
             self.meanwhile(mail, sleep(pause)).await?;
             pause = (pause * 2).min(BACK_OFF.1);
         }
@@ -119,6 +117,11 @@ impl Tend {
 
     /// A member that is connected, or why there is none.
     async fn start(&mut self, mail: &mut mpsc::Receiver<Mail>) -> Result<Result<Connection, String>, Over> {
+        // Without a fork, and with words that help: it was started before it was to have a member.
+        let program = format!("/proc/{}/root{PROGRAM}", self.pid);
+        if fs::symlink_metadata(program).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(Err("the container has no program for it; restart the container".into()));
+        }
         let listener = match Listener::bind(&self.hands.state_dir, &self.container) {
             Ok(listener) => listener,
             Err(error) => return Ok(Err(format!("no socket for it: {}", answer::io_error(&error)))),
@@ -133,10 +136,14 @@ impl Tend {
             max_latency: None,
         };
         let order = exec::Order { request, answer: Some(sender), detached: true };
-        let (execs, container) = (self.hands.execs.clone(), self.pid);
+        let (hands, container) = (Arc::clone(&self.hands), self.pid);
         let begin = async move {
-            execs.send(order).await.map_err(|_| "this agent ends".to_owned())?;
-            let outcome = started.await.map_err(|_| "this agent ends".to_owned())?;
+            let ends = || "this agent ends".to_owned();
+            // Probes are not to wait for all members of a host.
+            let turn = hands.starts.acquire().await.map_err(|_| ends())?;
+            hands.execs.send(order).await.map_err(|_| ends())?;
+            let outcome = started.await.map_err(|_| ends())?;
+            drop(turn);
             if !outcome.sign.is_right() {
                 return Err(outcome.answer);
             }
@@ -161,7 +168,7 @@ impl Tend {
                 biased;
                 done = &mut work => return Ok(done),
                 mail = mail.recv() => match mail {
-                    Some(Mail::Ask(order)) => drop(self.take(order).await),
+                    Some(Mail::Ask(order)) => drop(self.take(*order).await),
                     // It begins a life when it comes.
                     Some(Mail::Say(_)) => {}
                     None => return Err(Over),
@@ -178,7 +185,6 @@ impl Tend {
         mail: &mut mpsc::Receiver<Mail>,
         hold: &mut watch::Receiver<bool>,
     ) -> Result<String, Over> {
-        let mut packet = [0; ringmesh_member::message::MAX_PACKET + 1];
         let (mut heard, mut burst) = (Instant::now(), 0);
         for number in self.asked.keys().copied().collect::<Vec<_>>() {
             self.ask(&connection, number);
@@ -187,14 +193,30 @@ impl Tend {
             let held = *hold.borrow_and_update();
             let due = self.due();
             tokio::select! {
-                read = connection.read(&mut packet) => {
-                    let len = match read {
-                        Ok(0) => return Ok("it ended".into()),
-                        Ok(len) => len,
+                // What the agent wants is not kept waiting by a container that floods it. And after a pause of this process what
+                // was said meanwhile is read before anybody is given up.
+                biased;
+                mail = mail.recv() => match mail {
+                    Some(Mail::Say(packet)) => {
+                        if let Err(error) = connection.say(&packet) {
+                            return Ok(answer::io_error(&error));
+                        }
+                    }
+                    Some(Mail::Ask(order)) => {
+                        if let Some(number) = self.take(*order).await {
+                            self.ask(&connection, number);
+                        }
+                    }
+                    None => return Err(Over),
+                },
+                read = connection.read() => {
+                    let packet = match read {
+                        Ok(packet) if packet.is_empty() => return Ok("it ended".into()),
+                        Ok(packet) => packet,
                         Err(error) => return Ok(answer::io_error(&error)),
                     };
                     heard = Instant::now();
-                    if let Some(why) = self.hear(&packet[..len]).await? {
+                    if let Some(why) = self.hear(&packet).await? {
                         connection.kill();
                         return Ok(why);
                     }
@@ -204,19 +226,6 @@ impl Tend {
                         sleep(PAUSE).await;
                     }
                 }
-                mail = mail.recv() => match mail {
-                    Some(Mail::Say(packet)) => {
-                        if let Err(error) = connection.say(&packet) {
-                            return Ok(answer::io_error(&error));
-                        }
-                    }
-                    Some(Mail::Ask(order)) => {
-                        if let Some(number) = self.take(order).await {
-                            self.ask(&connection, number);
-                        }
-                    }
-                    None => return Err(Over),
-                },
                 // Of a paused container nothing is expected, and after it everything anew.
                 changed = hold.changed() => {
                     changed.map_err(|_| Over)?;
@@ -276,7 +285,7 @@ impl Tend {
         let left = asked.deadline().saturating_duration_since(Instant::now());
         // If it cannot be said, it is not answered, and the connection tells why.
         if let Some(packet) = question::packet(number, left, check) {
-            asked.told = connection.say(&packet).is_ok();
+            asked.told = connection.say(&packet).unwrap_or(false);
         }
     }
 
