@@ -52,9 +52,12 @@ impl CliError {
         }
     }
 
-    /// Says where to look for the name that was not found.
+    /// Says where to look for the name that was not found: `command`, or the list of hosts if it was a host's.
     pub(crate) fn or_see(self, command: &str) -> Self {
         match self {
+            Self::NotFound(message) if message.starts_with("there is no host ") => {
+                Self::NotFound(format!("{message}: see `ringmesh host list`"))
+            }
             Self::NotFound(message) => Self::NotFound(format!("{message}: see `{command}`")),
             other @ (Self::Failed(_)
             | Self::Usage(_)

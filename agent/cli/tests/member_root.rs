@@ -78,7 +78,8 @@ fn with_a_member(lab: &Lab, program: &Path) -> u32 {
         H1,
         container(|c| {
             let inside = c.inside.as_ref()?;
-            (inside.state() == inside_member::State::Starting && inside.problem.contains("cannot run")).then_some(())
+            (inside.state() == inside_member::State::Starting && inside.problem.contains("restart the container"))
+                .then_some(())
         }),
     );
     let restarted = Command::new(BINARY)

@@ -334,7 +334,9 @@ fn check(reason: &str, lasts: Option<prost_types::Duration>) -> Result<(), Statu
 fn duration(given: Option<prost_types::Duration>, most: Duration) -> Result<Option<Duration>, Status> {
     let Some(given) = given else { return Ok(None) };
     let duration = Duration::try_from(given).ok().filter(|duration| !duration.is_zero() && *duration <= most);
-    let text = format!("a time is longer than 0 and not longer than {} s", most.as_secs());
+    let hours = most.as_secs() / 3600;
+    let most = if hours < 48 { format!("{hours} h") } else { format!("{} d", hours / 24) };
+    let text = format!("a time is longer than 0 and not longer than {most}");
     duration.map(Some).ok_or_else(|| Status::invalid_argument(text))
 }
 

@@ -281,7 +281,9 @@ fn describe(container: &Container, out: &mut Details) {
     out.add("Cell", cell::membership(container.cell.as_ref()));
     if let Some(inside) = &container.inside {
         let since = time::stamp_and_age(Timestamp::now(), inside.since.as_ref());
-        out.add("Inside", format!("{}, since {since}, {} starts", inside.state().as_str_name(), inside.starts));
+        let since = if since.is_empty() { since } else { format!(", since {since}") };
+        let starts = if inside.starts == 1 { "1 start".to_owned() } else { format!("{} starts", inside.starts) };
+        out.add("Inside", format!("{}{since}, {starts}", inside.state().as_str_name()));
         out.add("", &inside.problem);
     }
     out.add("Driver", &container.driver);

@@ -100,15 +100,7 @@ fn with_a_box(lab: &Lab, dockerd: &Dockerd) {
                     network: None,
                 }),
                 network: Some(network),
-                services: vec![Service {
-                    name: "file".into(),
-                    exec: Some(["/bin/sh", "-c", "test ! -e /tmp/bad"].map(str::to_owned).to_vec()),
-                    http: None,
-                    restart: Vec::new(),
-                    interval: Duration::from_millis(500),
-                    threshold_down: 1,
-                    ..like.services[0].clone()
-                }],
+                services: vec![checked_by_file(&like.services[0])],
                 declared: None,
             });
             let prefix = "10.200.1.128/28".to_owned();

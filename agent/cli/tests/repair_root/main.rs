@@ -160,16 +160,8 @@ fn sick_containers_are_repaired() {
             }
             config.repair.quiet = Duration::from_secs(1);
             // c1 has, beside its page, a check that a file in it fails.
-            let page = config.containers[0].services[0].clone();
-            config.containers[0].services.push(Service {
-                name: "file".into(),
-                exec: Some(["/bin/sh", "-c", "test ! -e /tmp/bad"].map(str::to_owned).to_vec()),
-                http: None,
-                restart: Vec::new(),
-                interval: Duration::from_millis(500),
-                threshold_down: 1,
-                ..page
-            });
+            let file = checked_by_file(&config.containers[0].services[0]);
+            config.containers[0].services.push(file);
             // c2 eats all memory when it is told to.
             let eater = "until test -e /tmp/eat; do sleep 0.1; done; exec tail /dev/zero";
             let oci = config.containers[1].oci.as_mut().expect("it is one");
@@ -353,6 +345,19 @@ fn reconfigure(lab: &Lab, change: impl FnOnce(&mut Config), prepare: impl FnOnce
     fs::write(&path, config.to_toml()).expect("it is ours");
     prepare(&rootfs(lab));
     lab.fault(&Fault::Start { host: H1.into() });
+}
+
+/// Like `page`, but that a file in its container fails it at once.
+fn checked_by_file(page: &Service) -> Service {
+    Service {
+        name: "file".into(),
+        exec: Some(["/bin/sh", "-c", "test ! -e /tmp/bad"].map(str::to_owned).to_vec()),
+        http: None,
+        restart: Vec::new(),
+        interval: Duration::from_millis(500),
+        threshold_down: 1,
+        ..page.clone()
+    }
 }
 
 fn rootfs(lab: &Lab) -> PathBuf {
