@@ -100,11 +100,11 @@ impl Connection {
         }
     }
 
-    /// Says something; false if there is no room: a member that does not read is waited for by nobody.
-    pub(super) fn say(&self, packet: &[u8]) -> io::Result<bool> {
+    /// Says something. What there is no room for is lost: a member that does not read is waited for by nobody.
+    pub(super) fn say(&self, packet: &[u8]) -> io::Result<()> {
         match self.socket.try_send(packet) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
-            sent => sent.map(|_| true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            sent => sent.map(drop),
         }
     }
 

@@ -283,9 +283,10 @@ impl Tend {
         let Some(asked) = self.asked.get_mut(&number) else { return };
         let Check::Inside(check) = &*asked.order.request.check else { return };
         let left = asked.deadline().saturating_duration_since(Instant::now());
-        // If it cannot be said, it is not answered, and the connection tells why.
+        // If it cannot be said, it is not answered, and the connection tells why. To a member that does not read it is said in
+        // vain: that, too, is no answer of its.
         if let Some(packet) = question::packet(number, left, check) {
-            asked.told = connection.say(&packet).unwrap_or(false);
+            asked.told = connection.say(&packet).is_ok();
         }
     }
 
