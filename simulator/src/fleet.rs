@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ringmesh_node::{
-    Quiet,
+    Implicit,
     health::spec::{Alarm, Check, ContainerSpec, ServiceSpec, Verbs},
     remedy::{Limits, Mode, Policy, Settings, base},
 };
@@ -134,9 +134,9 @@ impl Fleet {
     }
 
     /// The containers of a host as its node counts them while nothing is kept of them.
-    pub(crate) fn quiet(&self, host: HostIndex) -> Quiet {
+    pub(crate) fn implicit(&self, host: HostIndex) -> Implicit {
         let (containers, services) = (self.containers, self.services.into());
-        Quiet { prefix: format!("{}-c", name(host)), containers, services, interval: self.interval.0 }
+        Implicit { prefix: format!("{}-c", name(host)), containers, services, interval: self.interval.0 }
     }
 
     /// A container's name, by its number from 0.

@@ -271,7 +271,7 @@ impl World {
             node.observe();
         }
         if let Some(fleet) = fleet {
-            node.hush(now, fleet.quiet(index), |number| fleet.spec(index, number));
+            node.hush(now, fleet.implicit(index), |number| fleet.spec(index, number));
             host.node = Some(node);
             let last = statuses.last().cloned();
             awake.into_iter().zip(statuses).for_each(|(spec, status)| self.tell_awake(index, spec, status));

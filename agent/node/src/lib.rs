@@ -23,7 +23,7 @@ mod view;
 pub mod zones;
 
 pub use node::{
-    Certificate, Class, Config, Detection, Frame, Node, Output, Path, Persistent, Quiet, Reach, TimerKind, Way,
+    Certificate, Class, Config, Detection, Frame, Implicit, Node, Output, Path, Persistent, Reach, TimerKind, Way,
 };
 pub use ringmesh_topology::{ChordKind, Chords, MAX_CHORDS};
 pub use seal::Seals;

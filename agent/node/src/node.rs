@@ -12,12 +12,12 @@ mod detection;
 mod flood;
 mod forget;
 mod frame;
+mod implicit;
 mod inside;
 mod isolation;
 mod leave;
 mod links;
 mod observe;
-mod quiet;
 mod record;
 mod relay;
 mod repair;
@@ -69,8 +69,8 @@ use crowd::Crowd;
 pub use detection::{Detection, Path};
 use flood::Outbox;
 pub use frame::Frame;
+pub use implicit::Implicit;
 use leave::Leave;
-pub use quiet::Quiet;
 use record::OwnRecord;
 use relay::Relayed;
 use seal::Cost;
@@ -306,7 +306,7 @@ pub struct Node {
     crowd: Crowd,
     cells: Cells,
     services: OwnServices,
-    quiet: Quiet,
+    implicit: Implicit,
     rng: StdRng,
     outputs: VecDeque<Output>,
     sequence: u32,
@@ -391,7 +391,7 @@ impl Node {
             crowd: Crowd::default(),
             cells,
             services,
-            quiet: Quiet::default(),
+            implicit: Implicit::default(),
             rng,
             outputs: VecDeque::new(),
             outbox: Outbox::default(),

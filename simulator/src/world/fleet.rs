@@ -147,8 +147,8 @@ impl World {
             latency: ANSWER.1,
             answer: ANSWER.0,
         };
-        let (quiet, asked) = node.wake(now, spec, status, answered);
-        self.misjudged += u64::from(!quiet);
+        let (implicit, asked) = node.wake(now, spec, status, answered);
+        self.misjudged += u64::from(!implicit);
         let life = place.life;
         for (asked, output) in asked {
             if let Output::Probe(request) = output {

@@ -18,10 +18,10 @@
 
 mod cell;
 mod evidence;
+mod implicit;
 mod inside;
 mod mail;
 mod member;
-mod quiet;
 pub mod service;
 #[cfg(test)]
 mod tests;
@@ -47,10 +47,10 @@ use crate::{
 use cell::{Cell, Seat, Tools};
 use evidence::Evidence;
 pub(crate) use evidence::PATIENCE;
+use implicit::Implicit;
 use inside::Outbox;
 use mail::Mailbox;
 use member::{PROBE_PERIOD, Slot};
-use quiet::Quiet;
 use wheel::{TICK, Wheel};
 
 /// Timers that one call handles before others have their turn: about a millisecond of work.
@@ -119,10 +119,10 @@ pub struct Cells {
     places: BTreeMap<Arc<str>, Place>,
     cells: Vec<Cell>,
     /// By cell.
-    quiet: Vec<Quiet>,
-    /// They will be quiet when all others of their cell are.
+    implicit: Vec<Implicit>,
+    /// They will be implicit when all others of their cell are.
     resting: BTreeSet<Place>,
-    /// Of quiet members that are not in their first life: which it is.
+    /// Of implicit members that are not in their first life: which it is.
     lives: BTreeMap<Place, u16>,
     wheel: Wheel<Slot>,
     mail: Mailbox,
@@ -141,7 +141,7 @@ impl Cells {
             slots: Slots::default(),
             places: BTreeMap::new(),
             cells: Vec::new(),
-            quiet: Vec::new(),
+            implicit: Vec::new(),
             resting: BTreeSet::new(),
             lives: BTreeMap::new(),
             wheel: Wheel::default(),
@@ -332,7 +332,7 @@ impl Cells {
             cell.call(tick, &mut self.wheel);
         }
         // One that has members has a turn every second, for their probes.
-        if self.quiet.get(usize::from(number)).is_some_and(|quiet| quiet.members > 0) && cell.may_doubt() {
+        if self.implicit.get(usize::from(number)).is_some_and(|implicit| implicit.members > 0) && cell.may_doubt() {
             cell.call(tick, &mut self.wheel);
         }
     }

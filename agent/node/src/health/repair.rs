@@ -7,8 +7,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ringmesh_proto::{Instant, Now, UnixMillis, v1, v1::verdict::Value};
 
 use super::{
-    Check, FIRST_PROBE, Health,
+    Check, Health,
     history::{Kind, cut},
+    schedule::FIRST_PROBE,
     spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, MAX_ANSWER, ServiceKind, ServiceSpec},
 };
 
@@ -66,7 +67,7 @@ impl Health {
 
     /// How many containers there are.
     pub fn len(&self) -> usize {
-        self.containers.len() + self.quiet.containers as usize
+        self.containers.len() + self.implicit.containers as usize
     }
 
     /// Whether there are none.

@@ -1,5 +1,5 @@
+mod implicit;
 mod judgement;
-mod quiet;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -159,7 +159,7 @@ fn when_a_check_is_probed_does_not_depend_on_others() {
 #[test]
 fn many_checks_stay_spread_out() {
     let (sizes, least, most) = groups(400, INTERVAL * 60);
-    assert!(sizes.iter().all(|size| *size <= super::TOGETHER), "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size <= super::schedule::TOGETHER), "{sizes:?}");
     assert!(least >= INTERVAL * 7 / 10 && most <= INTERVAL, "{least:?} to {most:?}");
     // When all have been made and none is due for a while, the last ones join: soon after the start only.
     let joined = sizes.iter().filter(|size| **size > 1).count();

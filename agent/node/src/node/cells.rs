@@ -15,7 +15,7 @@ use ringmesh_proto::{
     v1,
 };
 
-use super::{Node, Output, Quiet};
+use super::{Implicit, Node, Output};
 use crate::{
     cells::{
         self, Cells, MemberState, News, Voice,
@@ -91,10 +91,10 @@ impl Node {
             let hosts = self.hosts_by_service();
             self.services.cells.handle_hosts(now.instant, &hosts);
         }
-        let (quiet, health, cells) = (&self.quiet, &self.health, &self.cells);
+        let (implicit, health, cells) = (&self.implicit, &self.health, &self.cells);
         self.services
             .cells
-            .handle_timeout(now.instant, |container| voice(quiet, health, cells, now.instant, container));
+            .handle_timeout(now.instant, |container| voice(implicit, health, cells, now.instant, container));
     }
 
     /// The other hosts that live, by the services that they say they have.
@@ -114,8 +114,8 @@ impl Node {
     }
 
     pub(super) fn handle_cell_message(&mut self, now: Now, from: HostId, payload: Bytes) {
-        let (quiet, health, cells) = (&self.quiet, &self.health, &self.cells);
-        let voice = |container: &str| voice(quiet, health, cells, now.instant, container);
+        let (implicit, health, cells) = (&self.implicit, &self.health, &self.cells);
+        let voice = |container: &str| voice(implicit, health, cells, now.instant, container);
         match self.services.cells.handle_message(now.instant, from, payload, voice) {
             Ok(()) => {}
             Err(Refused::Malformed) => self.count("datagram_malformed"),
@@ -220,8 +220,8 @@ impl Node {
 }
 
 /// What there is of a container to speak for.
-fn voice(quiet: &Quiet, health: &Health, cells: &Cells, now: Instant, container: &str) -> Voice {
-    if quiet.keeps(health, container) { Voice::Speaks } else { cells.voice(now, container) }
+fn voice(implicit: &Implicit, health: &Health, cells: &Cells, now: Instant, container: &str) -> Voice {
+    if implicit.keeps(health, container) { Voice::Speaks } else { cells.voice(now, container) }
 }
 
 fn state(state: MemberState) -> v1::cell_member::State {

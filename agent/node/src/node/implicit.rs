@@ -15,9 +15,9 @@ use crate::{
     remedy::base,
 };
 
-/// The quiet containers of a host: "h1-c1", "h1-c2" and so on.
+/// The implicit containers of a host: "h1-c1", "h1-c2" and so on.
 #[derive(Clone, Debug, Default)]
-pub struct Quiet {
+pub struct Implicit {
     /// "h1-c"
     pub prefix: String,
     /// How many there are.
@@ -28,7 +28,7 @@ pub struct Quiet {
     pub interval: Duration,
 }
 
-impl Quiet {
+impl Implicit {
     /// The number of a container, or of a clone of it, from 0.
     pub fn number(&self, container: &str) -> Option<u32> {
         let digits = base(container).strip_prefix(&self.prefix)?;
@@ -43,23 +43,23 @@ impl Quiet {
 }
 
 impl Node {
-    /// This host has these containers, too: they are found running now, and are quiet. To be called at once after
+    /// This host has these containers, too: they are found running now, and are implicit. To be called at once after
     /// [`Self::new`] of a host without others. `spec`: of one, by its number.
-    pub fn hush(&mut self, now: Now, quiet: Quiet, spec: impl Fn(u32) -> ContainerSpec) {
-        (0..quiet.containers).for_each(|number| self.services.cells.declare(&spec(number)));
+    pub fn hush(&mut self, now: Now, implicit: Implicit, spec: impl Fn(u32) -> ContainerSpec) {
+        (0..implicit.containers).for_each(|number| self.services.cells.declare(&spec(number)));
         self.services.cells.forget_left_out();
-        self.health.hush(now.instant, quiet.containers, quiet.services, quiet.interval);
-        self.cells.hush(quiet.containers);
-        self.quiet = quiet;
+        self.health.hush(now.instant, implicit.containers, implicit.services, implicit.interval);
+        self.cells.hush(implicit.containers);
+        self.implicit = implicit;
         self.write_record(now);
     }
 
     /// Whether nothing is kept of this container.
-    pub fn is_quiet(&self, container: &str) -> bool {
-        self.quiet.keeps(&self.health, container)
+    pub fn is_implicit(&self, container: &str) -> bool {
+        self.implicit.keeps(&self.health, container)
     }
 
-    /// A quiet container is one like any other from now on; `status`: as it was found. Returns whether it was quiet indeed. Its
+    /// An implicit container is one like any other from now on; `status`: as it was found. Returns whether it was implicit indeed. Its
     /// probes that are under way are asked for anew, with the time at which they were begun. What follows comes with the next
     /// input: repair is not to look before all that it knows of are awake.
     pub fn wake(
@@ -70,12 +70,14 @@ impl Node {
         answered: impl Fn(CheckId, Instant) -> Answered,
     ) -> (bool, Vec<(Instant, Output)>) {
         let name = spec.name.clone();
-        let Some(number) = self.quiet.number(&name).filter(|_| self.is_quiet(&name)) else { return (true, Vec::new()) };
+        let Some(number) = self.implicit.number(&name).filter(|_| self.is_implicit(&name)) else {
+            return (true, Vec::new());
+        };
         if base(&name) != name {
             // A clone, found when its agent started.
             self.services.cells.replace(base(&name), &spec);
         }
-        let first = u64::from(number) * u64::from(self.quiet.services) + 1;
+        let first = u64::from(number) * u64::from(self.implicit.services) + 1;
         let (process, runs) = (status.pid, status.state == ContainerState::Running);
         let woken = self.health.wake(now, spec, status.clone(), first, answered);
         let sign = |(at, (interval, timeout)): &(Instant, (Duration, Duration))| {
@@ -92,7 +94,7 @@ impl Node {
 
     /// Forgets a container that is as well as if it had never been woken; `status`: as it was found. False if it is not.
     pub fn rest(&mut self, now: Instant, status: &ContainerStatus) -> bool {
-        let Some(number) = self.quiet.number(&status.name) else { return false };
+        let Some(number) = self.implicit.number(&status.name) else { return false };
         self.remedy.knows_nothing_of(&status.name)
             && self.health.is_at_rest(now, status)
             && self.cells.rest(number, &status.name)

@@ -74,19 +74,19 @@ fn one_that_is_woken_is_what_it_would_be_had_it_been_kept() {
         let mut of_kept = BTreeMap::new();
         run(&mut kept, &mut of_kept, wakes, &[], |_, _| {});
 
-        let mut quiet = start(Vec::new());
-        quiet.hush(Instant::ZERO, CONTAINERS, 2, INTERVAL);
-        let mut of_quiet = BTreeMap::new();
-        run(&mut quiet, &mut of_quiet, wakes, &[], |_, _| panic!("nobody is asked"));
-        let woken = quiet.wake(at(wakes), container(number), running(number), u64::from(number) * 2 + 1, answered);
+        let mut implicit = start(Vec::new());
+        implicit.hush(Instant::ZERO, CONTAINERS, 2, INTERVAL);
+        let mut of_implicit = BTreeMap::new();
+        run(&mut implicit, &mut of_implicit, wakes, &[], |_, _| panic!("nobody is asked"));
+        let woken = implicit.wake(at(wakes), container(number), running(number), u64::from(number) * 2 + 1, answered);
         assert!(!woken.news);
         for (asked, request) in woken.asked {
-            of_quiet.insert((asked + takes(request.id, asked), request.id), ());
+            of_implicit.insert((asked + takes(request.id, asked), request.id), ());
         }
         let ids: Vec<CheckId> = kept.checks_of(&name(number));
-        assert_eq!(quiet.checks_of(&name(number)), ids);
+        assert_eq!(implicit.checks_of(&name(number)), ids);
         let own: BTreeMap<_, _> = of_kept.iter().filter(|((_, id), ())| ids.contains(id)).collect();
-        assert!(own.into_keys().eq(of_quiet.keys()), "the same are under way");
+        assert!(own.into_keys().eq(of_implicit.keys()), "the same are under way");
 
         // Then it falls ill: asked at the same times, and judged at the same time.
         let end = wakes + INTERVAL * 6;
@@ -96,18 +96,18 @@ fn one_that_is_woken_is_what_it_would_be_had_it_been_kept() {
                 one.push((at, id));
             }
         });
-        run(&mut quiet, &mut of_quiet, end, &[number], |at, id| other.push((at, id)));
+        run(&mut implicit, &mut of_implicit, end, &[number], |at, id| other.push((at, id)));
         assert!(one.len() >= 10, "{}", one.len());
         assert_eq!(one, other, "container {number}, woken at {tenths}");
         let changes = |health: &mut Health| std::iter::from_fn(|| health.poll_change()).collect::<Vec<_>>();
-        let (of_one, of_other) = (changes(&mut kept), changes(&mut quiet));
+        let (of_one, of_other) = (changes(&mut kept), changes(&mut implicit));
         assert_eq!(of_one.len(), 2, "both services are critical");
         assert_eq!(of_one, of_other);
         for service in ["a", "b"] {
             let history = |health: &Health| health.histories(UnixMillis(u64::MAX), &name(number), service);
-            assert_eq!(history(&kept), history(&quiet));
+            assert_eq!(history(&kept), history(&implicit));
         }
-        let mut digests = [kept.digest(), quiet.digest()];
+        let mut digests = [kept.digest(), implicit.digest()];
         digests.iter_mut().for_each(|digest| digest.fingerprint = 0);
         assert_eq!(digests[0], digests[1]);
     }
@@ -136,11 +136,11 @@ fn one_rests_only_when_it_is_as_if_it_had_slept() {
     health.hurry(at_second(1600), &name(6), MILLI);
     run(&mut health, &mut under_way, at_second(1900), &[], |_, _| {});
     // Between two probes.
-    let quiet = (1900..2100).find(|tenths| {
+    let implicit = (1900..2100).find(|tenths| {
         run(&mut health, &mut under_way, at_second(*tenths), &[], |_, _| {});
         health.rest(at_second(*tenths), &running(5))
     });
-    assert!(quiet.is_some());
+    assert!(implicit.is_some());
     assert!(!health.is_at_rest(at_second(2100), &running(6)), "its probes come at another time");
     let other_process = ContainerStatus { pid: Some(999), ..running(5) };
     wake(&mut health, &mut under_way, 2100, 5);

@@ -9,17 +9,18 @@ use std::{sync::Arc, time::Duration};
 use ringmesh_proto::{Instant, Now, UnixMillis, digest::Digest, v1::verdict::Value};
 
 use super::{
-    FIRST_PROBE, Health, Marks, TOGETHER,
+    Health, Marks,
     check::{At, Outcome, Turns},
+    schedule::FIRST_PROBE,
     spec::{CheckId, ContainerSpec, ContainerState, ContainerStatus, ProbeRequest, Sign},
 };
 
-/// After the last of the quiet ones was probed for the first time all have answered.
+/// After the last of the implicit ones was probed for the first time all have answered.
 const ANSWERED: Duration = Duration::from_millis(10);
 
 /// How many there are.
 #[derive(Debug, Default)]
-pub(super) struct Quiet {
+pub(super) struct Implicit {
     pub(super) containers: u32,
     pub(super) services: u32,
     /// When they were found running.
@@ -28,7 +29,7 @@ pub(super) struct Quiet {
     answers: Option<Instant>,
 }
 
-impl Quiet {
+impl Implicit {
     /// When [`Self::begin`] is next wanted.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.answers
@@ -52,7 +53,7 @@ impl Quiet {
     }
 }
 
-/// How a probe of a quiet container went.
+/// How a probe of an implicit container went.
 #[derive(Clone, Debug)]
 pub struct Answered {
     /// From when it was asked to when its agent heard the answer.
@@ -70,26 +71,26 @@ pub struct Woken {
     pub asked: Vec<(Instant, ProbeRequest)>,
     /// When each of its checks was last answered, in that order, and the interval and time-out of that one.
     pub answered: Vec<(Instant, (Duration, Duration))>,
-    /// Something would have been told of it: it was not quiet.
+    /// Something would have been told of it: it was not implicit.
     pub news: bool,
 }
 
 impl Health {
-    /// So many containers more, with so many services each, are found running now and are quiet. `interval`: of all their probes.
+    /// So many containers more, with so many services each, are found running now and are implicit. `interval`: of all their probes.
     pub fn hush(&mut self, now: Instant, containers: u32, services: u32, interval: Duration) {
-        self.quiet.containers += containers;
-        self.quiet.services += containers * services;
-        self.quiet.since = now;
+        self.implicit.containers += containers;
+        self.implicit.services += containers * services;
+        self.implicit.since = now;
         let within = self.first_within(ContainerState::Unknown).min(interval.max(FIRST_PROBE / 2));
-        self.quiet.answers = Some(now + within + ANSWERED);
+        self.implicit.answers = Some(now + within + ANSWERED);
         // Those that come later are not taken for one of them.
-        self.next_id = self.next_id.max(u64::from(self.quiet.services));
+        self.next_id = self.next_id.max(u64::from(self.implicit.services));
         self.revision += 1;
     }
 
-    /// Gives a quiet container all that it would have: it was found in this state when the quiet ones were found, and `answered`
+    /// Gives an implicit container all that it would have: it was found in this state when the implicit ones were found, and `answered`
     /// says how a probe that was begun then went. `first`: the number of its first check. Plans, startup checks and
-    /// heartbeats are not quiet.
+    /// heartbeats are not implicit.
     pub fn wake(
         &mut self,
         now: Now,
@@ -98,10 +99,10 @@ impl Health {
         first: u64,
         answered: impl Fn(CheckId, Instant) -> Answered,
     ) -> Woken {
-        let (since, name) = (self.quiet.since, spec.name.clone());
+        let (since, name) = (self.implicit.since, spec.name.clone());
         let (next, revision) = (std::mem::replace(&mut self.next_id, first - 1), self.revision);
-        self.quiet.containers = self.quiet.containers.saturating_sub(1);
-        self.quiet.services = self.quiet.services.saturating_sub(spec.services.len() as u32);
+        self.implicit.containers = self.implicit.containers.saturating_sub(1);
+        self.implicit.services = self.implicit.services.saturating_sub(spec.services.len() as u32);
         self.add(since, spec);
         self.next_id = next;
         let mut woken = Woken::default();
@@ -167,10 +168,10 @@ impl Health {
     pub fn is_at_rest(&self, now: Instant, status: &ContainerStatus) -> bool {
         let Some(container) = self.containers.get(&status.name) else { return false };
         let untouched = *container.status == *status && container.marks == Marks::default() && !container.starting;
-        untouched && container.checks.iter().all(|id| self.is_quiet(now, *id))
+        untouched && container.checks.iter().all(|id| self.is_implicit(now, *id))
     }
 
-    /// Forgets a container that is at rest: it is quiet. False if it is not.
+    /// Forgets a container that is at rest: it is implicit. False if it is not.
     pub fn rest(&mut self, now: Instant, status: &ContainerStatus) -> bool {
         if !self.is_at_rest(now, status) {
             return false;
@@ -183,43 +184,25 @@ impl Health {
         }
         self.containers.remove(&status.name);
         self.touched.remove(&status.name);
-        self.quiet.containers += 1;
-        self.quiet.services += checks.len() as u32;
+        self.implicit.containers += 1;
+        self.implicit.services += checks.len() as u32;
         true
     }
 
-    fn is_quiet(&self, now: Instant, id: CheckId) -> bool {
+    fn is_implicit(&self, now: Instant, id: CheckId) -> bool {
         let Some(check) = self.checks.get(&id) else { return false };
         let well = check.state.verdict == Value::Passing && check.state.is_steady() && check.under_way.is_none();
         if !well || check.unplaced || check.due <= now {
             return false;
         }
         // When it would be probed next if nothing had been done to it.
-        let mut due = self.quiet.since
-            + self.draw(id, self.quiet.since, self.first_within(ContainerState::Unknown).min(check.spec.interval));
+        let mut due = self.implicit.since
+            + self.draw(id, self.implicit.since, self.first_within(ContainerState::Unknown).min(check.spec.interval));
         let mut place = true;
         while due <= now {
             due = self.following(id, due, due, check.spec.interval, place);
             place = false;
         }
         due == check.due
-    }
-
-    /// When a check that fell due then is due next.
-    pub(super) fn next_due(&self, id: CheckId, due: Instant, now: Instant) -> Option<Instant> {
-        let check = self.checks.get(&id)?;
-        Some(self.following(id, due, now, check.spec.interval, check.unplaced))
-    }
-
-    fn following(&self, id: CheckId, due: Instant, now: Instant, interval: Duration, unplaced: bool) -> Instant {
-        // A few are to come together, and many are not.
-        let place = unplaced && self.probed() > TOGETHER;
-        let jitter = if place { interval } else { interval / 20 };
-        self.load.next(due.clamp(now - interval, now), interval) - self.draw(id, due, jitter)
-    }
-
-    /// Checks of this host, those of quiet containers among them.
-    pub(super) fn probed(&self) -> usize {
-        self.checks.len() + self.quiet.services as usize
     }
 }
