@@ -280,13 +280,14 @@ impl Soak {
     }
 }
 
-/// A web server needs a moment, so nothing is held against it before it has answered once. Another agent that takes over begins
+/// A web server needs a moment, or a minute where thousands start at once, and nothing is held against it before. Another agent that takes over begins
 /// with this, too, so that it has the same restart command.
 fn services(model: Service) -> Vec<Service> {
     let address = model.http.as_ref().expect("the lab's web server").address;
     let boot = Service {
         kind: Kind::Startup,
         interval: Duration::from_secs(1),
+        threshold_down: 60,
         restart: model.restart.clone(),
         tcp: Some(Tcp { address, send: None, send_hex: None, expect: None }),
         ..Service::new("boot")
