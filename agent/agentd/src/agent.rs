@@ -1,7 +1,6 @@
 //! The daemon: reads what it needs, starts the hands and the host loop, and ends in order.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -101,8 +100,10 @@ pub enum AgentError {
 }
 
 /// Checks a configuration file and does nothing.
-pub fn check(config_path: &Path) -> Result<(), ConfigError> {
-    Config::load(config_path).map(drop)
+///
+/// Returns what is no mistake and probably not meant.
+pub fn check(config_path: &Path) -> Result<Vec<String>, ConfigError> {
+    Config::load(config_path).map(|config| config.oddities())
 }
 
 /// Runs the daemon until SIGTERM or SIGINT, or until this host has left the cluster. Containers run on.
@@ -153,17 +154,8 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
     let (shard_sender, shards) = mpsc::channel(1);
     let (written_sender, written) = mpsc::channel(1);
 
-    for application in &config.applications {
-        if !config.containers.iter().any(|container| application.matches(&container.labels)) {
-            tracing::warn!(labels = ?application.labels, "no container matches this [[application]]");
-        }
-    }
-    for policy in &config.repair.policies {
-        let matches =
-            |labels: &BTreeMap<String, String>| policy.labels.iter().all(|(key, value)| labels.get(key) == Some(value));
-        if !config.containers.iter().any(|container| matches(&container.labels)) {
-            tracing::warn!(labels = ?policy.labels, "no container matches this [[repair.policy]]");
-        }
+    for oddity in config.oddities() {
+        tracing::warn!("{oddity}");
     }
     let repairs = repair::read(&config.host.state_dir, &config)?;
     // As the containers are now, clones in the places of what they replaced.

@@ -18,7 +18,7 @@ use std::{
 
 use jiff::fmt::friendly::SpanPrinter;
 use ringmesh_node::{
-    health::spec::{ContainerSpec, Verbs},
+    health::spec::{ContainerSpec, Verbs, has_labels},
     overlay::Timers,
     remedy::Settings,
     zones::Budgets,
@@ -524,7 +524,7 @@ impl Config {
     /// What `health` needs to know of the containers.
     pub fn container_specs(&self) -> Vec<ContainerSpec> {
         let score = |container: &Container| {
-            let kind = self.applications.iter().find(|application| application.matches(&container.labels));
+            let kind = self.applications.iter().find(|kind| has_labels(&container.labels, &kind.labels));
             kind.map(Application::limits)
         };
         let spec =
@@ -535,6 +535,20 @@ impl Config {
     /// How the node repairs containers.
     pub fn repair_settings(&self) -> Settings {
         self.repair.settings(&self.pools)
+    }
+
+    /// What is no mistake and probably not meant: tables for containers with labels that none has.
+    pub fn oddities(&self) -> Vec<String> {
+        let applications = self.applications.iter().map(|application| ("application", &application.labels));
+        let policies = self.repair.policies.iter().map(|policy| ("repair.policy", &policy.labels));
+        let selects = |selector| self.containers.iter().any(|container| has_labels(&container.labels, selector));
+        let idle =
+            applications.chain(policies).filter(|(_, selector)| !self.containers.is_empty() && !selects(selector));
+        let pairs = |selector: &BTreeMap<String, String>| {
+            let pairs = selector.iter().map(|(key, value)| format!("{key}={value}").escape_debug().to_string());
+            pairs.collect::<Vec<_>>().join(",")
+        };
+        idle.map(|(table, selector)| format!("[[{table}]]: no container has the labels {}", pairs(selector))).collect()
     }
 
     /// The same configuration with clones in the places of what they replaced: their names, and their addresses.
@@ -899,6 +913,22 @@ critical_below = 20
                 "{to}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn tables_for_labels_that_no_container_has_are_odd() {
+        let labels = GOOD.replacen("name = \"web\"", "name = \"web\"\nlabels = { app = \"shop\", tier = \"a\" }", 1);
+        let tables = |app: &str| {
+            let limits = "warning_below = 80\ncritical_below = 50";
+            format!(
+                "{labels}\n[[application]]\nmatch = {{ {app} }}\n{limits}\n[[repair.policy]]\nmatch = {{ {app} }}\n"
+            )
+        };
+        let oddities = |text: &str| parse(text).expect("no mistake").oddities();
+        assert_eq!(oddities(&tables("app = \"shop\", tier = \"a\"")), Vec::<String>::new());
+        let odd = "no container has the labels app=shop,tier=b";
+        let expected = [format!("[[application]]: {odd}"), format!("[[repair.policy]]: {odd}")];
+        assert_eq!(oddities(&tables("app = \"shop\", tier = \"b\"")), expected);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use prost::Message;
-use ringmesh_node::{ContainerRow, ServiceRow, View};
+use ringmesh_node::{ContainerRow, ServiceRow, View, health::spec::has_labels};
 use ringmesh_proto::{
     peer::{Position, QueryRequest, QueryResponse, Selection},
     v1::{Container, Digest, Service},
@@ -290,7 +290,7 @@ fn is_selected(selection: &Selection, key: Key<'_>, verdict: i32, labels: &BTree
     (selection.container.is_empty() || container == selection.container)
         && (selection.service.is_empty() || service.is_empty() || service == selection.service)
         && has(&selection.verdicts, verdict)
-        && selection.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        && has_labels(labels, &selection.labels)
 }
 
 /// Whether `value` is one of those wanted; none wanted means all.

@@ -105,11 +105,6 @@ pub struct Application {
 }
 
 impl Application {
-    /// Whether a container with these labels is one of this kind.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-    }
-
     pub(super) fn limits(&self) -> ScoreLimits {
         ScoreLimits { critical_below: self.critical_below, warning_below: self.warning_below }
     }

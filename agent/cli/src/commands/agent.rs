@@ -29,7 +29,9 @@ pub(crate) struct AgentArgs {
 
 pub(crate) fn run(args: &AgentArgs) -> Result<(), CliError> {
     if args.check {
-        agentd::agent::check(&args.config).map_err(|error| CliError::failed(&error))?;
+        for oddity in agentd::agent::check(&args.config).map_err(|error| CliError::failed(&error))? {
+            note(&format!("{}: {oddity}", args.config.display()));
+        }
         note(&format!("{}: no mistakes found", args.config.display()));
         return Ok(());
     }

@@ -10,6 +10,11 @@ pub use check_id::{CheckId, Purpose};
 pub use checks::{Check, Exchange, HttpCheck, InsideCheck, InsideTarget, JsonMatch, Match, Said, Step, Tls, Trust};
 use ringmesh_proto::UnixMillis;
 
+/// Whether labels are among those that a selector selects: they have all of its pairs.
+pub fn has_labels(labels: &BTreeMap<String, String>, selector: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
 /// A container that this host should run or watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerSpec {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{budget::Limits, pool::Pool};
+use crate::health::spec::has_labels;
 
 /// All of it.
 #[derive(Clone, Debug, Default)]
@@ -20,9 +21,10 @@ pub struct Settings {
 impl Settings {
     /// For a container with these labels.
     pub fn policy(&self, labels: &BTreeMap<String, String>) -> &Policy {
-        let selects =
-            |wanted: &BTreeMap<String, String>| wanted.iter().all(|(key, value)| labels.get(key) == Some(value));
-        self.policies.iter().find(|(wanted, _)| selects(wanted)).map_or(&self.default, |(_, policy)| policy)
+        self.policies
+            .iter()
+            .find(|(selector, _)| has_labels(labels, selector))
+            .map_or(&self.default, |(_, policy)| policy)
     }
 }
 
