@@ -3,7 +3,7 @@
 //! Container number 17 of h3 is "h3-c17" wherever it is spoken of. Its services are those of its *app*: containers with
 //! neighbouring numbers have the same one, on all hosts, so that they watch each other in the cell of that service.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringmesh_node::{
     Implicit,
@@ -159,7 +159,7 @@ impl Fleet {
             name: self.name(host, number),
             driver: "oci".into(),
             tenant: String::new(),
-            labels: BTreeMap::from([("app".to_owned(), format!("app{app}"))]),
+            labels: Arc::new(BTreeMap::from([("app".to_owned(), format!("app{app}"))])),
             verbs: Verbs { restart: true, clone: true, pause: true, mount: true },
             address: String::new(),
             score: None,

@@ -237,7 +237,7 @@ fn containers(scenario: &Scenario, host: HostIndex) -> Vec<ContainerSpec> {
         name: format!("{}-c{}", name(host), number + 1),
         driver: "oci".into(),
         tenant: String::new(),
-        labels: BTreeMap::new(),
+        labels: Arc::default(),
         verbs: Verbs::default(),
         address: String::new(),
         score: None,

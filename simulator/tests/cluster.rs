@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use ringmesh_node::health::spec::{Check, ContainerSpec, ServiceSpec, Verbs};
 use ringmesh_proto::{Uplink, v1};
@@ -17,7 +17,7 @@ fn container(name: &str) -> ContainerSpec {
         name: name.into(),
         driver: "oci".into(),
         tenant: String::new(),
-        labels: BTreeMap::new(),
+        labels: Arc::default(),
         verbs: Verbs::default(),
         address: String::new(),
         score: None,

@@ -2,10 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 use ringmesh_node::{
@@ -30,7 +27,7 @@ fn container(host: usize, nth: usize) -> ContainerSpec {
         name: format!("h{}-c{nth}", host + 1),
         driver: "oci".into(),
         tenant: String::new(),
-        labels: BTreeMap::new(),
+        labels: Arc::default(),
         verbs: Verbs::default(),
         address: String::new(),
         score: None,

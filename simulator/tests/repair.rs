@@ -1,7 +1,7 @@
 //! Repair on simulated hosts: nothing is done on a host that is cut off, budgets hold, and whatever crashes when, each
 //! container is there once and well in the end.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use ringmesh_node::{
     ContainerRow,
@@ -27,7 +27,7 @@ fn container(host: usize, nth: usize) -> ContainerSpec {
         name: format!("h{}-c{nth}", host + 1),
         driver: "oci".into(),
         tenant: String::new(),
-        labels: BTreeMap::new(),
+        labels: Arc::default(),
         verbs: Verbs { restart: true, clone: true, pause: true, mount: true },
         address: String::new(),
         score: None,

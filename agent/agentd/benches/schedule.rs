@@ -97,7 +97,7 @@ fn config() -> Config {
         name: name(nth),
         driver: "oci".into(),
         tenant: String::new(),
-        labels: BTreeMap::from([("app".into(), "web".into())]),
+        labels: std::sync::Arc::new(BTreeMap::from([("app".into(), "web".into())])),
         verbs: Default::default(),
         address: String::new(),
         score: None,

@@ -13,6 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -527,8 +528,20 @@ impl Config {
             let kind = self.applications.iter().find(|kind| has_labels(&container.labels, &kind.labels));
             kind.map(Application::limits)
         };
-        let spec =
-            |container: &Container| ContainerSpec { score: score(container), ..container.spec(&self.host.state_dir) };
+        // Thousands have the same ones.
+        let mut known = BTreeSet::new();
+        let mut labels = |container: &Container| {
+            let shared = known.get(&container.labels).cloned();
+            shared.unwrap_or_else(|| {
+                let new = Arc::new(container.labels.clone());
+                known.insert(Arc::clone(&new));
+                new
+            })
+        };
+        let spec = |container: &Container| {
+            let spec = container.spec(&self.host.state_dir, labels(container));
+            ContainerSpec { score: score(container), ..spec }
+        };
         self.containers.iter().map(spec).collect()
     }
 
@@ -637,7 +650,7 @@ impl Config {
 }
 
 impl Container {
-    fn spec(&self, state_dir: &Path) -> ContainerSpec {
+    fn spec(&self, state_dir: &Path, labels: Arc<BTreeMap<String, String>>) -> ContainerSpec {
         let verbs = self.verbs();
         let sockets = if verbs.mount { heartbeat::INSIDE.into() } else { heartbeat::directory(state_dir, &self.name) };
         let socket = sockets.join(heartbeat::SOCKET);
@@ -645,7 +658,7 @@ impl Container {
             name: self.name.clone(),
             driver: self.driver().into(),
             tenant: self.tenant.clone(),
-            labels: self.labels.clone(),
+            labels,
             verbs,
             address: self.network.as_ref().map(|network| network.address.clone()).unwrap_or_default(),
             score: None,

@@ -10,7 +10,7 @@ fn container(name: &str, verdict: i32) -> Arc<Container> {
 }
 
 fn row(name: &str, verdict: Value) -> Arc<ContainerRow> {
-    let labels = [("tier".to_owned(), "web".to_owned())].into();
+    let labels = Arc::new([("tier".to_owned(), "web".to_owned())].into());
     let spec = ContainerSpec { name: name.into(), labels, ..ContainerSpec::default() };
     Arc::new(ContainerRow { host: "h1".into(), spec: spec.into(), verdict, changed: 1, ..ContainerRow::default() })
 }

@@ -144,7 +144,7 @@ fn container(host: &str, number: usize, verdict: Value) -> ContainerRow {
         name: format!("c{number:05}"),
         driver: "oci".into(),
         tenant: "acme".into(),
-        labels: labels.into(),
+        labels: Arc::new(labels.into()),
         services: vec![ServiceSpec::new("http", check)],
         ..ContainerSpec::default()
     };

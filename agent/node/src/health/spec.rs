@@ -24,8 +24,8 @@ pub struct ContainerSpec {
     pub driver: String,
     /// Who rents it; empty for nobody.
     pub tenant: String,
-    /// For selectors.
-    pub labels: BTreeMap<String, String>,
+    /// For selectors. Containers of a kind have the same.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// What its driver can do with it.
     pub verbs: Verbs,
     /// Its address with prefix length; empty if it has none of its own.

@@ -29,7 +29,7 @@ fn spec(name: &str, services: &[(&str, u32)]) -> ContainerSpec {
         name: name.to_owned(),
         driver: "oci".to_owned(),
         tenant: String::new(),
-        labels: BTreeMap::new(),
+        labels: Arc::default(),
         verbs: Verbs::default(),
         address: String::new(),
         score: None,

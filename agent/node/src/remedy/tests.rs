@@ -43,7 +43,7 @@ fn spec(name: &str, port: u16, verbs: bool, restart: bool) -> ContainerSpec {
         name: name.into(),
         driver: if verbs { "oci" } else { "declared" }.into(),
         tenant: "red".into(),
-        labels: [("app".to_owned(), name.to_owned())].into(),
+        labels: Arc::new([("app".to_owned(), name.to_owned())].into()),
         verbs: Verbs { restart: verbs, clone: verbs, pause: verbs, mount: verbs },
         address: "10.1.3.2/24".into(),
         score: None,

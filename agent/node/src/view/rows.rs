@@ -60,7 +60,7 @@ impl ContainerRow {
             driver: spec.driver.clone(),
             pid: status.pid.unwrap_or(0),
             addresses: status.addresses.clone(),
-            labels: spec.labels.clone(),
+            labels: (*spec.labels).clone(),
             started_at: status.started_at.map(Into::into),
             problem: status.problem.clone().unwrap_or_default(),
             services: spec.services.len() as u32,
@@ -169,7 +169,7 @@ impl ServiceRow {
             slow: told.slow,
             normal_latency: told.normal_latency.map(duration),
             tenant: spec.container.tenant.clone(),
-            labels: spec.container.labels.clone(),
+            labels: (*spec.container.labels).clone(),
         }
     }
 }

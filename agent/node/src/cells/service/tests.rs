@@ -210,7 +210,7 @@ fn of_too_many_services_all_hosts_choose_the_same() {
 fn a_service_is_the_same_for_the_same_tenant_application_and_name() {
     let plain = spec("a", &[]);
     let of = |tenant: &str, app: Option<&str>, service| {
-        let labels = app.map(|app| ("app".to_owned(), app.to_owned())).into_iter().collect();
+        let labels = Arc::new(app.map(|app| ("app".to_owned(), app.to_owned())).into_iter().collect());
         key(&ContainerSpec { tenant: tenant.into(), labels, ..plain.clone() }, service)
     };
     assert_eq!(of("acme", Some("shop"), "web"), of("acme", Some("shop"), "web"));
@@ -222,6 +222,6 @@ fn a_service_is_the_same_for_the_same_tenant_application_and_name() {
     ];
     let all: BTreeSet<u32> = others.into_iter().chain([of("acme", Some("shop"), "web")]).collect();
     assert_eq!(all.len(), 5);
-    let labels = BTreeMap::from([("app".to_owned(), "shop".to_owned())]);
+    let labels = Arc::new(BTreeMap::from([("app".to_owned(), "shop".to_owned())]));
     assert_eq!(full_name(&ContainerSpec { tenant: String::new(), labels, ..plain }, "web"), "shop/web");
 }
