@@ -27,6 +27,8 @@ FIRST_SEED ?= 1000
 # Root for namespaces, mounts and packages; empty when we are root already.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
+# For the build of raft-proto, which will have protoc; our own messages are compiled without it.
+BUILD_PACKAGES := protobuf-compiler
 # What is needed besides cargo: Debian's package names. busybox-static is the root file system of the lab's containers.
 LAB_PACKAGES := busybox-static iproute2
 # The other runtimes that are tested; g++ builds libFuzzer.
@@ -218,6 +220,8 @@ need-cargo:
 	@command -v $(CARGO) >/dev/null || { \
 		echo "make: no $(CARGO) in PATH; install Rust $$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)" \
 			"or later with rustup, then open a new shell" >&2; exit 1; }
+	@command -v protoc >/dev/null || { echo "make: installing $(BUILD_PACKAGES)"; \
+		$(ROOT) apt-get update -qq && $(ROOT) apt-get install -y -qq $(BUILD_PACKAGES) >/dev/null; }
 
 # Unoptimised: builds in a minute rather than ten, and the check takes two seconds either way.
 .PHONY: cargo-deny

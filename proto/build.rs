@@ -16,6 +16,9 @@ const FILES: [&str; 12] = [
     "ringmesh/v1/operation.proto",
     "ringmesh/v1/cell.proto",
 ];
+const ETCD_FILES: [&str; 5] =
+    ["etcd/kv.proto", "etcd/auth.proto", "etcd/rpc.proto", "etcd/v3lock.proto", "etcd/v3election.proto"];
+const STORE_FILES: [&str; 2] = ["ringmesh/store/v1/log.proto", "ringmesh/store/v1/peer.proto"];
 const RECORD_FILE: &str = "ringmesh/peer/v1/record.proto";
 const DISK_FILE: &str = "ringmesh/disk/v1/history.proto";
 const PEER_FILE: &str = "ringmesh/peer/v1/peer.proto";
@@ -30,7 +33,7 @@ const RECORDS: [(&str, &str); 5] = [
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    for file in FILES.iter().chain(&[RECORD_FILE, PEER_FILE, DISK_FILE]) {
+    for file in FILES.iter().chain(&ETCD_FILES).chain(&STORE_FILES).chain(&[RECORD_FILE, PEER_FILE, DISK_FILE]) {
         println!("cargo:rerun-if-changed={file}");
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -39,6 +42,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut compiler = protox::Compiler::new(["."])?;
     compiler.include_imports(true).include_source_info(false).open_files(FILES)?;
     std::fs::write(out.join("ringmesh.v1.descriptor.bin"), compiler.encode_file_descriptor_set())?;
+
+    // For the JSON gateway and for reflection.
+    let mut compiler = protox::Compiler::new(["."])?;
+    compiler.include_imports(true).include_source_info(false).open_files(ETCD_FILES)?;
+    std::fs::write(out.join("etcd.descriptor.bin"), compiler.encode_file_descriptor_set())?;
 
     let config = || {
         let mut config = prost_build::Config::new();
@@ -51,6 +59,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config().out_dir(record_out).compile_fds(protox::compile([RECORD_FILE], ["."])?)?;
 
     config().compile_fds(protox::compile([DISK_FILE], ["."])?)?;
+
+    compile(config(), protox::compile(ETCD_FILES, ["."])?)?;
+    let mut store = config();
+    store.extern_path(".etcdserverpb", "crate::etcd::etcdserverpb");
+    store.compile_fds(protox::compile(STORE_FILES, ["."])?)?;
 
     let mut peer = config();
     for (message, held) in RECORDS {

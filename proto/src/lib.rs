@@ -36,6 +36,42 @@ pub mod disk {
     include!(concat!(env!("OUT_DIR"), "/ringmesh.disk.v1.rs"));
 }
 
+/// The etcd v3 API, as its clients speak it: packages `etcdserverpb`, `mvccpb`, `v3lockpb` and `v3electionpb`.
+pub mod etcd {
+    /// Services and their messages.
+    #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::wildcard_enum_match_arm, unreachable_pub)]
+    pub mod etcdserverpb {
+        include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
+    }
+
+    /// Keys and events.
+    #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::wildcard_enum_match_arm, unreachable_pub)]
+    pub mod mvccpb {
+        include!(concat!(env!("OUT_DIR"), "/mvccpb.rs"));
+    }
+
+    /// Locks.
+    #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::wildcard_enum_match_arm, unreachable_pub)]
+    pub mod v3lockpb {
+        include!(concat!(env!("OUT_DIR"), "/v3lockpb.rs"));
+    }
+
+    /// Elections.
+    #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::wildcard_enum_match_arm, unreachable_pub)]
+    pub mod v3electionpb {
+        include!(concat!(env!("OUT_DIR"), "/v3electionpb.rs"));
+    }
+
+    /// The file descriptor set of these packages: for gRPC reflection and for JSON.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/etcd.descriptor.bin"));
+}
+
+/// What the replicas of the configuration agree on, package `ringmesh.store.v1`.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::wildcard_enum_match_arm, unreachable_pub)]
+pub mod store {
+    include!(concat!(env!("OUT_DIR"), "/ringmesh.store.v1.rs"));
+}
+
 /// What hosts say to each other, package `ringmesh.peer.v1`.
 pub mod peer {
     pub use record::*;
