@@ -330,8 +330,8 @@ fn node_config(
     })
 }
 
-/// A running container costs a descriptor, and a probe under way another.
-fn raise_file_limit() {
+/// A running container costs a descriptor, a probe under way another, and so does each client of the store.
+pub(crate) fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });

@@ -22,3 +22,4 @@ pub mod quic;
 pub mod reach;
 pub mod repair;
 pub mod runtime;
+pub mod store;

@@ -1,0 +1,103 @@
+//! Keys and values.
+
+use ringmesh_proto::{
+    etcd::etcdserverpb::{
+        CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+        RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse, kv_server, request_op,
+    },
+    store::command::Change,
+};
+use ringmesh_store::kv::{Kv, Outcome};
+use tonic::{Request, Response, Status};
+
+use super::{Face, unexpected};
+use crate::store::request::Failure;
+
+impl Face {
+    /// Reads keys.
+    pub(super) async fn range_of(&self, request: RangeRequest) -> Result<RangeResponse, Failure> {
+        let consistent = !request.serializable;
+        let look = move |sight: &crate::store::request::Sight<'_>| {
+            let mut response = sight.kv.range(&request)?;
+            sight.stamp.sign(&mut response.header);
+            Ok(response)
+        };
+        self.handle.look(consistent, look).await?
+    }
+
+    /// Does one thing or another, as the keys are.
+    pub(super) async fn txn_of(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
+        if Kv::txn_is_read_only(&request) {
+            return Ok(self.read_only(request).await?);
+        }
+        let changed = self.handle.change(Change::Txn(request)).await?;
+        let Outcome::Txn(mut response) = changed.outcome else { return Err(unexpected()) };
+        changed.stamp.sign(&mut response.header);
+        Ok(response)
+    }
+
+    async fn read_only(&self, request: TxnRequest) -> Result<TxnResponse, Failure> {
+        let consistent = !is_serializable(&request);
+        let look = move |sight: &crate::store::request::Sight<'_>| {
+            let mut response = sight.kv.read(&request)?;
+            sight.stamp.sign(&mut response.header);
+            Ok(response)
+        };
+        self.handle.look(consistent, look).await?
+    }
+
+    /// Puts a key.
+    pub(super) async fn put_of(&self, request: PutRequest) -> Result<PutResponse, Status> {
+        let changed = self.handle.change(Change::Put(request)).await?;
+        let Outcome::Put(mut response) = changed.outcome else { return Err(unexpected()) };
+        changed.stamp.sign(&mut response.header);
+        Ok(response)
+    }
+
+    /// Deletes keys.
+    pub(super) async fn delete_of(&self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
+        let changed = self.handle.change(Change::DeleteRange(request)).await?;
+        let Outcome::DeleteRange(mut response) = changed.outcome else { return Err(unexpected()) };
+        changed.stamp.sign(&mut response.header);
+        Ok(response)
+    }
+}
+
+#[tonic::async_trait]
+impl kv_server::Kv for Face {
+    async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+        Ok(Response::new(self.range_of(request.into_inner()).await?))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        Ok(Response::new(self.put_of(request.into_inner()).await?))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        Ok(Response::new(self.delete_of(request.into_inner()).await?))
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        Ok(Response::new(self.txn_of(request.into_inner()).await?))
+    }
+
+    async fn compact(&self, request: Request<CompactionRequest>) -> Result<Response<CompactionResponse>, Status> {
+        let changed = self.handle.change(Change::Compaction(request.into_inner())).await?;
+        let Outcome::Compaction(mut response) = changed.outcome else { return Err(unexpected()) };
+        changed.stamp.sign(&mut response.header);
+        Ok(Response::new(response))
+    }
+}
+
+/// Whether each read of it, and of transactions in it, may be stale; true of none.
+fn is_serializable(request: &TxnRequest) -> bool {
+    request.success.iter().chain(&request.failure).all(|op: &RequestOp| match &op.request {
+        Some(request_op::Request::RequestRange(range)) => range.serializable,
+        Some(request_op::Request::RequestTxn(txn)) => is_serializable(txn),
+        Some(request_op::Request::RequestPut(_) | request_op::Request::RequestDeleteRange(_)) => false,
+        None => true,
+    })
+}

@@ -1,0 +1,33 @@
+//! The standalone store: a member of the replicated configuration that serves etcd's API without an agent around it.
+//!
+//! It owns the files, the sockets and the threads of a member. What the log agrees on and what the keys mean is decided in
+//! ringmesh-store.
+//!
+//! ```text
+//!  port ─┬─ etcd services ─┬─▶ member (the loop) ─▶ hand ─▶ log/
+//!        └─ gateway ───────┘        │    └────────▶ checkpoint ─▶ keys.redb
+//!                                  peer ◀─TCP─▶ the other members
+//! ```
+
+mod authority;
+mod directory;
+mod error;
+mod etcd;
+mod files;
+mod gateway;
+mod hand;
+mod member;
+mod metrics;
+mod peer;
+mod port;
+mod request;
+mod restore;
+pub mod settings;
+mod start;
+mod transfer;
+
+pub use directory::DirectoryError;
+pub use error::StoreError;
+pub use hand::HandError;
+pub use restore::{SnapshotError, restore};
+pub use start::serve;
