@@ -14,11 +14,13 @@ MEMBER := $(TARGET)/member/ringmesh-member
 
 HOSTS ?= 5
 CONTAINERS ?= 4
-FUZZ_SECONDS ?= 20
+FUZZ_SECONDS ?= 10
 # Options of bench-mesh, such as "--kills 4 --skip corosync".
 BENCH_MESH ?=
 # Options of bench-health, such as "--window 60".
 BENCH_HEALTH ?=
+# Options of bench-store, such as "--rounds 2".
+BENCH_STORE ?=
 SOAK ?= 4000
 ROUNDS ?= 20
 SEEDS ?= 2000
@@ -32,7 +34,7 @@ BUILD_PACKAGES := protobuf-compiler
 # What is needed besides cargo: Debian's package names. busybox-static is the root file system of the lab's containers.
 LAB_PACKAGES := busybox-static iproute2
 # The other runtimes that are tested; g++ builds libFuzzer.
-TEST_PACKAGES := crun runc podman docker.io g++
+TEST_PACKAGES := crun runc podman docker.io etcd-client python3-etcd3 g++
 
 CARGO_DENY_VERSION := 0.20.2
 
@@ -110,7 +112,7 @@ test-unit: need-cargo ## unit, property and architecture tests; no privilege nee
 # Root through the runner, not around cargo: nothing in the target directory comes to belong to root. No doctests:
 # there an `ignore` means that it is not to be compiled.
 .PHONY: test-root
-test-root: need-cargo ## tests of namespaces, containers and the lab, one at a time; needs root
+test-root: need-cargo etcd-peer ## tests of namespaces, containers and the lab, one at a time; needs root
 	$(CARGO) test --locked --workspace --lib --bins --tests \
 		$(if $(ROOT),--config "target.'cfg(unix)'.runner='$(ROOT) -E'") -- --ignored --test-threads=1
 
@@ -130,17 +132,25 @@ advisories: need-cargo cargo-deny ## known vulnerabilities of dependencies; fetc
 	$(CARGO) deny --locked check --hide-inclusion-graph advisories
 
 .PHONY: fuzz
-fuzz: need-cargo ## each fuzz target for FUZZ_SECONDS=20
+fuzz: need-cargo ## each fuzz target for FUZZ_SECONDS=10
 	FUZZ_SECONDS=$(FUZZ_SECONDS) agent/fuzz/run
 
 # What the benches compare with is unpacked and not installed: Debian's packages would start daemons. Libraries that are
 # not installed come with corosync; those in /lib go below /usr, of which /lib is a part.
 BENCH := $(TARGET)/bench
 
+# What the store is compared with. Debian's package would start a daemon with each boot.
+.PHONY: etcd-peer
+etcd-peer:
+	@[ -x $(BENCH)/usr/bin/etcd ] || [ -x /usr/bin/etcd ] || { mkdir -p $(BENCH)/etcd; cd $(BENCH)/etcd; \
+		apt-get download -qq -o APT::Sandbox::User= etcd-server && dpkg-deb -x etcd-server_*.deb .. && rm -r $(BENCH)/etcd; } \
+		|| { echo "make: cannot fetch Debian's package etcd-server" >&2; exit 1; }
+
 .PHONY: bench-peers
 bench-peers:
 	@mkdir -p $(BENCH)/deb; cd $(BENCH); lacking=(); \
 	for package in serf prometheus prometheus-blackbox-exporter; do [ -x usr/bin/$$package ] || lacking+=("$$package"); done; \
+	[ -x usr/bin/etcd ] || lacking+=(etcd-server); \
 	[ -x usr/sbin/corosync ] || lacking+=($$({ apt-get install -s --no-install-recommends corosync 2>/dev/null || :; } \
 		| awk '$$1 == "Inst" && $$3 !~ /^\[/ { print $$2 }')); \
 	for package in "$${lacking[@]}"; do \
@@ -149,7 +159,7 @@ bench-peers:
 	done; \
 	if [ -d lib ]; then mkdir -p usr/lib && cp -a lib/. usr/lib/ && rm -r lib; fi; \
 	rm -r deb; \
-	for program in bin/serf sbin/corosync bin/prometheus bin/prometheus-blackbox-exporter; do [ -x usr/$$program ] || [ -x /usr/$$program ] \
+	for program in bin/serf bin/etcd sbin/corosync bin/prometheus bin/prometheus-blackbox-exporter; do [ -x usr/$$program ] || [ -x /usr/$$program ] \
 		|| echo "make: there is no $${program#*/}; nothing is compared with it" >&2; done
 
 .PHONY: bench-agent
@@ -166,6 +176,11 @@ bench-mesh: install-lab release bench-peers ## the mesh beside serf and corosync
 bench-health: install-lab release bench-peers ## 32,000 containers on one host, as in docs/benchmarks.md; needs root
 	$(CARGO) build --release -p ringmesh-cli --example bench-health
 	$(ROOT) $(TARGET)/release/examples/bench-health --unpacked $(BENCH) $(BENCH_HEALTH)
+
+.PHONY: bench-store
+bench-store: release bench-peers ## the store beside etcd, as in docs/benchmarks.md
+	$(CARGO) build --release -p ringmesh-cli --example bench-store
+	$(TARGET)/release/examples/bench-store --etcd $$(command -v $(BENCH)/usr/bin/etcd || command -v etcd) $(BENCH_STORE)
 
 # --- simulator ---
 

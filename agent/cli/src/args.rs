@@ -175,6 +175,9 @@ pub(crate) enum Command {
     /// A whole cluster on one machine, in network namespaces.
     #[command(subcommand)]
     Lab(commands::lab::LabCommand),
+    /// The replicated configuration store, with etcd's API.
+    #[command(subcommand)]
+    Store(commands::store::StoreCommand),
     /// The configuration that an agent runs.
     #[command(subcommand)]
     Config(commands::config::ConfigCommand),
@@ -288,7 +291,7 @@ mod tests {
             let name = command.get_name().to_owned();
             assert!(command.get_about().is_some(), "{name} has no help");
             assert!(command.get_subcommands().all(|c| {
-                !["probe", "store", "apply", "get", "delete", "vrf", "route", "evpn", "bgp"].contains(&c.get_name())
+                !["probe", "apply", "get", "delete", "vrf", "route", "evpn", "bgp"].contains(&c.get_name())
             }));
             for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {
                 assert!(argument.get_help().is_some(), "{name} {} has no help", argument.get_id());

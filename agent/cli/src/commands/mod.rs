@@ -28,6 +28,7 @@ pub(crate) mod link;
 pub(crate) mod operation;
 pub(crate) mod ring;
 pub(crate) mod service;
+pub(crate) mod store;
 pub(crate) mod token;
 pub(crate) mod version;
 pub(crate) mod zone;
@@ -46,6 +47,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
     let context = Context::new(cli.global);
     match cli.command {
         Command::Agent(args) => agent::run(&args),
+        Command::Store(command) => store::run(command),
         Command::Init(args) => init::run(args),
         Command::Join(args) => join::run(args),
         Command::Lab(command) => lab::run(&context.printer, command),

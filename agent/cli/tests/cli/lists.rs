@@ -449,7 +449,7 @@ fn completion_and_help() {
     }
     let help = finish(command(&["--help"]));
     assert_eq!(help.code, 0);
-    for later in ["store", "vrf", "evpn", "bgp", "apply", "drain", "oci-shim"] {
+    for later in ["vrf", "evpn", "bgp", "apply", "drain", "oci-shim"] {
         assert!(!help.out.contains(later), "{later} is not there yet");
     }
     assert!(help.out.contains("Exit status:") && help.out.contains("ringmesh lab up"));
