@@ -171,6 +171,28 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root"]
+    fn the_second_versions_freezer_freezes_and_what_is_frozen_can_be_removed() {
+        let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+        let mount = mounts.into_iter().find(|mount| mount.join("cgroup.controllers").exists());
+        let instance = format!("test-{}", std::process::id());
+        let group = mount.expect("version 2 is mounted").join(ROOT).join(&instance).join("c1");
+        fs::create_dir_all(&group).expect("root makes groups");
+        let mut sleeper = std::process::Command::new("sleep").arg("600").spawn().expect("it is there");
+        fs::write(group.join("cgroup.procs"), sleeper.id().to_string()).expect("it runs");
+        let says = |line: &str| fs::read_to_string(group.join("cgroup.events")).is_ok_and(|text| text.contains(line));
+        for frozen in [true, false, true] {
+            set_frozen(&instance, "c1", frozen).expect("the kernel does it");
+            let kernel = says(if frozen { "frozen 1" } else { "frozen 0" });
+            assert_eq!((is_frozen(&instance, "c1"), kernel), (frozen, true));
+        }
+        remove(&instance, "c1").expect("its process can be killed");
+        assert!(!sleeper.wait().expect("our child").success());
+        remove_cgroups(&instance).expect("it is empty");
+        assert!(!group.exists());
+    }
+
+    #[test]
     fn instances_do_not_share_groups() {
         assert_eq!(path("lab-h1", "web"), Path::new("/ringmesh/lab-h1/web"));
     }
