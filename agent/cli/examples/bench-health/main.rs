@@ -147,7 +147,10 @@ fn full(arguments: &Arguments, lab: &Lab, figures: &mut Table) -> Result<(), Str
     figures.row(&label("CPU for 1,000 probes"), Figure(idle.cpu.mean() * 10.0 / probes, "s"), Aim::Later(0.1));
     figures.row(&label("sent"), Figure(idle.sent().0 / 1000.0, "kB/s"), Aim::Target(2.0));
 
-    failures(arguments, &status, &mut responders, figures)
+    failures(arguments, &status, &mut responders, figures)?;
+    // vROps 6.6.1, one node of the size "large"; its successor of 2024 takes 44,000 on the same.
+    figures.note("for comparison: a central monitor of 15,000 objects, as its maker sizes it", "16 cores, 48 GB");
+    Ok(())
 }
 
 /// Ends services one after another; how long it takes until every host has the event.
