@@ -91,10 +91,17 @@ fn dependencies_run_one_way() {
     }
 }
 
+/// What a library brings and nothing calls. raft draws the time until an election by the generator of its rand; the machine
+/// around it leaves that one value to draw, and sets its own (decision 0020).
+const TOLERATED: [(&str, &str); 1] = [("ringmesh-store", "getrandom")];
+
 #[test]
 fn pure_crates_pull_in_no_io() {
     for name in PURE {
-        let impure = impure_dependencies(name);
+        let mut impure = impure_dependencies(name);
+        for (_, tolerated) in TOLERATED.iter().filter(|(of, _)| *of == name) {
+            assert!(impure.remove(*tolerated), "{name} no longer pulls in {tolerated}: tolerate it no more");
+        }
         assert!(impure.is_empty(), "{name} pulls in {impure:?}; see who does with `cargo tree -p {name} -i CRATE`");
     }
 }
