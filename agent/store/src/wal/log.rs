@@ -340,7 +340,9 @@ impl<D: Disk> Wal<D> {
         // What was read may be in the platform's memory alone, if the process fell between its write and its sync.
         read.file.sync_data()?;
         let is_spare = read.is_spare();
-        if is_spare && read.size as u64 != self.segment_bytes {
+        // One of which all was torn, and the one made ahead of it: the earlier is the next to be written.
+        let is_second = self.spare.is_some();
+        if is_spare && (is_second || read.size as u64 != self.segment_bytes) {
             self.next_sequence = read.place.sequence;
             return Ok(self.disk.remove(&segment::name(read.place.sequence))?);
         }

@@ -46,6 +46,18 @@ fn a_batch_that_is_cut_off_at_any_byte_is_as_if_it_had_never_been() {
 }
 
 #[test]
+fn a_segment_whose_first_batch_was_torn_is_written_before_the_spare_one() {
+    let disk = MemoryDisk::default();
+    let (mut wal, _) = open(&disk);
+    wal.append(&[entries(1, 1..2)]).unwrap();
+    wal.prepare().unwrap();
+    let first = disk.names()[0].clone();
+    disk.edit(&first, |bytes| bytes[segment::FRAMES..].fill(0));
+    open(&disk).0.append(&[entries(1, 1..2)]).unwrap();
+    assert_eq!(open(&disk).1.entries, [entry(1, 1, 100)]);
+}
+
+#[test]
 fn a_flipped_bit_is_an_error_or_changes_nothing() {
     let disk = written();
     let whole = open(&disk).1;
