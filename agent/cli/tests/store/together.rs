@@ -63,13 +63,16 @@ async fn the_death_of_all_at_once_loses_nothing_that_was_acknowledged() {
     let mut members = Member::three();
     members[0].ready().await;
     for round in 0..2 {
+        // A channel that connects anew in time notices no death.
+        let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let writers: Vec<_> = members
             .iter()
             .map(|member| {
-                let (mut kv, name) = (member.kv(), member.name.clone());
+                let (mut kv, name, over) = (member.kv(), member.name.clone(), over.clone());
+                let is_over = move || over.load(std::sync::atomic::Ordering::Relaxed);
                 tokio::spawn(async move {
                     let mut reached = 0;
-                    while kv.put(put(format!("{name}{round}/{reached}"), "v")).await.is_ok() {
+                    while !is_over() && kv.put(put(format!("{name}{round}/{reached}"), "v")).await.is_ok() {
                         reached += 1;
                     }
                     reached
@@ -78,6 +81,7 @@ async fn the_death_of_all_at_once_loses_nothing_that_was_acknowledged() {
             .collect();
         tokio::time::sleep(std::time::Duration::from_millis(700)).await;
         members.iter_mut().for_each(Member::kill);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
         members.iter_mut().for_each(Member::start);
         for (nth, writer) in writers.into_iter().enumerate() {
             let reached = writer.await.unwrap();
