@@ -13,7 +13,7 @@ pub enum Divergence {
     /// The leader knows that this member had more than it has: its disk was wiped or set back.
     #[error(
         "member {from} has on record that this member stored entry {commit}, but its log ends at {last}: its disk lost \
-         data; remove it from the cluster and let it join again under a new id"
+         data; stop it, and make a new store from a snapshot of another member"
     )]
     LostLog {
         /// The leader.
@@ -102,7 +102,7 @@ pub enum StartError {
     /// The keys are ahead of a log that is empty: somebody removed it, and with it the vote.
     #[error(
         "the keys are at entry {applied}, of term {term}, but the log knows only term {known}: it was removed or is of \
-         another member; remove this member from the cluster and let it join again under a new id"
+         another member; make a new store from a snapshot, of another member if there is one"
     )]
     LostLog {
         /// Index of the last applied entry.

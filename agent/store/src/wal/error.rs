@@ -28,8 +28,8 @@ pub enum OpenError {
     },
     /// What was stored is not what is read.
     #[error(
-        "{segment} is damaged at byte {offset}: {what}; nothing was changed. Remove this member from the cluster, and let \
-         it join again with an empty directory under a new id"
+        "{segment} is damaged at byte {offset}: {what}; nothing was changed. Make a new store from a snapshot, of another \
+         member if there is one"
     )]
     Damaged {
         /// The file.
