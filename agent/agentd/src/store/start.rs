@@ -98,6 +98,8 @@ fn start_member(
     let kv_settings = kv::Settings {
         quota_bytes: settings.quota_bytes,
         max_request_bytes: MAX_REQUEST_BYTES,
+        // Who chooses the ranges of watches is not to know it.
+        seed: random()?,
         ..kv::Settings::default()
     };
     let kv = open_keys(&directory, kv_settings.clone())?;
