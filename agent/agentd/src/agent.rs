@@ -29,7 +29,7 @@ use crate::{
     },
     keeper::Keeper,
     probe::{Prober, heartbeat, inside},
-    quic::{Requests, Transport, TransportError},
+    quic::{Requests, STORE_STREAM_BOUND, Transport, TransportError},
     reach::{self, REACHED_BOUND, Reacher},
     repair::{self, Hands},
     runtime,
@@ -177,7 +177,9 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
     // From here on the supervisor has them: of very many there is one copy.
     let containers = std::mem::take(&mut config.containers);
     let config = Arc::new(config);
-    let requests = Requests { view: view.clone(), authority: Arc::clone(&authority) };
+    // Nobody takes them yet: whoever opens one is turned away.
+    let (store, _) = mpsc::channel(STORE_STREAM_BOUND);
+    let requests = Requests { view: view.clone(), authority: Arc::clone(&authority), store };
     let alarms = AlarmClock::start().map_err(|source| AgentError::Platform { what: "timers", source })?;
     let transport = Transport::open(
         Arc::clone(&keyring),

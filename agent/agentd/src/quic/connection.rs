@@ -14,7 +14,7 @@ use ringmesh_node::Class;
 use ringmesh_proto::{HostId, Uplink, frame};
 use tokio::sync::mpsc;
 
-use super::{Inbound, Transport, request, signed, table::Waiting};
+use super::{Inbound, Transport, request, signed, store::Places, table::Waiting};
 use crate::counters::{Counters, count};
 
 /// Urgent frames that wait on one connection.
@@ -52,6 +52,7 @@ pub(super) struct Open {
     /// Made with the first frame of its class: most hosts are only probed, and their connections stay small.
     events: Option<mpsc::Sender<Bytes>>,
     digests: Option<mpsc::Sender<Bytes>>,
+    pub(super) store: Places,
 }
 
 impl Open {
@@ -122,6 +123,7 @@ impl Open {
 /// Starts to serve a connection with a host of our cluster.
 pub(super) fn start(transport: &Transport, host: HostId, uplink: Uplink, connection: Connection, dialed_by_us: bool) {
     let heard_ms = Arc::new(AtomicU64::new(0));
+    let store = Places::default();
     let since = Instant::now();
     let open = Open {
         connection: connection.clone(),
@@ -134,6 +136,7 @@ pub(super) fn start(transport: &Transport, host: HostId, uplink: Uplink, connect
         silent: None,
         events: None,
         digests: None,
+        store: store.clone(),
     };
     let counters = Arc::clone(&transport.shared.counters);
     let mut table = transport.table();
@@ -152,7 +155,7 @@ pub(super) fn start(transport: &Transport, host: HostId, uplink: Uplink, connect
     table.shrink(transport.shared.cache);
     drop(table);
     let heard = move || heard_ms.store(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
-    tokio::spawn(receive(transport.clone(), host, uplink, connection, heard));
+    tokio::spawn(receive(transport.clone(), (host, uplink), connection, store, heard));
 }
 
 /// Writes a class's frames on one stream, which is opened with the first.
@@ -170,7 +173,13 @@ async fn send_frames(connection: Connection, mut queue: mpsc::Receiver<Bytes>, p
     }
 }
 
-async fn receive(transport: Transport, from: HostId, uplink: Uplink, connection: Connection, heard: impl Fn()) {
+async fn receive(
+    transport: Transport,
+    (from, uplink): (HostId, Uplink),
+    connection: Connection,
+    store: Places,
+    heard: impl Fn(),
+) {
     let shared = Arc::clone(&transport.shared);
     let (mut changes, shown) = (shared.keyring.changes(), signed::shown(&connection));
     // It may have been revoked since the handshake.
@@ -203,7 +212,7 @@ async fn receive(transport: Transport, from: HostId, uplink: Uplink, connection:
             },
             stream = connection.accept_bi() => match stream {
                 Ok((send, receive)) => {
-                    tokio::spawn(request::serve(transport.clone(), Some(from), send, receive));
+                    tokio::spawn(request::serve(transport.clone(), Some((from, store.clone())), send, receive));
                 }
                 Err(error) => break error,
             },

@@ -6,6 +6,7 @@
 //!             datagrams ─▶ quinn's buffer (64 KiB, full: the new one is dropped and counted)
 //! host loop ─ gossip ────▶ a queue a class and connection (256 events, 64 digests; full: dropped and counted)
 //!             requests ──▶ a stream each (16 at once a connection)
+//! store ──── streams ────▶ as long as it likes (4 at once a connection)
 //! ```
 
 mod connection;
@@ -14,6 +15,7 @@ mod request;
 mod runtime;
 mod signed;
 mod socket;
+mod store;
 mod table;
 
 use std::{
@@ -38,6 +40,7 @@ use ringmesh_proto::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use request::{RequestError, Requests};
+pub use store::{Purpose, STORE_STREAM_BOUND, StoreStream};
 use table::Table;
 
 use crate::{
@@ -53,14 +56,22 @@ const IDLE_TIMEOUT_MS: u32 = 60_000;
 /// Requests that a peer may have open at once.
 const MAX_REQUESTS: u32 = 16;
 
+/// Streams of the store that a peer may have open at once on a connection: what replicas say, a snapshot, calls that are
+/// passed on, and one that is being replaced.
+const MAX_STORE_STREAMS: u32 = 4;
+
 /// Gossip streams that a peer may have open at once: one a class, and one of each that is being replaced.
 const MAX_GOSSIP_STREAMS: u32 = 4;
 
 /// Bytes of datagrams that wait for the congestion window.
 const DATAGRAM_BUFFER: usize = 64 * 1024;
 
-/// Bytes that a peer may send on all its streams before they are read: four requests of the largest size.
-const RECEIVE_WINDOW: u32 = 1024 * 1024;
+/// Bytes that a peer may send on one stream before they are read.
+const STREAM_WINDOW: u32 = 512 * 1024;
+
+/// Bytes that a peer may send on all its streams before they are read: four requests of the largest size, beside a full
+/// window of each of the store's streams. Those are read as fast as a disk is written, and must not hold up the others.
+const RECEIVE_WINDOW: u32 = 1024 * 1024 + MAX_STORE_STREAMS * STREAM_WINDOW;
 
 /// Answers for its whole zone that a delegate gathers at once, of 32 MiB at most each.
 const MAX_ZONE_ANSWERS: usize = 4;
@@ -305,8 +316,9 @@ fn transport_config() -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
-        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_REQUESTS))
+        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_REQUESTS + MAX_STORE_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(MAX_GOSSIP_STREAMS))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)

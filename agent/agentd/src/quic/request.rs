@@ -18,9 +18,13 @@ use ringmesh_proto::{
     },
     v1::{self, host::State},
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Inbound, Transport, connection, table::Waiting};
+use super::{
+    Inbound, Transport, connection,
+    store::{Places, StoreStream},
+    table::Waiting,
+};
 use crate::{
     clock,
     config::is_name,
@@ -58,6 +62,8 @@ pub struct Requests {
     pub view: watch::Receiver<Arc<View>>,
     /// Admits hosts, if this host holds the CA's key. Signing and a write to disk, at most some ten a second.
     pub authority: AuthoritySlot,
+    /// Takes the streams that other hosts open for the store.
+    pub store: mpsc::Sender<StoreStream>,
 }
 
 /// Why a request got no answer.
@@ -215,7 +221,7 @@ impl Transport {
 
 impl Transport {
     /// A new connection to a host, over the uplink that is first.
-    async fn connect(&self, to: Member) -> Option<Connection> {
+    pub(super) async fn connect(&self, to: Member) -> Option<Connection> {
         let mut opening = Vec::new();
         for uplink in Uplink::BOTH {
             let (asker, opened) = oneshot::channel();
@@ -233,7 +239,7 @@ fn by_relay(to: HostId, body: Ask) -> Ask {
         Ask::Query(query) => Some(relay_request::Body::Query(query)),
         Ask::Order(order) => Some(relay_request::Body::Order(order)),
         // None of these is ever relayed.
-        Ask::Join(_) | Ask::Relay(_) | Ask::Renew(_) | Ask::Share(_) => None,
+        Ask::Join(_) | Ask::Relay(_) | Ask::Renew(_) | Ask::Share(_) | Ask::Store(_) => None,
     };
     Ask::Relay(RelayRequest { to: to.raw(), body })
 }
@@ -254,9 +260,16 @@ async fn ask_on(connection: &Connection, bytes: bytes::Bytes) -> Result<Answer, 
     }
 }
 
-/// Answers the one request of a stream. `from` is `None` for a host that has no certificate yet.
-pub(super) async fn serve(transport: Transport, from: Option<HostId>, mut send: SendStream, mut receive: RecvStream) {
+/// Answers the one request of a stream, or gives the stream to the store. `from` is `None` for a host that has no
+/// certificate yet; with it come the connection's places for the store.
+pub(super) async fn serve(
+    transport: Transport,
+    from: Option<(HostId, Places)>,
+    mut send: SendStream,
+    mut receive: RecvStream,
+) {
     let shared = &transport.shared;
+    let (from, places) = from.unzip();
     let read = connection::read_frame(&mut receive, frame::MAX_REQUEST);
     let request = match tokio::time::timeout(STREAM_TIMEOUT, read).await {
         Ok(Ok(Some(bytes))) => frame::decode_request(bytes, from.map(|_| shared.keyring.cluster)),
@@ -264,6 +277,9 @@ pub(super) async fn serve(transport: Transport, from: Option<HostId>, mut send: 
         Ok(Ok(None) | Err(connection::ReadError::Lost)) | Err(_) => return,
     };
     let body = match request {
+        Ok(Request { body: Some(Ask::Store(request)), .. }) if let (Some(from), Some(places)) = (from, &places) => {
+            return transport.take_store_stream(from, request, (send, receive), places);
+        }
         Ok(request) => answer(&transport, from, request).await,
         Err(error) => {
             count(&shared.counters.frames_refused);
@@ -337,7 +353,9 @@ async fn answer(transport: &Transport, from: Option<HostId>, request: Request) -
         (Some(Ask::Join(_)), Some(_)) => {
             Answer::Refusal(frame::refusal(Reason::NotAllowed, "a member of the cluster needs not join it"))
         }
-        (Some(Ask::Query(_) | Ask::Sync(_) | Ask::Relay(_) | Ask::Renew(_) | Ask::Share(_) | Ask::Order(_)), None) => {
+        // A stream of a host with a certificate has gone to the store.
+        (Some(Ask::Store(_)), _)
+        | (Some(Ask::Query(_) | Ask::Sync(_) | Ask::Relay(_) | Ask::Renew(_) | Ask::Share(_) | Ask::Order(_)), None) => {
             Answer::Refusal(frame::refusal(Reason::NotAllowed, "without a certificate one may only join"))
         }
         (None, _) => Answer::Refusal(frame::refusal(Reason::Malformed, "a request without a question")),

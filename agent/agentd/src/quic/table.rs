@@ -11,7 +11,7 @@ use ringmesh_node::Class;
 use ringmesh_proto::{HostId, Uplink};
 use tokio::sync::oneshot;
 
-use super::connection::Open;
+use super::{connection::Open, store::Places};
 
 /// Messages that wait for a connection being opened.
 const MAX_WAITING: usize = 16;
@@ -80,6 +80,15 @@ impl Table {
 
     /// The open connections to a host: the one over `better` first, unless the other was heard long after it.
     pub(super) fn ways(&self, host: HostId, better: Uplink) -> Vec<quinn::Connection> {
+        self.open_ways(host, better).into_iter().map(|open| open.connection.clone()).collect()
+    }
+
+    /// The same, each with its places for streams of the store.
+    pub(super) fn store_ways(&self, host: HostId, better: Uplink) -> Vec<(quinn::Connection, Places)> {
+        self.open_ways(host, better).into_iter().map(|open| (open.connection.clone(), open.store.clone())).collect()
+    }
+
+    fn open_ways(&self, host: HostId, better: Uplink) -> Vec<&Open> {
         let mut ways: Vec<(Uplink, &Open)> = Uplink::BOTH
             .iter()
             .filter_map(|uplink| match self.slots.get(&(host, *uplink)) {
@@ -90,7 +99,7 @@ impl Table {
         let last = ways.iter().map(|(_, open)| open.heard()).max();
         let stale = |open: &Open| last.is_some_and(|last| last.duration_since(open.heard()) >= STALE);
         ways.sort_by_key(|(uplink, open)| (stale(open), *uplink != better));
-        ways.into_iter().map(|(_, open)| open.connection.clone()).collect()
+        ways.into_iter().map(|(_, open)| open).collect()
     }
 
     pub(super) fn wait(&mut self, host: HostId, uplink: Uplink, address: SocketAddr, message: Waiting) -> Wait {
@@ -164,14 +173,15 @@ impl Table {
         self.pins = pins;
     }
 
-    /// Closes the connections that were unused the longest, so that at most `keep` are open that are not pinned.
+    /// Closes the connections that were unused the longest, so that at most `keep` are open that are neither pinned nor of
+    /// use to the store.
     pub(super) fn shrink(&mut self, keep: usize) {
         let mut loose: Vec<(Instant, (HostId, Uplink))> = self
             .slots
             .iter()
             .filter(|(key, _)| !self.pins.contains(key))
             .filter_map(|(key, slot)| match slot {
-                Slot::Open(open) => Some((open.used, *key)),
+                Slot::Open(open) => (!open.store.are_used()).then_some((open.used, *key)),
                 Slot::Dialing { .. } | Slot::Failed { .. } => None,
             })
             .collect();

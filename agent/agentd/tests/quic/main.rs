@@ -9,6 +9,7 @@ mod keeper;
 mod members;
 mod relays;
 mod requests;
+mod store;
 mod strangers;
 mod streams;
 mod support;

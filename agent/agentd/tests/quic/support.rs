@@ -21,7 +21,7 @@ use ringmesh_agentd::{
         commands::{self, InitOptions},
         server_name, tls,
     },
-    quic::{Inbound, Requests, Transport},
+    quic::{Inbound, Requests, STORE_STREAM_BOUND, StoreStream, Transport},
 };
 use ringmesh_node::View;
 use ringmesh_proto::{
@@ -174,6 +174,7 @@ pub(crate) struct Host {
     pub(crate) counters: Arc<Counters>,
     pub(crate) view: watch::Sender<Arc<View>>,
     pub(crate) inbound: mpsc::Receiver<Inbound>,
+    pub(crate) store_streams: mpsc::Receiver<StoreStream>,
 }
 
 impl Host {
@@ -227,7 +228,8 @@ impl Host {
         let (view, shown) = watch::channel(Arc::new(View::default()));
         let (sender, inbound) = mpsc::channel(4096);
         let counters = Arc::new(Counters::default());
-        let requests = Requests { view: shown, authority };
+        let (store, store_streams) = mpsc::channel(STORE_STREAM_BOUND);
+        let requests = Requests { view: shown, authority, store };
         let transport = Transport::open(
             Arc::clone(&keyring),
             &AlarmClock::start().ok()?,
@@ -239,7 +241,16 @@ impl Host {
         )
         .ok()?;
         let member = Member { id: identity.host, generation: 1, addresses };
-        Some(Self { identity: Arc::clone(identity), keyring, transport, member, counters, view, inbound })
+        Some(Self {
+            identity: Arc::clone(identity),
+            keyring,
+            transport,
+            member,
+            counters,
+            view,
+            inbound,
+            store_streams,
+        })
     }
 
     pub(crate) fn id(&self) -> HostId {
