@@ -17,6 +17,7 @@ pub mod host_loop;
 pub mod identity;
 pub mod keeper;
 pub mod lab;
+mod port;
 pub mod probe;
 pub mod quic;
 pub mod reach;

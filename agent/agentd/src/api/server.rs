@@ -1,22 +1,35 @@
 //! Where the API is served: a unix socket for this machine, TCP with certificates for the others.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
 };
 
+use futures_util::StreamExt;
 use ringmesh_proto::v1;
 use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
     sync::oneshot,
 };
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::{Server, server::Router};
+use tonic::{
+    body::Body,
+    codegen::{
+        Service,
+        http::{Extensions, Request, Response, StatusCode, header::CONTENT_TYPE},
+    },
+    service::Routes,
+    transport::server::Connected,
+};
 
 use super::Api;
-use crate::identity::{self, IdentityError};
+use crate::{
+    identity::{self, IdentityError},
+    port::{Answer, Port},
+};
 
 /// Calls that one connection may have open at once; watches are calls.
 const MAX_CALLS: u32 = 256;
@@ -75,26 +88,41 @@ pub async fn start(api: Api) -> Result<(), ApiError> {
 }
 
 async fn serve(api: Api) -> Result<(), ApiError> {
-    let path = api.config.api.socket.clone();
-    let listener = listen_unix(&path).await?;
-    let router = router(&api);
-    tokio::spawn(async move {
-        if let Err(error) = router.serve_with_incoming(UnixListenerStream::new(listener)).await {
-            tracing::error!(%error, "the API on the unix socket ended");
-        }
-    });
+    let listener = listen_unix(&api.config.api.socket).await?;
+    let port = Port::new(Faces { routes: routes(&api) }, MAX_CALLS);
+    let accepted = UnixListenerStream::new(listener).map(|accepted| Ok((accepted?, Extensions::new())));
+    tokio::spawn(port.clone().serve(accepted));
     for address in api.config.api.listen.clone() {
         let listener = TcpListener::bind(address).await.map_err(|source| ApiError::Listen { address, source })?;
         let refused = Arc::new(AtomicU64::new(0));
-        let incoming = identity::api::incoming(listener, &api.keyring, refused)?;
-        let router = self::router(&api);
-        tokio::spawn(async move {
-            if let Err(error) = router.serve_with_incoming(incoming).await {
-                tracing::error!(%error, %address, "the API ended");
-            }
+        let accepted = identity::api::incoming(listener, &api.keyring, refused)?.map(|accepted| {
+            let stream = accepted?;
+            let mut about = Extensions::new();
+            about.insert(stream.connect_info());
+            Ok((stream, about))
         });
+        tokio::spawn(port.clone().serve(accepted));
     }
     Ok(())
+}
+
+/// What answers.
+#[derive(Clone)]
+struct Faces {
+    routes: Routes,
+}
+
+impl Answer for Faces {
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let kind = request.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes()).unwrap_or_default();
+        if kind.starts_with(b"application/grpc") {
+            let answered = self.routes.clone().call(request).await;
+            return answered.unwrap_or_else(|never: Infallible| match never {});
+        }
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        response
+    }
 }
 
 /// Replaces a socket that a dead agent left, but not one that answers.
@@ -121,7 +149,7 @@ async fn listen_unix(path: &Path) -> Result<UnixListener, ApiError> {
     Ok(listener)
 }
 
-fn router(api: &Api) -> Router {
+fn routes(api: &Api) -> Routes {
     let (health_reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(async move {
         health_reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
@@ -137,9 +165,7 @@ fn router(api: &Api) -> Router {
     let reflection_v1 = reflection().build_v1().expect("our own descriptors are whole");
     // grpcurl of Debian and many health checkers still ask in this version.
     let reflection_v1alpha = reflection().build_v1alpha().expect("our own descriptors are whole");
-    Server::builder()
-        .max_concurrent_streams(MAX_CALLS)
-        .add_service(health)
+    Routes::new(health)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
         .add_service(v1::hosts_server::HostsServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))

@@ -16,7 +16,7 @@ use std::{convert::Infallible, sync::OnceLock, time::Duration};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use ringmesh_proto::etcd::DESCRIPTORS;
 use tonic::{
@@ -50,7 +50,7 @@ impl Gateway {
     }
 
     /// Answers one request; what is wrong with it stands in the answer.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/version") => {
                 let text = format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"{CLUSTER_VERSION}"}}"#);
@@ -77,7 +77,7 @@ impl Gateway {
         plain(status, "application/json", text.into())
     }
 
-    async fn call(&self, service: &str, method: &str, body: Incoming) -> Response<Body> {
+    async fn call(&self, service: &str, method: &str, body: Body) -> Response<Body> {
         let method = self.method(service, method);
         if method.is_server_streaming() {
             return self.stream(method, body).await;
@@ -92,7 +92,7 @@ impl Gateway {
         }
     }
 
-    async fn once(&self, method: &MethodDescriptor, body: Incoming) -> Result<Bytes, Status> {
+    async fn once(&self, method: &MethodDescriptor, body: Body) -> Result<Bytes, Status> {
         let body = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_BODY_BYTES).collect()).await;
         let body = body.map_err(|_| Status::deadline_exceeded("the request did not come"))?;
         let message = json::read(method.input(), &body.map_err(|_| too_large())?.to_bytes())?;
@@ -100,7 +100,7 @@ impl Gateway {
     }
 
     /// Each message of the answer stands on a line of its own. Requests are read as long as the client sends some.
-    async fn stream(&self, method: MethodDescriptor, body: Incoming) -> Response<Body> {
+    async fn stream(&self, method: MethodDescriptor, body: Body) -> Response<Body> {
         let requests = json::read_all(method.input(), body, MAX_BODY_BYTES);
         let output = method.output();
         let answers = match call::stream(&self.services, &method, requests).await {

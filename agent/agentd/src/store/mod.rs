@@ -9,17 +9,16 @@
 //!                                  peer ◀─TCP─▶ the other members
 //! ```
 
-mod authority;
 mod directory;
 mod error;
 mod etcd;
+mod faces;
 mod files;
 mod gateway;
 mod hand;
 mod member;
 mod metrics;
 mod peer;
-mod port;
 mod request;
 mod restore;
 pub mod settings;

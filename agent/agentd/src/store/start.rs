@@ -24,18 +24,18 @@ use super::{
     directory::Directory,
     error::StoreError,
     etcd::{Face, MAX_REQUEST_BYTES, Services},
+    faces::{Faces, MAX_CALLS},
     files::Files,
     gateway::Gateway,
     hand,
     member::{Inputs, Member, Parts, applied},
     metrics::Metrics,
     peer::{INBOUND_BOUND, Peers},
-    port::Port,
     request::{Handle, REQUEST_BOUND, Request},
     settings::Settings,
     transfer::Receiver,
 };
-use crate::{agent::raise_file_limit, clock::Clock};
+use crate::{agent::raise_file_limit, clock::Clock, port::Port};
 
 /// Serves until SIGTERM or SIGINT.
 pub fn serve(mut settings: Settings, log_level: &str) -> Result<(), StoreError> {
@@ -66,9 +66,10 @@ async fn run(
     let mut ended = start_member(settings, directory, members, requests, led_sender)?;
 
     let services = Services::new(face);
-    let port = Port::new(services.clone(), Gateway::new(services, Metrics::new(handle.clone())));
+    let gateway = Gateway::new(services.clone(), Metrics::new(handle.clone()));
+    let port = Port::new(Faces::new(services, gateway), MAX_CALLS);
     for listener in clients {
-        tokio::spawn(port.clone().serve(TcpListener::from_std(listener).map_err(StoreError::Thread)?));
+        tokio::spawn(port.clone().serve_plain(TcpListener::from_std(listener).map_err(StoreError::Thread)?));
     }
     tracing::info!(addresses, "serves clients");
 

@@ -4,10 +4,9 @@
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use prost::Message;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
-use tonic::{Status, codegen::http::StatusCode};
+use tonic::{Status, body::Body, codegen::http::StatusCode};
 
 /// The message that `text` says, encoded; of no text at all the empty one. Fields that are not known are left out.
 pub(super) fn read(descriptor: MessageDescriptor, text: &[u8]) -> Result<Bytes, Status> {
@@ -22,7 +21,7 @@ pub(super) fn read(descriptor: MessageDescriptor, text: &[u8]) -> Result<Bytes, 
 /// The messages that `body` says one after the other, as they come. A mistake is the last item.
 pub(super) fn read_all(
     descriptor: MessageDescriptor,
-    body: Incoming,
+    body: Body,
     max_bytes: usize,
 ) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
     let reader =
@@ -69,7 +68,7 @@ pub(super) fn stream_error(status: &Status, http: StatusCode) -> String {
 struct Reader {
     descriptor: MessageDescriptor,
     /// None once all of it is here.
-    body: Option<Incoming>,
+    body: Option<Body>,
     waiting: BytesMut,
     bounds: Bounds,
     max_bytes: usize,
