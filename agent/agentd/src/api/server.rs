@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     net::SocketAddr,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -90,20 +91,23 @@ pub async fn start(api: Api) -> Result<(), ApiError> {
 async fn serve(api: Api) -> Result<(), ApiError> {
     let listener = listen_unix(&api.config.api.socket).await?;
     let port = Port::new(Faces { routes: routes(&api) }, MAX_CALLS);
-    let accepted = UnixListenerStream::new(listener).map(|accepted| Ok((accepted?, Extensions::new())));
+    let accepted = UnixListenerStream::new(listener).map(with_info);
     tokio::spawn(port.clone().serve(accepted));
     for address in api.config.api.listen.clone() {
         let listener = TcpListener::bind(address).await.map_err(|source| ApiError::Listen { address, source })?;
         let refused = Arc::new(AtomicU64::new(0));
-        let accepted = identity::api::incoming(listener, &api.keyring, refused)?.map(|accepted| {
-            let stream = accepted?;
-            let mut about = Extensions::new();
-            about.insert(stream.connect_info());
-            Ok((stream, about))
-        });
+        let accepted = identity::api::incoming(listener, &api.keyring, refused)?.map(with_info);
         tokio::spawn(port.clone().serve(accepted));
     }
     Ok(())
+}
+
+/// With a connection goes who made it.
+fn with_info<S: Connected>(accepted: io::Result<S>) -> io::Result<(S, Extensions)> {
+    let stream = accepted?;
+    let mut about = Extensions::new();
+    about.insert(stream.connect_info());
+    Ok((stream, about))
 }
 
 /// What answers.

@@ -82,8 +82,8 @@ fn open_thousand(peer: &quinn::Connection, first: &'static [u8], both_ways: bool
     streams
 }
 
-/// The four streams of gossip and the sixteen of requests that a peer may have open.
-const LIMITS: [(usize, bool); 2] = [(4, false), (16, true)];
+/// The four streams of gossip, and the sixteen of requests with the four of the store, that a peer may have open.
+const LIMITS: [(usize, bool); 2] = [(4, false), (20, true)];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_streams_of_half_a_frame_are_held_few_at_a_time_and_not_for_long() {
