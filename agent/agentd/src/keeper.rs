@@ -34,7 +34,7 @@ use crate::{
     clock,
     host_loop::Command,
     identity::{
-        Identity, Keyring,
+        Access, Identity, Keyring,
         admission::{Authority, AuthoritySlot},
         keyring::{ChangeError, Due},
     },
@@ -233,6 +233,20 @@ impl Keeper {
         let record = blocking(move || keyring.revoke(id, serial, &name, now_unix())).await?;
         self.transport.spread(vec![record.clone()]).await;
         Ok(record)
+    }
+
+    /// A certificate in DER for a user's key, that of a signing request.
+    pub async fn sign_user(
+        &self,
+        csr: Bytes,
+        name: String,
+        access: Access,
+        lifetime: Duration,
+    ) -> Result<Vec<u8>, KeeperError> {
+        self.expect_signer()?;
+        let keyring = Arc::clone(&self.keyring);
+        tracing::info!(name, ?access, ?lifetime, "signs for a user");
+        blocking(move || keyring.sign_user(&csr, &name, access, lifetime, now_unix())).await
     }
 
     /// Whether a host holds the key of the CA that signs.

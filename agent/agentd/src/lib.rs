@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod alarm;
 pub mod api;
+mod caller;
 pub mod carrier;
 pub mod clock;
 pub mod config;

@@ -248,9 +248,10 @@ fn label(text: &str) -> Result<(String, String), &'static str> {
     }
 }
 
-/// Reads "90s", "5m", "1h 30m".
+/// Reads "90s", "5m", "1h 30m", "90d".
 pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
-    text.parse::<jiff::SignedDuration>()
+    text.parse::<jiff::Span>()
+        .and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()))
         .ok()
         .and_then(|duration| Duration::try_from(duration).ok())
         .filter(|duration| !duration.is_zero())
@@ -305,6 +306,7 @@ mod tests {
         assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("2d"), Ok(Duration::from_secs(2 * 86_400)));
         for bad in ["", "5", "-1s", "0s", "h", "1 fortnight"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

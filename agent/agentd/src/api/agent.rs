@@ -11,12 +11,7 @@ use ringmesh_proto::v1::{
 use tonic::{Request, Response, Status};
 
 use super::Api;
-use crate::{
-    clock,
-    config::ConfigError,
-    host_loop::Command,
-    identity::{Role, admission::AuthorityError, api},
-};
+use crate::{caller::Caller, clock, config::ConfigError, host_loop::Command, identity::admission::AuthorityError};
 
 /// How long a token lives when nobody says.
 const DEFAULT_TTL: Duration = Duration::from_secs(3600);
@@ -53,7 +48,7 @@ impl Agent for Api {
         &self,
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
-        self.expect_operator(request.extensions())?;
+        Caller::expect_admin(request.extensions())?;
         let request = request.into_inner();
         let ttl = match request.ttl {
             None => DEFAULT_TTL,
@@ -88,7 +83,7 @@ impl Agent for Api {
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
-        self.expect_operator(request.extensions())?;
+        Caller::expect_operator(request.extensions())?;
         let ended = |_| Status::unavailable("the agent is ending already");
         self.commands.send(Command::Leave).await.map_err(ended)?;
         Ok(Response::new(LeaveResponse {}))
@@ -98,7 +93,7 @@ impl Agent for Api {
         &self,
         request: Request<SwitchUplinkRequest>,
     ) -> Result<Response<SwitchUplinkResponse>, Status> {
-        self.expect_operator(request.extensions())?;
+        Caller::expect_operator(request.extensions())?;
         let SwitchUplinkRequest { host, uplink, manual } = request.into_inner();
         let own = &self.keyring.name;
         if host != *own && host != self.keyring.host.to_string() {
@@ -127,18 +122,4 @@ fn order(uplink: &str, manual: bool) -> Result<Order, Status> {
         _ => return Err(Status::invalid_argument("an order names uplink \"a\", \"b\" or \"none\"")),
     };
     Ok(if manual { Order::Manual(wanted) } else { Order::Forced(wanted) })
-}
-
-impl Api {
-    /// Over the unix socket the file's mode has decided; over TCP another host may look but not act.
-    pub(super) fn expect_operator(&self, extensions: &tonic::Extensions) -> Result<(), Status> {
-        if extensions.get::<tonic::transport::server::UdsConnectInfo>().is_some() {
-            return Ok(());
-        }
-        match api::caller(extensions, self.keyring.cluster).map(|caller| caller.role) {
-            Ok(Role::Operator(_)) => Ok(()),
-            Ok(Role::Host(_)) => Err(Status::permission_denied("this needs an operator's certificate, not a host's")),
-            Err(error) => Err(Status::unauthenticated(error.to_string())),
-        }
-    }
 }

@@ -7,22 +7,39 @@ use prost_types::Timestamp;
 use ringmesh_proto::{
     signed,
     v1::{
-        Authority, Certificate, GetCertificateRequest, RenewCertificateRequest, RetireAuthorityRequest,
-        RevokeHostRequest, RevokeHostResponse, RevokedCertificate, RotateAuthorityRequest, ShareAuthorityRequest,
-        ShareAuthorityResponse, certificates_server::Certificates, host::State,
+        Authority, Certificate, CreateUserRequest, CreateUserResponse, GetCertificateRequest, RenewCertificateRequest,
+        RetireAuthorityRequest, RevokeHostRequest, RevokeHostResponse, RevokedCertificate, RotateAuthorityRequest,
+        ShareAuthorityRequest, ShareAuthorityResponse, certificates_server::Certificates, create_user_request,
+        host::State,
     },
 };
 use tonic::{Request, Response, Status};
 
 use super::{Api, not_found};
 use crate::{
+    caller::Caller,
     clock,
-    identity::{Facts, fingerprint, keyring::ChangeError},
+    config::is_name,
+    identity::{Access, Facts, fingerprint, keyring::ChangeError},
     keeper::KeeperError,
 };
 
 /// The longest time that two CAs are trusted side by side.
 const MAX_OVERLAP: Duration = Duration::from_secs(90 * 86_400);
+
+/// Of a user's certificate, if nobody says otherwise.
+const DEFAULT_USER_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
+
+/// Of a user's certificate.
+const MIN_USER_LIFETIME: Duration = Duration::from_secs(60);
+
+/// It cannot be revoked by itself.
+const MAX_USER_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
+
+/// Bytes of a tenant's name: it shares a label of 63 with a word before it.
+const MAX_TENANT: usize = 55;
+
+const NAME_RULE: &str = "use a-z, 0-9 and '-', beginning and ending with a letter or digit";
 
 #[tonic::async_trait]
 impl Certificates for Api {
@@ -34,7 +51,7 @@ impl Certificates for Api {
         &self,
         request: Request<RenewCertificateRequest>,
     ) -> Result<Response<Certificate>, Status> {
-        self.expect_operator(request.extensions())?;
+        Caller::expect_admin(request.extensions())?;
         self.keeper.renew().await.map_err(status)?;
         Ok(Response::new(self.certificate()))
     }
@@ -43,7 +60,7 @@ impl Certificates for Api {
         &self,
         request: Request<RotateAuthorityRequest>,
     ) -> Result<Response<Certificate>, Status> {
-        self.expect_operator(request.extensions())?;
+        Caller::expect_admin(request.extensions())?;
         let overlap = match request.into_inner().overlap {
             None => self.config.identity.ca_overlap,
             Some(overlap) => Duration::try_from(overlap)
@@ -59,7 +76,7 @@ impl Certificates for Api {
         &self,
         request: Request<RetireAuthorityRequest>,
     ) -> Result<Response<Certificate>, Status> {
-        self.expect_operator(request.extensions())?;
+        Caller::expect_admin(request.extensions())?;
         self.keeper.retire(request.into_inner().force).await.map_err(status)?;
         Ok(Response::new(self.certificate()))
     }
@@ -68,13 +85,13 @@ impl Certificates for Api {
         &self,
         request: Request<ShareAuthorityRequest>,
     ) -> Result<Response<ShareAuthorityResponse>, Status> {
-        self.expect_operator(request.extensions())?;
+        Caller::expect_admin(request.extensions())?;
         self.keeper.share(&request.into_inner().host).await.map_err(status)?;
         Ok(Response::new(ShareAuthorityResponse {}))
     }
 
     async fn revoke_host(&self, request: Request<RevokeHostRequest>) -> Result<Response<RevokeHostResponse>, Status> {
-        self.expect_operator(request.extensions())?;
+        Caller::expect_admin(request.extensions())?;
         let RevokeHostRequest { host, serial } = request.into_inner();
         let serial = parse_serial(&serial).ok_or_else(|| {
             Status::invalid_argument("a serial number is 1 to 40 hexadecimal digits, as `ringmesh cert show` prints it")
@@ -95,6 +112,46 @@ impl Certificates for Api {
         let revocation = revocations.into_iter().find(|revoked| revoked.id == id && revoked.serial == digits);
         Ok(Response::new(RevokeHostResponse { revocation, warning }))
     }
+
+    async fn create_user(&self, request: Request<CreateUserRequest>) -> Result<Response<CreateUserResponse>, Status> {
+        Caller::expect_admin(request.extensions())?;
+        let request = request.into_inner();
+        let access = access(&request)?;
+        let lifetime = match request.lifetime {
+            None => DEFAULT_USER_LIFETIME,
+            Some(lifetime) => Duration::try_from(lifetime)
+                .ok()
+                .filter(|lifetime| (MIN_USER_LIFETIME..=MAX_USER_LIFETIME).contains(lifetime))
+                .ok_or_else(|| Status::invalid_argument("a user's certificate lives for 1 minute to 365 days"))?,
+        };
+        let certificate = self.keeper.sign_user(request.csr, request.name, access, lifetime).await.map_err(status)?;
+        let not_after = Facts::of(&certificate.as_slice().into()).map(|facts| second(facts.not_after));
+        let authorities = self.keyring.trust().0.iter().map(|authority| authority.to_vec().into()).collect();
+        Ok(Response::new(CreateUserResponse { certificate: certificate.into(), authorities, not_after }))
+    }
+}
+
+fn access(request: &CreateUserRequest) -> Result<Access, Status> {
+    let CreateUserRequest { name, tenant, .. } = request;
+    if !is_name(name) {
+        return Err(Status::invalid_argument(format!("\"{}\" is no name of a user; {NAME_RULE}", name.escape_debug())));
+    }
+    let access = match request.access() {
+        create_user_request::Access::Unspecified => {
+            return Err(Status::invalid_argument("what is the user to be? admin, operator, reader or a tenant's"));
+        }
+        create_user_request::Access::Admin => Access::Admin,
+        create_user_request::Access::Operator => Access::Operator,
+        create_user_request::Access::Reader => Access::Reader,
+        create_user_request::Access::Tenant if is_name(tenant) && tenant.len() <= MAX_TENANT => {
+            return Ok(Access::Tenant(tenant.clone()));
+        }
+        create_user_request::Access::Tenant => {
+            let text = format!("\"{}\" is no name of a tenant; {NAME_RULE}", tenant.escape_debug());
+            return Err(Status::invalid_argument(text));
+        }
+    };
+    if tenant.is_empty() { Ok(access) } else { Err(Status::invalid_argument("only a tenant's user has a tenant")) }
 }
 
 impl Api {

@@ -18,16 +18,10 @@ use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
-use tonic::{Code, Extensions, Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{Api, containers::none_found, not_found};
-use crate::{
-    clock,
-    fanout::unreached,
-    host_loop::Command,
-    identity::{Role, api},
-    quic::RequestError,
-};
+use crate::{caller::Caller, clock, fanout::unreached, host_loop::Command, quic::RequestError};
 
 /// The most bytes of a reason.
 const MAX_REASON: usize = 200;
@@ -75,7 +69,7 @@ impl Operations for Api {
     }
 
     async fn order_container(&self, request: Request<OrderContainerRequest>) -> Result<Response<Operation>, Status> {
-        let who = self.operator(request.extensions())?;
+        let who = Caller::expect_operator(request.extensions())?;
         let mut order = request.into_inner();
         check(&order.reason, order.lasts)?;
         let host = self.host_of(&order.container, &order.host).await?;
@@ -84,7 +78,7 @@ impl Operations for Api {
     }
 
     async fn decide_operation(&self, request: Request<DecideOperationRequest>) -> Result<Response<Operation>, Status> {
-        let who = self.operator(request.extensions())?;
+        let who = Caller::expect_operator(request.extensions())?;
         let decision = request.into_inner();
         check(&decision.reason, None)?;
         let host = self.host_anywhere(&owner(&decision.id)?).await?;
@@ -92,7 +86,7 @@ impl Operations for Api {
     }
 
     async fn order_host(&self, request: Request<OrderHostRequest>) -> Result<Response<Operation>, Status> {
-        let who = self.operator(request.extensions())?;
+        let who = Caller::expect_operator(request.extensions())?;
         let order = request.into_inner();
         check(&order.reason, order.lasts)?;
         let host = self.host_anywhere(&order.host).await?;
@@ -100,7 +94,7 @@ impl Operations for Api {
     }
 
     async fn disarm(&self, request: Request<DisarmRequest>) -> Result<Response<Arming>, Status> {
-        let who = self.operator(request.extensions())?;
+        let who = Caller::expect_operator(request.extensions())?;
         let request = request.into_inner();
         check(&request.reason, request.lasts)?;
         if request.mode() == Mode::Armed {
@@ -111,7 +105,7 @@ impl Operations for Api {
     }
 
     async fn arm(&self, request: Request<ArmRequest>) -> Result<Response<Arming>, Status> {
-        let who = self.operator(request.extensions())?;
+        let who = Caller::expect_operator(request.extensions())?;
         let ArmRequest { reason } = request.into_inner();
         check(&reason, None)?;
         self.set_arming(Mode::Armed, reason, None, who).await.map(Response::new)
@@ -123,23 +117,6 @@ impl Operations for Api {
 }
 
 impl Api {
-    /// Who calls, if that is an operator.
-    fn operator(&self, extensions: &Extensions) -> Result<String, Status> {
-        self.expect_operator(extensions)?;
-        let own = &self.keyring.name;
-        Ok(match api::caller(extensions, self.keyring.cluster).map(|caller| caller.role) {
-            Ok(Role::Operator(name)) => format!("operator {name}"),
-            Ok(Role::Host(_)) | Err(_) => {
-                let peer = extensions.get::<tonic::transport::server::UdsConnectInfo>();
-                match peer.and_then(|peer| peer.peer_cred).map(|peer| peer.uid()) {
-                    Some(0) => format!("root on {own}"),
-                    Some(uid) => format!("user {uid} on {own}"),
-                    None => format!("somebody on {own}"),
-                }
-            }
-        })
-    }
-
     /// The host that runs a container.
     async fn host_of(&self, container: &str, host: &str) -> Result<Host, Status> {
         if !host.is_empty() {

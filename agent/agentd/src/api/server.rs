@@ -20,7 +20,7 @@ use tonic::{
     body::Body,
     codegen::{
         Service,
-        http::{Extensions, Request, Response, StatusCode, header::CONTENT_TYPE},
+        http::{Request, Response, StatusCode, header::CONTENT_TYPE},
     },
     service::Routes,
     transport::server::Connected,
@@ -28,6 +28,7 @@ use tonic::{
 
 use super::Api;
 use crate::{
+    caller::Caller,
     identity::{self, IdentityError},
     port::{Answer, Port},
 };
@@ -91,23 +92,24 @@ pub async fn start(api: Api) -> Result<(), ApiError> {
 async fn serve(api: Api) -> Result<(), ApiError> {
     let listener = listen_unix(&api.config.api.socket).await?;
     let port = Port::new(Faces { routes: routes(&api) }, MAX_CALLS);
-    let accepted = UnixListenerStream::new(listener).map(with_info);
+    let host = api.keyring.name.clone();
+    let accepted = UnixListenerStream::new(listener).map(move |accepted| {
+        let stream = accepted?;
+        let caller = Caller::local(&stream.connect_info(), &host);
+        Ok((stream, caller.go_along()))
+    });
     tokio::spawn(port.clone().serve(accepted));
     for address in api.config.api.listen.clone() {
         let listener = TcpListener::bind(address).await.map_err(|source| ApiError::Listen { address, source })?;
         let refused = Arc::new(AtomicU64::new(0));
-        let accepted = identity::api::incoming(listener, &api.keyring, refused)?.map(with_info);
+        let accepted = identity::api::incoming(listener, &api.keyring, refused)?.map(|accepted| {
+            let stream = accepted?;
+            let peer = stream.peer().map_err(|error| io::Error::new(io::ErrorKind::PermissionDenied, error))?;
+            Ok((stream, Caller::of(peer).go_along()))
+        });
         tokio::spawn(port.clone().serve(accepted));
     }
     Ok(())
-}
-
-/// With a connection goes who made it.
-fn with_info<S: Connected>(accepted: io::Result<S>) -> io::Result<(S, Extensions)> {
-    let stream = accepted?;
-    let mut about = Extensions::new();
-    about.insert(stream.connect_info());
-    Ok((stream, about))
 }
 
 /// What answers.
@@ -120,6 +122,10 @@ impl Answer for Faces {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let kind = request.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes()).unwrap_or_default();
         if kind.starts_with(b"application/grpc") {
+            // A tenant's own objects are the store's to give.
+            if let Err(refused) = Caller::expect_reader(request.extensions()) {
+                return refused.into_http();
+            }
             let answered = self.routes.clone().call(request).await;
             return answered.unwrap_or_else(|never: Infallible| match never {});
         }

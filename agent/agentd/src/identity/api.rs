@@ -14,7 +14,6 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use ringmesh_proto::ClusterId;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -24,15 +23,9 @@ use tokio::{
 
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Extensions,
-    transport::{
-        Channel, Endpoint, Uri,
-        server::{TcpConnectInfo, TlsConnectInfo},
-    },
-};
+use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::{IdentityError, Keyring, PeerError, PeerIdentity, read_certificates, read_key, tls};
+use super::{IdentityError, Keyring, read_certificates, read_key, tls};
 
 /// Handshakes under way at once; beyond them, connections wait in the kernel's backlog.
 const MAX_HANDSHAKES: usize = 64;
@@ -69,12 +62,6 @@ pub fn incoming(
         }
     });
     Ok(ReceiverStream::new(receiver))
-}
-
-/// Who called, by the certificate of the connection that `extensions` are of.
-pub fn caller(extensions: &Extensions, cluster: ClusterId) -> Result<PeerIdentity, PeerError> {
-    let certificates = extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
-    tls::check_peer(certificates.as_ref().map(|certificates| &certificates[..]), cluster)
 }
 
 /// A client's configuration from files in PEM: the cluster's CA, a certificate and its key.

@@ -93,7 +93,7 @@ impl Ca {
         self.issuer.key().sign(message)
     }
 
-    /// Signs for a host or an operator; `common_name` is for people.
+    /// Signs for a host or a user; `common_name` is for people.
     pub(super) fn sign(
         &self,
         key: &impl PublicKeyData,
@@ -108,7 +108,7 @@ impl Ca {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = match identity.role {
             Role::Host(_) => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
-            Role::Operator(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Role::User { .. } => vec![ExtendedKeyUsagePurpose::ClientAuth],
         };
         params.use_authority_key_identifier_extension = true;
         Ok(params.signed_by(key, &self.issuer)?.der().clone())
@@ -202,7 +202,7 @@ pub(super) fn is_key_of_ca(key: &KeyPair, certificate: &CertificateDer<'_>) -> b
         .is_ok_and(|anchor| spki_for_anchor(&anchor)[..] == key.subject_public_key_info()[..])
 }
 
-/// Whether one of `authorities` signed `certificate` directly, and it is valid now for a server or, for an operator's,
+/// Whether one of `authorities` signed `certificate` directly, and it is valid now for a server or, for a user's,
 /// for a client.
 pub(super) fn verify(
     certificate: &CertificateDer<'_>,
@@ -213,7 +213,7 @@ pub(super) fn verify(
     let anchors = authorities.iter().map(anchor_from_trusted_cert).collect::<Result<Vec<_>, _>>()?;
     let usage = match role {
         Role::Host(_) => KeyUsage::server_auth(),
-        Role::Operator(_) => KeyUsage::client_auth(),
+        Role::User { .. } => KeyUsage::client_auth(),
     };
     let algorithms = [ring::ECDSA_P256_SHA256];
     let certificate = EndEntityCert::try_from(certificate)?;
@@ -267,6 +267,7 @@ mod tests {
     use ringmesh_proto::HostId;
 
     use super::*;
+    use crate::identity::Access;
 
     const CLUSTER: ClusterId = ClusterId::new(7);
     const NOW: u64 = 1_800_000_000;
@@ -304,7 +305,8 @@ mod tests {
     fn another_ca_and_another_use_are_refused() {
         let ca = Ca::generate(CLUSTER, NOW).expect("randomness");
         let other = Ca::generate(CLUSTER, NOW).expect("randomness");
-        let operator = PeerIdentity { cluster: CLUSTER, role: Role::Operator("admin".into()) };
+        let operator =
+            PeerIdentity { cluster: CLUSTER, role: Role::User { name: "admin".into(), access: Access::Admin } };
         let (_, certificate) = signed(&ca, &operator);
         let check = |ca: &Ca, role| verify(&certificate, std::slice::from_ref(&ca.certificate), role, at(NOW));
         assert_eq!(check(&ca, &operator.role), Ok(()));

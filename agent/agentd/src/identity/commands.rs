@@ -15,12 +15,12 @@ use super::{
     IdentityError, admission, cert, directory,
     host_config::{Flags, HostConfig},
     join, known_zones,
-    name::{PeerIdentity, Role},
+    name::{Access, PeerIdentity, Role},
     seeds,
     state::{ClusterFile, FirstHost, NewIdentity},
 };
 
-/// The name in the operator's certificate that `init` makes.
+/// The name in the administrator's certificate that `init` makes.
 const OPERATOR: &str = "admin";
 
 /// For [`init`].
@@ -205,7 +205,7 @@ fn make_first_host(
         Ok::<_, IdentityError>((key, certificate))
     };
     let (key, certificate) = sign(Role::Host(host), name)?;
-    let (operator_key, operator) = sign(Role::Operator(OPERATOR.into()), OPERATOR)?;
+    let (operator_key, operator) = sign(Role::User { name: OPERATOR.into(), access: Access::Admin }, OPERATOR)?;
     let ring_seed = cert::random_u64()?;
     // None: and none of a cluster that this host was in before.
     seeds::write(state_dir, &[])?;

@@ -28,6 +28,15 @@ pub enum IdentityError {
         /// Of the directory.
         path: PathBuf,
     },
+    /// Operator: no name.
+    #[error(
+        "\"{}\" is no name of a user; use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
+        .0.escape_debug()
+    )]
+    UserName(String),
+    /// Operator: it would be overwritten.
+    #[error("there is a key in {0} already; move it away, or give another --out")]
+    UserExists(PathBuf),
     /// Operator: others may read a secret.
     #[error("{path} is open to others (mode {mode:04o}); run `chmod 600 {path}`, and take new keys if it was copied")]
     Exposed {

@@ -33,6 +33,7 @@ mod state;
 pub mod tls;
 mod tokens;
 mod trust;
+mod user;
 mod verifier;
 
 use std::{fmt, path::Path};
@@ -48,8 +49,9 @@ pub use self::{
     error::IdentityError,
     join::JoinError,
     keyring::Keyring,
-    name::{PeerError, PeerIdentity, Role, server_name},
+    name::{Access, PeerError, PeerIdentity, Role, server_name},
     state::{directory, read_certificates, read_key},
+    user::{UserFiles, UserRequest},
 };
 
 /// Who this host is.

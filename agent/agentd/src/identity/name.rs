@@ -11,6 +11,9 @@ use crate::config::is_name;
 /// The last label of each name. It is no top-level domain, so no public CA signs for it.
 const DOMAIN: &str = "ringmesh";
 
+/// Before a tenant's name, in place of a role.
+const TENANT: &str = "tenant-";
+
 /// The bearer of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerIdentity {
@@ -26,7 +29,46 @@ pub enum Role {
     /// A host: serves and calls.
     Host(HostId),
     /// Somebody who uses the API: only calls.
-    Operator(String),
+    User {
+        /// Of the bearer.
+        name: String,
+        /// What the bearer may do.
+        access: Access,
+    },
+}
+
+/// What a user may do; each may what those below it may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// All: also certificates, tokens and copies of the whole configuration.
+    Admin,
+    /// Change what the cluster runs.
+    Operator,
+    /// Look at everything.
+    Reader,
+    /// Look at and change the objects of this tenant, and nothing else.
+    Tenant(String),
+}
+
+impl Access {
+    /// As it stands in a certificate's name.
+    fn label(&self) -> String {
+        match self {
+            Self::Admin => "admin".into(),
+            Self::Operator => "operator".into(),
+            Self::Reader => "reader".into(),
+            Self::Tenant(tenant) => format!("{TENANT}{tenant}"),
+        }
+    }
+
+    fn parse(label: &str) -> Option<Self> {
+        match label {
+            "admin" => Some(Self::Admin),
+            "operator" => Some(Self::Operator),
+            "reader" => Some(Self::Reader),
+            _ => label.strip_prefix(TENANT).filter(|tenant| is_name(tenant)).map(|tenant| Self::Tenant(tenant.into())),
+        }
+    }
 }
 
 /// Why a peer was refused: a fault of the peer.
@@ -39,7 +81,7 @@ pub enum PeerError {
     #[error("the peer's certificate is malformed")]
     Malformed,
     /// Not exactly one DNS name, or one of another form.
-    #[error("the peer's certificate does not name one host or operator of a ringmesh cluster")]
+    #[error("the peer's certificate does not name one host or user of a ringmesh cluster")]
     Name,
     /// Of another cluster.
     #[error("the peer belongs to cluster {theirs}, this host to cluster {ours}")]
@@ -49,8 +91,8 @@ pub enum PeerError {
         /// What it should say.
         ours: ClusterId,
     },
-    /// An operator where only hosts may speak.
-    #[error("the peer is an operator, and only hosts of the cluster may speak here")]
+    /// A user where only hosts may speak.
+    #[error("the peer is no host, and only hosts of the cluster may speak here")]
     NotAHost,
     /// Neither of the protocols that hosts speak.
     #[error("the peer speaks neither ringmesh/1 nor ringmesh-join/1")]
@@ -67,7 +109,7 @@ impl PeerIdentity {
     pub fn dns_name(&self) -> String {
         match &self.role {
             Role::Host(host) => server_name(self.cluster, *host),
-            Role::Operator(name) => format!("{name}.operator.{}.{DOMAIN}", self.cluster),
+            Role::User { name, access } => format!("{name}.{}.{}.{DOMAIN}", access.label(), self.cluster),
         }
     }
 
@@ -91,7 +133,7 @@ impl PeerIdentity {
     pub fn expect_host(&self) -> Result<HostId, PeerError> {
         match self.role {
             Role::Host(host) => Ok(host),
-            Role::Operator(_) => Err(PeerError::NotAHost),
+            Role::User { .. } => Err(PeerError::NotAHost),
         }
     }
 
@@ -101,7 +143,7 @@ impl PeerIdentity {
         let cluster = cluster.parse().ok()?;
         let role = match role {
             "host" => Role::Host(bearer.parse().ok().filter(|host: &HostId| host.raw() != 0)?),
-            "operator" if is_name(bearer) => Role::Operator(bearer.to_owned()),
+            label if is_name(bearer) => Role::User { name: bearer.to_owned(), access: Access::parse(label)? },
             _ => return None,
         };
         // One spelling only: the digits' case has no second meaning.
@@ -117,7 +159,14 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for role in [Role::Host(HostId::new(0xab)), Role::Operator("admin".into())] {
+        let user = |access| Role::User { name: "alice".into(), access };
+        for role in [
+            Role::Host(HostId::new(0xab)),
+            user(Access::Admin),
+            user(Access::Operator),
+            user(Access::Reader),
+            user(Access::Tenant("acme".into())),
+        ] {
             let identity = PeerIdentity { cluster: CLUSTER, role };
             assert_eq!(PeerIdentity::parse(&identity.dns_name()), Some(identity));
         }
@@ -137,6 +186,9 @@ mod tests {
             "000000ab.root.0123456789abcdef.ringmesh",
             "000000ab.host.0123456789abcde.ringmesh",
             "a_b.operator.0123456789abcdef.ringmesh",
+            "alice.root.0123456789abcdef.ringmesh",
+            "alice.tenant-.0123456789abcdef.ringmesh",
+            "alice.tenant.0123456789abcdef.ringmesh",
             "ringmesh",
             "",
         ] {

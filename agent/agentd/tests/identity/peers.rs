@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ringmesh_agentd::identity::{
-    Identity, PeerError, PeerIdentity, Role, read_certificates, read_key, server_name, tls,
+    Access, Identity, PeerError, PeerIdentity, Role, read_certificates, read_key, server_name, tls,
 };
 use ringmesh_proto::HostId;
 
@@ -109,7 +109,10 @@ async fn operators_and_nameless_certificates_are_no_hosts() {
     let ours = &first.identity;
     let mut server = serve(ours.clone());
     let directory = first.state_dir().join("identity");
-    let mut operator = forge(ours, &PeerIdentity { cluster: ours.cluster, role: Role::Operator("x".into()) });
+    let mut operator = forge(
+        ours,
+        &PeerIdentity { cluster: ours.cluster, role: Role::User { name: "x".into(), access: Access::Operator } },
+    );
     operator.chain = read_certificates(&directory.join("operator.pem")).expect("init made it");
     operator.key = read_key(&directory.join("operator.key")).expect("init made it").into();
     dial(client(&operator), server.address, &name_of(ours)).await.expect_err("an operator is no host");
@@ -132,8 +135,13 @@ async fn a_join_believes_only_the_pinned_ca_and_only_a_host_under_it() {
     let error = dial(tls::join_client_config(pin).expect("ring"), server.address, "any.ringmesh").await;
     assert!(error.expect_err("their leaf, our CA").contains("UnknownIssuer"));
 
-    let operator =
-        forge(&ours.identity, &PeerIdentity { cluster: ours.identity.cluster, role: Role::Operator("x".into()) });
+    let operator = forge(
+        &ours.identity,
+        &PeerIdentity {
+            cluster: ours.identity.cluster,
+            role: Role::User { name: "x".into(), access: Access::Operator },
+        },
+    );
     let server = serve(operator);
     let error = dial(tls::join_client_config(pin).expect("ring"), server.address, "any.ringmesh").await;
     assert!(error.expect_err("an operator serves nothing").contains("only hosts"));

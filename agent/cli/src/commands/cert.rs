@@ -1,16 +1,22 @@
 //! `ringmesh cert`
 
-use clap::Subcommand;
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use ringmesh_proto::v1::{
-    Authority, Certificate, GetCertificateRequest, RenewCertificateRequest, RevokedCertificate,
-    certificates_client::CertificatesClient,
+    Authority, Certificate, CreateUserRequest, GetCertificateRequest, RenewCertificateRequest, RevokedCertificate,
+    certificates_client::CertificatesClient, create_user_request::Access,
 };
 
+use serde::Serialize;
+
 use crate::{
+    agentd::identity::{UserFiles, UserRequest},
+    args::duration,
     context::{Context, client},
     error::CliError,
-    output::{details::Details, note, time},
+    output::{Format, details::Details, note, time},
 };
 
 #[derive(Debug, Subcommand)]
@@ -29,6 +35,56 @@ Examples:
 The agent does so by itself when two thirds of the certificate's life are over. Connections stay as they are; new ones \
 use the new certificate.")]
     Renew,
+    Create(CreateArgs),
+}
+
+/// Make a key and a certificate for somebody who uses the API over TCP.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+An admin may do all; an operator all but certificates, tokens and copies of the whole configuration; a reader looks; a \
+tenant's user sees and changes the objects of that tenant, and nothing else. Ask a host that holds the CA's key.
+
+The key is made here and stays here. A certificate cannot be revoked by itself: give it a short life.
+
+Examples:
+  ringmesh cert create alice --role operator
+  ringmesh cert create dashboard --role reader --lifetime 24h --out /etc/dashboard
+  ringmesh cert create bob --role tenant --tenant acme")]
+pub(crate) struct CreateArgs {
+    /// Of the user: a-z, 0-9 and '-'.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// What the user may do.
+    #[arg(long, value_name = "ROLE")]
+    role: UserRole,
+    /// With `--role tenant`: whose.
+    #[arg(long, value_name = "TENANT", required_if_eq("role", "tenant"))]
+    tenant: Option<String>,
+    /// How long it is good for, at most 365 days.
+    #[arg(long, value_name = "TIME", default_value = "90d", value_parser = duration)]
+    lifetime: Duration,
+    /// Where NAME.key, NAME.pem and ca.pem go.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum UserRole {
+    Admin,
+    Operator,
+    Reader,
+    Tenant,
+}
+
+impl UserRole {
+    fn access(self) -> Access {
+        match self {
+            Self::Admin => Access::Admin,
+            Self::Operator => Access::Operator,
+            Self::Reader => Access::Reader,
+            Self::Tenant => Access::Tenant,
+        }
+    }
 }
 
 pub(crate) async fn run(context: &Context, command: CertCommand) -> Result<(), CliError> {
@@ -40,8 +96,49 @@ pub(crate) async fn run(context: &Context, command: CertCommand) -> Result<(), C
             note(&format!("{} has a new certificate until {}", renewed.name, time::stamp(renewed.not_after.as_ref())));
             renewed
         }
+        CertCommand::Create(args) => return create(context, args).await,
     };
     context.printer.details(&certificate, describe)
+}
+
+async fn create(context: &Context, args: CreateArgs) -> Result<(), CliError> {
+    let lifetime = prost_types::Duration::try_from(args.lifetime)
+        .map_err(|_| CliError::Usage("--lifetime is too long: 365 days are the most".into()))?;
+    let asked = UserRequest::new(&args.name, &args.out).map_err(|error| CliError::failed(&error))?;
+    let mut client = client!(context, CertificatesClient);
+    let request = CreateUserRequest {
+        name: args.name.clone(),
+        access: args.role.access().into(),
+        tenant: args.tenant.unwrap_or_default(),
+        lifetime: Some(lifetime),
+        csr: asked.csr().to_vec().into(),
+    };
+    let answer = context.call(client.create_user(request)).await?;
+    let authorities = answer.authorities.iter().map(|der| der.to_vec()).collect();
+    let kept = asked.keep(&args.out, answer.certificate.to_vec(), authorities);
+    let UserFiles { authorities, certificate, key } = kept.map_err(|error| CliError::failed(&error))?;
+    let files = UserPaths {
+        ca: authorities.display().to_string(),
+        certificate: certificate.display().to_string(),
+        key: key.display().to_string(),
+        not_after: time::stamp(answer.not_after.as_ref()),
+    };
+    context
+        .printer
+        .value(&files, || format!("--ca {} --cert {} --key {}\n", files.ca, files.certificate, files.key))?;
+    if matches!(context.printer.format, Format::Table | Format::Wide) {
+        note(&format!("{} may use these until {}, with --host ADDRESS:PORT of any host", args.name, files.not_after));
+    }
+    Ok(())
+}
+
+/// What is printed of them.
+#[derive(Serialize)]
+struct UserPaths {
+    ca: String,
+    certificate: String,
+    key: String,
+    not_after: String,
 }
 
 /// Of the commands about certificates and CAs.

@@ -5,3 +5,4 @@ mod api;
 mod init_and_join;
 mod start;
 mod support;
+mod users;

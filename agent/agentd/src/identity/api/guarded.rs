@@ -14,7 +14,11 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
-use crate::identity::keyring::{Keyring, Shown};
+use crate::identity::{
+    PeerError, PeerIdentity,
+    keyring::{Keyring, Shown},
+    tls,
+};
 
 /// See above.
 pub struct Guarded {
@@ -32,6 +36,14 @@ impl Guarded {
         let shown = certificates.and_then(<[_]>::first).and_then(Shown::of);
         // None of the keyring's: the first use asks it.
         Self { stream, keyring, shown, revision: u64::MAX }
+    }
+
+    /// Who made it, by its certificate.
+    ///
+    /// # Errors
+    /// If that names nobody of this cluster: the handshake would have failed.
+    pub fn peer(&self) -> Result<PeerIdentity, PeerError> {
+        tls::check_peer(self.stream.get_ref().1.peer_certificates(), self.keyring.cluster)
     }
 
     fn check(&mut self) -> io::Result<()> {

@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixT
 
 use super::{Held, Keyring, MAX_REVOCATIONS, lock};
 use crate::identity::{
-    IdentityError, PeerIdentity, Role,
+    Access, IdentityError, PeerIdentity, Role,
     cert::{self, Ca, Facts, fingerprint},
     files,
     state::{self, pem, read_certificates, read_keys_if_there},
@@ -90,6 +90,24 @@ impl Keyring {
         let key = cert::requested_key(csr).map_err(|_| ChangeError::Unusable("is asked for with a bad request"))?;
         let identity = PeerIdentity { cluster: self.cluster, role: Role::Host(host) };
         Ok(ca.sign(&key, &identity, name, now_unix, self.lifetime())?.to_vec())
+    }
+
+    /// A certificate for a user's key, that of a signing request.
+    ///
+    /// # Errors
+    /// If this host does not hold the CA's key, or the request is none.
+    pub fn sign_user(
+        &self,
+        csr: &[u8],
+        name: &str,
+        access: Access,
+        lifetime: std::time::Duration,
+        now_unix: u64,
+    ) -> Result<Vec<u8>, ChangeError> {
+        let ca = self.held().signer.clone().ok_or(ChangeError::NotSigner)?;
+        let key = cert::requested_key(csr).map_err(|_| ChangeError::Unusable("is asked for with a bad request"))?;
+        let role = Role::User { name: name.to_owned(), access };
+        Ok(ca.sign(&key, &PeerIdentity { cluster: self.cluster, role }, name, now_unix, lifetime)?.to_vec())
     }
 
     /// Uses a new certificate from now on, if it is one for this host and this key, signed by a CA that is trusted, and
@@ -265,7 +283,7 @@ impl Keyring {
         let old = read_certificates(&path)?.swap_remove(0);
         let key = KeyPair::try_from(&state::read_key(&directory.join("operator.key"))?)?;
         let Ok(identity) = PeerIdentity::from_certificate(&old) else { return Ok(false) };
-        let Role::Operator(name) = identity.role.clone() else { return Ok(false) };
+        let Role::User { name, .. } = identity.role.clone() else { return Ok(false) };
         let issued_here = cert::issuer(&old, std::slice::from_ref(held.trust.head())).is_some();
         let fresh = Facts::of(&old).is_some_and(|facts| {
             let life = facts.not_after.saturating_sub(facts.issued());
