@@ -38,12 +38,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(super) use self::checkpoint::{Checkpointed, applied};
 use self::{
-    changes::Changes,
-    checkpoint::Checkpoints,
-    leases::{Progress, Questions},
-    reads::Reads,
-    retention::Retention,
-    streams::Streams,
+    changes::Changes, checkpoint::Checkpoints, leases::Questions, reads::Reads, retention::Retention, streams::Streams,
 };
 use super::{
     directory::Directory,
@@ -180,7 +175,7 @@ impl Member {
             changes: Changes::new(parts.first_id),
             reads: Reads::default(),
             streams: Streams::default(),
-            questions: Questions::default(),
+            questions: Questions::new(parts.first_id),
             checkpoints: Checkpoints::new(parts.checkpointed),
             client_urls: BTreeMap::from([own]),
             transfers: Vec::new(),
@@ -254,10 +249,11 @@ impl Member {
         self.handle_timeouts(now);
         self.propose(now);
         self.ask_for_reads(now);
-        self.carry_out(now)?;
         self.ask_leases(now);
-        self.answer_reads();
-        let mut more = self.kv.catch_up();
+        self.carry_out(now)?;
+        self.answer_leases(now);
+        let mut more = self.answer_reads();
+        more |= self.kv.catch_up();
         more |= self.kv.tidy();
         let stamp = self.stamp();
         self.streams.pump(&mut self.kv, stamp);
@@ -327,9 +323,7 @@ impl Member {
                 Some(Kind::Raft(bytes)) => self.hear_raft(now, from, &bytes),
                 Some(Kind::Proposals(proposals)) => self.hear_proposals(now, from, proposals),
                 Some(Kind::NotProposed(not)) => not.ids.into_iter().for_each(|id| self.changes.put_off(id)),
-                Some(Kind::LeaseQuestion(question)) => {
-                    self.questions.take_theirs(from, question, self.consensus.status().commit);
-                }
+                Some(Kind::LeaseQuestion(question)) => self.questions.take_theirs(from, question),
                 Some(Kind::LeaseAnswer(answer)) => {
                     self.questions.answered(&answer, self.stamp().header(self.kv.revision()));
                 }
@@ -413,35 +407,52 @@ impl Member {
     }
 
     fn ask_leases(&mut self, now: Instant) {
+        if self.questions.is_empty() {
+            return;
+        }
+        if !self.leads {
+            for (from, question) in self.questions.refuse_theirs() {
+                let answer = leases::answer(now, None, &question);
+                self.peers.send(from, &PeerMessage { kind: Some(Kind::LeaseAnswer(answer)) });
+            }
+            let Some(leader) = self.leader else { return };
+            for question in self.questions.due(now) {
+                self.peers.send(leader, &PeerMessage { kind: Some(Kind::LeaseQuestion(question)) });
+            }
+            return;
+        }
         // A new leader lets them wait until it knows all leases.
-        if self.questions.is_empty() || self.leads != self.keeps_leases {
+        if !self.keeps_leases {
             return;
         }
-        let progress = Progress { committed: self.consensus.status().commit, applied: self.kv.applied().index };
-        for (from, question) in self.questions.due_theirs(self.leads, progress) {
-            let answer = leases::answer(now, self.leads, &mut self.lessor, &question);
-            self.peers.send(from, &PeerMessage { kind: Some(Kind::LeaseAnswer(answer)) });
-        }
-        if self.leads {
-            let header = self.stamp().header(self.kv.revision());
-            self.questions.answer_due(now, progress, &mut self.lessor, header);
-            return;
-        }
-        let Some(leader) = self.leader else { return };
-        for question in self.questions.due(now) {
-            self.peers.send(leader, &PeerMessage { kind: Some(Kind::LeaseQuestion(question)) });
+        if let Some(context) = self.questions.next_round(now)
+            && self.consensus.read(now, context).is_err()
+        {
+            self.questions.failed(context);
         }
     }
 
-    fn answer_reads(&mut self) {
-        let due: Vec<Look> = self.reads.due(self.kv.applied().index);
-        if due.is_empty() {
+    /// Those that wait for nothing any more, by the leader.
+    fn answer_leases(&mut self, now: Instant) {
+        if !self.keeps_leases {
             return;
         }
-        let sight = self.sight();
-        for look in due {
-            look(Ok(&sight));
+        let applied = self.kv.applied().index;
+        for (from, question) in self.questions.due_theirs(applied) {
+            let answer = leases::answer(now, Some(&mut self.lessor), &question);
+            self.peers.send(from, &PeerMessage { kind: Some(Kind::LeaseAnswer(answer)) });
         }
+        let header = self.stamp().header(self.kv.revision());
+        self.questions.answer_due(now, applied, &mut self.lessor, header);
+    }
+
+    /// True if there are more to answer.
+    fn answer_reads(&mut self) -> bool {
+        let due: Vec<Look> = self.reads.due(self.kv.applied().index, TURN);
+        let more = due.len() == TURN;
+        let sight = self.sight();
+        due.into_iter().for_each(|look| look(Ok(&sight)));
+        more
     }
 
     fn sight(&self) -> Sight<'_> {

@@ -223,8 +223,10 @@ impl Handle {
     ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
         let look = Box::new(move |sight: Result<&Sight<'_>, Failure>| {
-            // Who asked may have gone.
-            let _ = reply.send(sight.map(look));
+            // Who asked may have gone: then nothing is looked for.
+            if !reply.is_closed() {
+                let _ = reply.send(sight.map(look));
+            }
         });
         self.ask(Request::Look { consistent, look }, answer).await?
     }

@@ -45,7 +45,7 @@ impl<'a> Cost<'a> {
         let span = Span::new(&request.key, &request.range_end);
         let main = if request.revision <= 0 { kv.revision } else { request.revision };
         let fetched = if request.count_only { 0 } else { fetched(request) };
-        self.read(kv, kv.index.range_at(span, main), fetched)?;
+        self.read(kv, kv.index.range_at(span, main).map(|(_, at)| at), fetched)?;
         if request.count_only { Ok(()) } else { self.read_puts(span) }
     }
 

@@ -68,9 +68,9 @@ impl Index {
     }
 
     /// Where the keys inside that were there at a revision were written, in the order of the keys.
-    pub(super) fn range_at<'a>(&'a self, span: Span<'a>, main: i64) -> impl Iterator<Item = Revision> + 'a {
+    pub(super) fn range_at<'a>(&'a self, span: Span<'a>, main: i64) -> impl Iterator<Item = (&'a [u8], Revision)> + 'a {
         let keys = span.bounds().map(|bounds| self.keys.range::<[u8], _>(bounds));
-        keys.into_iter().flatten().filter_map(move |(_, history)| history.at(main))
+        keys.into_iter().flatten().filter_map(move |(key, history)| Some((&**key, history.at(main)?)))
     }
 
     /// Forgets what a compaction makes unreadable, for so many keys after one. Returns the last of them, or `None` if none

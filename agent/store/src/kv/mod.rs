@@ -55,6 +55,7 @@ pub use self::{
     hash::HashWork,
     lease::LeaseTable,
     lessor::Lessor,
+    range::RangeWork,
     restore::Restore,
     settings::Settings,
     snapshot::Snapshot,

@@ -11,7 +11,7 @@ use ringmesh_proto::etcd::{
     mvccpb::KeyValue,
 };
 
-use super::{Kv, Refusal, header, revision::Revision, span::Span};
+use super::{Kv, Refusal, check, header, span::Span};
 
 impl Kv {
     /// Whether a revision can be read, of which 0, and less, is the newest.
@@ -27,16 +27,79 @@ impl Kv {
 
     /// Reads keys, where `newest` is the revision of now: one that is being written, in a transaction that wrote already.
     pub(super) fn range_at(&self, request: &RangeRequest, newest: i64) -> Result<RangeResponse, Refusal> {
-        self.check_revision(request.revision, newest)?;
-        let main = if request.revision <= 0 { newest } else { request.revision };
-        let found = self.index.range_at(Span::new(&request.key, &request.range_end), main);
-        let header = Some(header(newest));
-        if request.count_only {
-            return Ok(RangeResponse { header, count: found.count() as i64, ..RangeResponse::default() });
+        let mut work = RangeWork { newest: Some(newest), ..RangeWork::unchecked(request.clone()) };
+        while !self.read_part(&mut work, usize::MAX, usize::MAX)? {}
+        Ok(work.finish())
+    }
+
+    /// Reads on, to at most so many keys and about as many bytes. True when all is read.
+    ///
+    /// # Errors
+    /// If the revision cannot be read, or not any more: a compaction may come between two parts.
+    pub fn read_on(&self, work: &mut RangeWork, keys: usize, bytes: usize) -> Result<bool, Refusal> {
+        self.failure.clone().map_or(Ok(()), Err)?;
+        self.read_part(work, keys, bytes)
+    }
+
+    fn read_part(&self, work: &mut RangeWork, keys: usize, bytes: usize) -> Result<bool, Refusal> {
+        let newest = *work.newest.get_or_insert(self.revision);
+        self.check_revision(work.request.revision, newest)?;
+        let main = if work.request.revision <= 0 { newest } else { work.request.revision };
+        if main < self.compacted {
+            return Err(Refusal::Compacted);
         }
-        let (mut kvs, count) = self.fetch(found, fetched(request))?;
-        kvs.retain(|record| is_wanted(request, record));
-        sort(request, &mut kvs);
+        let wanted = if work.request.count_only { 0 } else { fetched(&work.request) };
+        let from = work.next.take().unwrap_or_else(|| work.request.key.clone());
+        let (mut seen, mut read) = (0, 0);
+        for (key, at) in self.index.range_at(Span::new(&from, &work.request.range_end), main) {
+            if seen >= keys || read >= bytes {
+                work.next = Some(Bytes::copy_from_slice(key));
+                return Ok(false);
+            }
+            seen += 1;
+            work.count += 1;
+            if work.kvs.len() < wanted {
+                let record = self.records.record(at)?;
+                read += record.key.len() + record.value.len();
+                work.kvs.push(record);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A range that is read in parts: a large one takes long, and other work must not wait for all of it.
+#[derive(Debug)]
+pub struct RangeWork {
+    request: RangeRequest,
+    /// The newest revision when it began.
+    newest: Option<i64>,
+    /// Where the next part begins.
+    next: Option<Bytes>,
+    kvs: Vec<KeyValue>,
+    count: i64,
+}
+
+impl RangeWork {
+    /// Begins with the first part that is read.
+    ///
+    /// # Errors
+    /// If the request is none.
+    pub fn new(request: RangeRequest) -> Result<Self, Refusal> {
+        check::range(&request)?;
+        Ok(Self::unchecked(request))
+    }
+
+    fn unchecked(request: RangeRequest) -> Self {
+        Self { request, newest: None, next: None, kvs: Vec::new(), count: 0 }
+    }
+
+    /// The answer, once all is read. The header holds the revision alone.
+    pub fn finish(self) -> RangeResponse {
+        let Self { request, newest, mut kvs, count, .. } = self;
+        let header = newest.map(header);
+        kvs.retain(|record| is_wanted(&request, record));
+        sort(&request, &mut kvs);
         let limit = usize::try_from(request.limit).unwrap_or(0);
         let more = limit > 0 && kvs.len() > limit;
         if more {
@@ -45,19 +108,7 @@ impl Kv {
         if request.keys_only {
             kvs.iter_mut().for_each(|record| record.value = Bytes::new());
         }
-        Ok(RangeResponse { header, kvs, more, count })
-    }
-
-    /// So many of the records, and the count of all.
-    fn fetch(&self, found: impl Iterator<Item = Revision>, limit: usize) -> Result<(Vec<KeyValue>, i64), Refusal> {
-        let (mut kvs, mut count) = (Vec::new(), 0);
-        for at in found {
-            count += 1;
-            if kvs.len() < limit {
-                kvs.push(self.records.record(at)?);
-            }
-        }
-        Ok((kvs, count))
+        RangeResponse { header, kvs, more, count }
     }
 }
 

@@ -5,6 +5,7 @@ mod model;
 mod opening;
 mod power;
 mod properties;
+mod ranges;
 mod request;
 mod room;
 mod semantics;

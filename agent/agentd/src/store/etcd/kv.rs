@@ -7,22 +7,52 @@ use ringmesh_proto::{
     },
     store::command::Change,
 };
-use ringmesh_store::kv::{Kv, Outcome};
+use ringmesh_store::kv::{Kv, Outcome, RangeWork, Refusal};
 use tonic::{Request, Response, Status};
 
 use super::{Face, unexpected};
 use crate::store::request::Failure;
 
+/// Keys of a range that are read before other work is done: some hundred microseconds.
+const PART_KEYS: usize = 512;
+
+/// Bytes of a range that are read before other work is done.
+const PART_BYTES: usize = 1 << 20;
+
+/// How often a range is begun anew that compactions overtake.
+const RANGE_TRIES: usize = 3;
+
 impl Face {
     /// Reads keys.
     pub(super) async fn range_of(&self, request: RangeRequest) -> Result<RangeResponse, Failure> {
-        let consistent = !request.serializable;
-        let look = move |sight: &crate::store::request::Sight<'_>| {
-            let mut response = sight.kv.range(&request)?;
-            sight.stamp.sign(&mut response.header);
-            Ok(response)
-        };
-        self.handle.look(consistent, look).await?
+        for _ in 0..RANGE_TRIES {
+            match self.range_in_parts(request.clone()).await {
+                // Who named no revision does not care which it is.
+                Err(Failure::Refused(Refusal::Compacted)) if request.revision <= 0 => {}
+                answer => return answer,
+            }
+        }
+        Err(Failure::TooMany)
+    }
+
+    /// The loop does other work between two parts.
+    async fn range_in_parts(&self, request: RangeRequest) -> Result<RangeResponse, Failure> {
+        let mut consistent = !request.serializable;
+        let mut work = RangeWork::new(request)?;
+        loop {
+            let look = move |sight: &crate::store::request::Sight<'_>| {
+                let is_whole = sight.kv.read_on(&mut work, PART_KEYS, PART_BYTES)?;
+                Ok::<_, Failure>((work, is_whole, sight.stamp))
+            };
+            let (read, is_whole, stamp) = self.handle.look(consistent, look).await??;
+            if is_whole {
+                let mut response = read.finish();
+                stamp.sign(&mut response.header);
+                return Ok(response);
+            }
+            // The first part was consistent, and the others are of its revision.
+            (work, consistent) = (read, false);
+        }
     }
 
     /// Does one thing or another, as the keys are.

@@ -10,7 +10,7 @@ use ringmesh_store::{
     kv::{Outcome, Refusal},
 };
 
-use super::Member;
+use super::{Member, leases::Questions};
 use crate::store::{
     error::StoreError,
     hand::{JOB_BOUND, Job},
@@ -37,6 +37,10 @@ impl Member {
                         self.apply(now, entry)?;
                     }
                 }
+                Output::Read { context, index } if Questions::are_asked_by(context) => {
+                    self.questions.named(context, index);
+                }
+                Output::ReadFailed { context } if Questions::are_asked_by(context) => self.questions.failed(context),
                 Output::Read { context, index } => self.reads.named(context, index),
                 Output::ReadFailed { context } => self.reads.failed(context),
                 Output::Leader { term, leader, us } => self.note_leader(term, leader, us),

@@ -75,12 +75,14 @@ impl Reads {
         }
     }
 
-    /// Takes out all that `applied` suffices for.
-    pub(super) fn due(&mut self, applied: u64) -> Vec<Look> {
+    /// Takes out those that `applied` suffices for, so many at the most.
+    pub(super) fn due(&mut self, applied: u64, most: usize) -> Vec<Look> {
         let mut due = Vec::new();
-        for (_, waiting) in self.named.extract_if(.., |(index, _)| *index <= applied) {
-            due.extend(waiting.into_iter().map(|waiting| waiting.look));
+        for (_, waiting) in self.named.iter_mut().filter(|(index, _)| *index <= applied) {
+            let count = waiting.len().min(most - due.len());
+            due.extend(waiting.drain(..count).map(|waiting| waiting.look));
         }
+        self.named.retain(|(_, waiting)| !waiting.is_empty());
         self.count -= due.len();
         due
     }
@@ -129,10 +131,11 @@ mod tests {
         let context = reads.next_round(now).unwrap();
         assert_eq!(reads.next_round(now), None);
         reads.named(context + 1, 1);
-        assert_eq!(reads.due(9).len(), 0);
+        assert_eq!(reads.due(9, 9).len(), 0);
         reads.named(context, 5);
-        assert_eq!(reads.due(4).len(), 0);
-        assert_eq!(reads.due(5).len(), 2);
+        assert_eq!(reads.due(4, 9).len(), 0);
+        assert_eq!(reads.due(5, 1).len(), 1, "no more than are asked for");
+        assert_eq!(reads.due(5, 9).len(), 1);
         assert_eq!(reads.count, 0);
     }
 
@@ -144,7 +147,7 @@ mod tests {
         reads.sweep(start + LOST);
         let second = reads.next_round(start + LOST).unwrap();
         reads.named(first, 1);
-        assert_eq!(reads.due(1).len(), 0, "an index that was asked for before is not taken");
+        assert_eq!(reads.due(1, 9).len(), 0, "an index that was asked for before is not taken");
         reads.failed(second);
         reads.sweep(start + PATIENCE);
         assert_eq!(*seen.lock().unwrap(), ["late"]);
