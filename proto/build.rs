@@ -24,12 +24,13 @@ const DISK_FILE: &str = "ringmesh/disk/v1/history.proto";
 const PEER_FILE: &str = "ringmesh/peer/v1/peer.proto";
 
 /// The messages of [`RECORD_FILE`], and how those of [`PEER_FILE`] hold them.
-const RECORDS: [(&str, &str); 5] = [
+const RECORDS: [(&str, &str); 6] = [
     ("HostRecord", "crate::shared::Shared<crate::peer::HostRecord>"),
     ("LinkRecord", "crate::peer::LinkRecord"),
     ("BrokenPair", "crate::peer::BrokenPair"),
     ("ArmingRecord", "crate::peer::ArmingRecord"),
     ("RecordMore", "crate::peer::RecordMore"),
+    ("ReplicaRecord", "crate::peer::ReplicaRecord"),
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

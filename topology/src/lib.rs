@@ -1,5 +1,6 @@
 //! Where hosts stand: the dual ring, its chords, paths over them, measures of the graph that they make, how zones are
-//! joined, which containers share a cell, and coordinates by round trips.
+//! joined, which containers share a cell, which hosts hold the
+//! configuration, and coordinates by round trips.
 //!
 //! ```text
 //!  ring A over uplink A:  h1 ─ h4 ─ h2 ─ h5 ─ h3 ─ (h1)      a seeded cyclic order
@@ -18,6 +19,7 @@ pub mod graph;
 mod hash;
 mod path;
 mod relay;
+pub mod replicas;
 pub mod zone;
 
 pub use chord::{ChordKind, Chords, MAX_COUNT as MAX_CHORDS, NoChords, Racks};

@@ -21,7 +21,11 @@ use ringmesh_node::{
     overlay::Order,
     remedy::Refused,
 };
-use ringmesh_proto::{Instant, peer::OrderRequest, v1::Operation};
+use ringmesh_proto::{
+    Instant,
+    peer::{OrderRequest, ReplicaRecord},
+    v1::Operation,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
@@ -57,6 +61,8 @@ pub enum Command {
     Leave,
     /// Say in this host's record that it has this certificate.
     Certificate(Certificate),
+    /// Say there that it holds this of the configuration.
+    Replica(Option<ReplicaRecord>),
     /// Send over this uplink.
     Switch(Order),
     /// Do something to a container, an operation or this host.
@@ -190,6 +196,7 @@ impl HostLoop {
     fn obey(&mut self, command: Command) -> bool {
         match command {
             Command::Leave => self.node.handle_leave(self.clock.now()),
+            Command::Replica(replica) => self.node.handle_replica(self.clock.now(), replica),
             Command::Certificate(certificate) => self.node.handle_certificate(self.clock.now(), certificate),
             Command::Switch(order) => self.node.handle_order(self.clock.now(), order),
             Command::Order { order, reply } => {

@@ -18,6 +18,7 @@ pub mod membership;
 mod node;
 pub mod overlay;
 pub mod remedy;
+pub mod roles;
 mod seal;
 mod view;
 pub mod zones;

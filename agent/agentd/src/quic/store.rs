@@ -2,7 +2,13 @@
 //!
 //! It owns their number and keeps their connections from being closed as unused. What goes over them the store knows.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 pub use ringmesh_proto::peer::store_request::Purpose;
@@ -10,7 +16,10 @@ use ringmesh_proto::{
     HostId, frame,
     peer::{Request, StoreRequest, request::Body as Ask},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc::error::TrySendError};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc::error::TrySendError},
+};
 
 use super::{MAX_STORE_STREAMS, RequestError, Transport};
 use crate::counters::count;
@@ -40,6 +49,26 @@ pub struct StoreStream {
     pub receive: RecvStream,
     /// As long as it is held, the connection counts as used.
     pub place: Place,
+}
+
+impl AsyncRead for StoreStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        AsyncRead::poll_read(Pin::new(&mut self.receive), cx, buf)
+    }
+}
+
+impl AsyncWrite for StoreStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        AsyncWrite::poll_write(Pin::new(&mut self.send), cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(&mut self.send), cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_shutdown(Pin::new(&mut self.send), cx)
+    }
 }
 
 /// One of the places of a connection.

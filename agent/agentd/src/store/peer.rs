@@ -75,80 +75,132 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// What comes of the other members.
 pub(super) enum Inbound {
     /// One has connected, and says where clients find it.
-    Hello { from: u64, client_urls: Vec<String> },
+    Hello {
+        /// Which.
+        from: u64,
+        /// Where it was seen.
+        place: Option<Place>,
+        /// Of its clients.
+        client_urls: Vec<String>,
+    },
     /// It says something.
-    Message { from: u64, message: PeerMessage },
+    Message {
+        /// Which.
+        from: u64,
+        /// What.
+        message: PeerMessage,
+    },
     /// What is sent to it is lost for now.
-    Unreachable { to: u64 },
+    Unreachable {
+        /// Which.
+        to: u64,
+        /// What it said before it hung up.
+        why: Option<Verdict>,
+    },
     /// A whole snapshot came.
     Snapshot(Box<Received>),
     /// A snapshot has gone to it, or not.
-    SnapshotSent { to: u64, arrived: bool },
+    SnapshotSent {
+        /// To which.
+        to: u64,
+        /// Whether it has it.
+        arrived: bool,
+    },
+}
+
+/// What the other end says in the end, in one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It has all of a snapshot on its disk.
+    Kept = 1,
+    /// It is not the replica that is greeted, or not any more.
+    Lost = 2,
+    /// Who greets is a member no longer.
+    Gone = 3,
+    /// It is invited and does not come.
+    Declined = 4,
+}
+
+impl Verdict {
+    fn of(byte: u8) -> Option<Self> {
+        [Self::Kept, Self::Lost, Self::Gone, Self::Declined].into_iter().find(|verdict| *verdict as u8 == byte)
+    }
 }
 
 /// Sends to the other members.
 pub(super) struct Peers {
-    queues: BTreeMap<u64, mpsc::Sender<Bytes>>,
-    members: BTreeMap<u64, Member>,
-    hello: Arc<Hello>,
+    road: Road,
+    links: BTreeMap<u64, Link>,
+    hello: Hello,
     inbound: mpsc::Sender<Inbound>,
+}
+
+/// To one member; it ends when this is dropped.
+struct Link {
+    place: Place,
+    invites: bool,
+    queue: mpsc::Sender<Bytes>,
     /// How many snapshots in a row did not arrive.
-    snapshots_lost: BTreeMap<u64, Arc<AtomicU32>>,
+    snapshots_lost: Arc<AtomicU32>,
+}
+
+/// The greeting of a member, to nobody as yet.
+pub(super) fn hello(settings: &Settings) -> Hello {
+    Hello {
+        version: VERSION,
+        cluster_id: settings.cluster_id,
+        from: settings.id,
+        to: 0,
+        client_urls: settings.client_urls.clone(),
+        invites: false,
+    }
 }
 
 impl Peers {
-    /// Starts to connect to all of them, and to take their connections.
-    pub(super) fn start(
-        settings: &Settings,
-        listeners: Vec<TcpListener>,
-        inbound: mpsc::Sender<Inbound>,
-        receiver: Receiver,
-    ) -> Self {
-        let hello = Arc::new(Hello {
-            version: VERSION,
-            cluster_id: settings.cluster_id,
-            from: settings.id,
-            to: 0,
-            client_urls: settings.client_urls.clone(),
-        });
-        let others = settings.members.iter().filter(|member| member.id != settings.id);
-        let members: BTreeMap<u64, Member> = others.map(|member| (member.id, member.clone())).collect();
-        let ear = Ear {
-            hello: Arc::clone(&hello),
-            members: members.keys().copied().collect(),
-            inbound: inbound.clone(),
-            receiver: Arc::new(receiver),
-            refusals: Arc::default(),
+    pub(super) fn new(road: Road, hello: Hello, inbound: mpsc::Sender<Inbound>) -> Self {
+        Self { road, links: BTreeMap::new(), hello, inbound }
+    }
+
+    /// From now on these are the others, some of them `invited`. Connections to those that stay are kept.
+    pub(super) fn set(&mut self, others: &BTreeMap<u64, Place>, invited: impl Fn(u64) -> bool) {
+        let is_same = |id: &u64, link: &mut Link| {
+            others.get(id).is_some_and(|place| *place == link.place && link.invites == invited(*id))
         };
-        for listener in listeners {
-            tokio::spawn(ear.clone().listen(listener));
+        self.links.retain(is_same);
+        for (id, place) in others {
+            if *id == self.hello.from || self.links.contains_key(id) {
+                continue;
+            }
+            let (queue, messages) = mpsc::channel(QUEUE);
+            let invites = invited(*id);
+            let hello = Hello { to: *id, invites, ..self.hello.clone() };
+            tokio::spawn(write(self.road.clone(), place.clone(), hello, messages, self.inbound.clone()));
+            let link = Link { place: place.clone(), invites, queue, snapshots_lost: Arc::default() };
+            self.links.insert(*id, link);
         }
-        let mut queues = BTreeMap::new();
-        for member in members.values() {
-            let (sender, queue) = mpsc::channel(QUEUE);
-            tokio::spawn(write(member.clone(), Arc::clone(&hello), queue, inbound.clone()));
-            queues.insert(member.id, sender);
-        }
-        let snapshots_lost = members.keys().map(|id| (*id, Arc::default())).collect();
-        Self { queues, members, hello, inbound, snapshots_lost }
     }
 
     /// False if it is lost.
     pub(super) fn send(&self, to: u64, message: &PeerMessage) -> bool {
-        self.queues.get(&to).is_some_and(|queue| queue.try_send(frame::encode(message)).is_ok())
+        self.links.get(&to).is_some_and(|link| link.queue.try_send(frame::encode(message)).is_ok())
     }
 
     /// Sends `parts` over a connection of their own; what became of it comes as [`Inbound::SnapshotSent`].
     pub(super) fn send_snapshot(&self, to: u64, parts: mpsc::Receiver<io::Result<PeerMessage>>) {
-        let (inbound, hello) = (self.inbound.clone(), Arc::clone(&self.hello));
-        let Some(member) = self.members.get(&to).cloned() else { return };
-        let lost = self.snapshots_lost.get(&to).cloned().unwrap_or_default();
+        let inbound = self.inbound.clone();
+        let link = self.links.get(&to).map(|link| (link.place.clone(), Arc::clone(&link.snapshots_lost)));
+        let (road, hello) = (self.road.clone(), Hello { to, ..self.hello.clone() });
         tokio::spawn(async move {
-            let sent = send_parts(&member, &hello, parts).await;
+            let Some((place, lost)) = link else {
+                // It has just become a member no longer. The loop may have ended.
+                let _ = inbound.send(Inbound::SnapshotSent { to, arrived: false }).await;
+                return;
+            };
+            let sent = send_parts(&road, &place, &hello, parts).await;
             match &sent {
                 Ok(()) => lost.store(0, Ordering::Relaxed),
                 Err(error) => {
-                    tracing::warn!(member = member.name, %error, "a snapshot did not arrive");
+                    tracing::warn!(member = %place, %error, "a snapshot did not arrive");
                     tokio::time::sleep(snapshot_pause(lost.fetch_add(1, Ordering::Relaxed))).await;
                 }
             }
@@ -164,28 +216,38 @@ fn snapshot_pause(lost: u32) -> Duration {
 }
 
 async fn send_parts(
-    member: &Member,
+    road: &Road,
+    place: &Place,
     hello: &Hello,
     mut parts: mpsc::Receiver<io::Result<PeerMessage>>,
 ) -> io::Result<()> {
-    let mut stream = connect(member, hello).await?;
+    let mut stream = connect(road, place, hello).await?;
     while let Some(part) = parts.recv().await {
         let frame = frame::encode(&part?);
         in_time(PART_SENT, stream.write_all(&frame)).await?;
     }
     stream.shutdown().await?;
     // The other end says so when it has all of it on its disk; if it does not want it, it only closes.
-    in_time(SNAPSHOT_KEPT, stream.read_exact(&mut [0; 1])).await.map(drop)
+    match in_time(SNAPSHOT_KEPT, stream.read_u8()).await.map(Verdict::of)? {
+        Some(Verdict::Kept) => Ok(()),
+        other => Err(io::Error::other(format!("it is not wanted ({other:?})"))),
+    }
 }
 
 async fn in_time<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn write(member: Member, hello: Arc<Hello>, mut queue: mpsc::Receiver<Bytes>, inbound: mpsc::Sender<Inbound>) {
+async fn write(
+    road: Road,
+    place: Place,
+    hello: Hello,
+    mut queue: mpsc::Receiver<Bytes>,
+    inbound: mpsc::Sender<Inbound>,
+) {
     let mut pause = PAUSES.0;
     while !queue.is_closed() {
-        let error = match connect(&member, &hello).await {
+        let (why, error) = match connect(&road, &place, &hello).await {
             Ok(stream) => {
                 let written = write_to(stream, &mut queue);
                 tokio::pin!(written);
@@ -193,22 +255,22 @@ async fn write(member: Member, hello: Arc<Hello>, mut queue: mpsc::Receiver<Byte
                     end = &mut written => end,
                     // Who refuses this member closes at once: that is no connection.
                     () = tokio::time::sleep(SETTLED) => {
-                        tracing::info!(member = member.name, address = member.address, "connected to a member");
+                        tracing::info!(member = %place, "connected to a member");
                         pause = PAUSES.0;
                         written.await
                     }
                 };
                 match end {
                     Ok(()) => return,
-                    Err(error) => error,
+                    Err(End { why, error }) => (why, error),
                 }
             }
-            Err(error) => error,
+            Err(error) => (None, error),
         };
-        tracing::debug!(member = member.name, address = member.address, %error, "cannot reach a member");
+        tracing::debug!(member = %place, %error, ?why, "cannot reach a member");
         // Who comes back needs what is new.
         while queue.try_recv().is_ok() {}
-        if inbound.send(Inbound::Unreachable { to: member.id }).await.is_err() {
+        if inbound.send(Inbound::Unreachable { to: hello.to, why }).await.is_err() {
             return;
         }
         tokio::time::sleep(pause).await;
@@ -216,16 +278,32 @@ async fn write(member: Member, hello: Arc<Hello>, mut queue: mpsc::Receiver<Byte
     }
 }
 
+/// Why nothing more can be written.
+struct End {
+    /// What the other end said.
+    why: Option<Verdict>,
+    error: io::Error,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self { why: None, error }
+    }
+}
+
 /// Writes until the queue is closed. What waits together goes in one write.
-async fn write_to(stream: TcpStream, queue: &mut mpsc::Receiver<Bytes>) -> io::Result<()> {
-    let (mut gone, stream) = stream.into_split();
+async fn write_to(stream: Box<dyn Line>, queue: &mut mpsc::Receiver<Bytes>) -> Result<(), End> {
+    let (mut gone, stream) = tokio::io::split(stream);
     let mut stream = BufWriter::with_capacity(64 << 10, stream);
-    let mut nothing = [0; 1];
+    let mut said = [0; 1];
     loop {
         let frame = tokio::select! {
             frame = queue.recv() => frame,
-            // The other end never writes: it has gone.
-            _ = gone.read(&mut nothing) => return Err(io::ErrorKind::ConnectionReset.into()),
+            // The other end says why, and nothing else.
+            read = gone.read(&mut said) => {
+                let why = read.ok().filter(|read| *read > 0).and_then(|_| Verdict::of(said[0]));
+                return Err(End { why, error: io::ErrorKind::ConnectionReset.into() });
+            }
         };
         let Some(frame) = frame else { return Ok(()) };
         stream.write_all(&frame).await?;
@@ -236,37 +314,108 @@ async fn write_to(stream: TcpStream, queue: &mut mpsc::Receiver<Bytes>) -> io::R
     }
 }
 
-async fn connect(member: &Member, hello: &Hello) -> io::Result<TcpStream> {
+async fn connect(road: &Road, place: &Place, hello: &Hello) -> io::Result<Box<dyn Line>> {
     let attempt = async {
-        let mut stream = TcpStream::connect(&member.address).await?;
-        prepare(&stream)?;
-        let hello = Hello { to: member.id, ..hello.clone() };
-        stream.write_all(&frame::encode(&hello)).await?;
+        let mut stream = road.connect(place).await?;
+        stream.write_all(&frame::encode(hello)).await?;
+        stream.flush().await?;
         Ok(stream)
     };
     in_time(HANDSHAKE, attempt).await
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(UNACKNOWLEDGED).with_interval(UNACKNOWLEDGED))
 }
 
-/// What hears the other members.
+/// Hears the other members.
 #[derive(Clone)]
-struct Ear {
-    hello: Arc<Hello>,
-    members: Arc<[u64]>,
+pub(super) struct Ear {
     inbound: mpsc::Sender<Inbound>,
     receiver: Arc<Receiver>,
+}
+
+impl Ear {
+    pub(super) fn new(inbound: mpsc::Sender<Inbound>, receiver: Receiver) -> Self {
+        Self { inbound, receiver: Arc::new(receiver) }
+    }
+
+    /// Hears one whose greeting was read and is good, until it has nothing more to say.
+    pub(super) async fn hear<S>(&self, hello: Hello, place: Option<Place>, mut stream: S) -> io::Result<()>
+    where
+        S: AsyncBufRead + AsyncWrite + Unpin,
+    {
+        let from = hello.from;
+        let mut next = Inbound::Hello { from, place, client_urls: hello.client_urls };
+        // A loop that has ended hears nothing.
+        while self.inbound.send(next).await.is_ok() {
+            let message: PeerMessage = frame::read(&mut stream).await?;
+            if let Some(Kind::SnapshotChunk(first)) = message.kind {
+                return self.take_snapshot(from, first, stream).await;
+            }
+            next = Inbound::Message { from, message };
+        }
+        Ok(())
+    }
+
+    /// Says so when all of it is on the disk.
+    async fn take_snapshot<S>(&self, from: u64, first: SnapshotChunk, mut stream: S) -> io::Result<()>
+    where
+        S: AsyncBufRead + AsyncWrite + Unpin,
+    {
+        let Some((parts, taken)) = self.receiver.start(from) else { return Err(io::ErrorKind::ResourceBusy.into()) };
+        let mut part = first;
+        loop {
+            let last = part.last;
+            // Whoever writes them says why it does not.
+            parts.send(part).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+            if last {
+                taken.await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+                return say(&mut stream, Verdict::Kept).await;
+            }
+            let message: PeerMessage = frame::read(&mut stream).await?;
+            let Some(Kind::SnapshotChunk(next)) = message.kind else { return Err(io::ErrorKind::InvalidData.into()) };
+            part = next;
+        }
+    }
+}
+
+/// The last word.
+pub(super) async fn say(stream: &mut (impl AsyncWrite + Unpin), verdict: Verdict) -> io::Result<()> {
+    stream.write_u8(verdict as u8).await?;
+    stream.flush().await?;
+    stream.shutdown().await
+}
+
+/// The greeting with which a stream begins.
+pub(super) async fn greeting(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Hello> {
+    let hello: Hello = in_time(HANDSHAKE, frame::read(stream)).await?;
+    if hello.version != VERSION {
+        return Err(refused(format!("it speaks version {}, and this member {VERSION}", hello.version)));
+    }
+    Ok(hello)
+}
+
+/// Hears members over TCP, whom the command line has named.
+#[derive(Clone)]
+pub(super) struct Listener {
+    ear: Ear,
+    hello: Arc<Hello>,
+    members: Arc<[u64]>,
     /// Whom it has refused and why.
     refusals: Arc<Mutex<BTreeSet<(IpAddr, String)>>>,
 }
 
-impl Ear {
-    async fn listen(self, listener: TcpListener) {
+impl Listener {
+    pub(super) fn new(ear: Ear, hello: Hello, members: impl IntoIterator<Item = u64>) -> Self {
+        Self { ear, hello: Arc::new(hello), members: members.into_iter().collect(), refusals: Arc::default() }
+    }
+
+    /// Listens for ever.
+    pub(super) async fn listen(self, listener: TcpListener) {
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
@@ -278,10 +427,10 @@ impl Ear {
                     continue;
                 }
             };
-            let ear = self.clone();
+            let listener = self.clone();
             tokio::spawn(async move {
-                if let Err(error) = ear.hear(stream).await {
-                    if error.kind() == io::ErrorKind::InvalidData && ear.is_new(from.ip(), &error) {
+                if let Err(error) = listener.hear(stream).await {
+                    if error.kind() == io::ErrorKind::InvalidData && listener.is_new(from.ip(), &error) {
                         tracing::warn!(%from, %error, "refused a member's connection");
                     } else {
                         tracing::debug!(%from, %error, "a member's connection broke");
@@ -301,56 +450,28 @@ impl Ear {
     async fn hear(&self, stream: TcpStream) -> io::Result<()> {
         prepare(&stream)?;
         let mut stream = BufReader::with_capacity(64 << 10, stream);
-        let hello: Hello = in_time(HANDSHAKE, frame::read(&mut stream)).await?;
+        let hello = greeting(&mut stream).await?;
         check(&hello, &self.hello, &self.members)?;
-        let from = hello.from;
-        let mut next = Inbound::Hello { from, client_urls: hello.client_urls };
-        // A loop that has ended hears nothing.
-        while self.inbound.send(next).await.is_ok() {
-            let message: PeerMessage = frame::read(&mut stream).await?;
-            if let Some(Kind::SnapshotChunk(first)) = message.kind {
-                return self.take_snapshot(first, stream).await;
-            }
-            next = Inbound::Message { from, message };
-        }
-        Ok(())
-    }
-
-    /// Says so when all of it is on the disk.
-    async fn take_snapshot(&self, first: SnapshotChunk, mut stream: BufReader<TcpStream>) -> io::Result<()> {
-        let Some((parts, taken)) = self.receiver.start() else { return Err(io::ErrorKind::ResourceBusy.into()) };
-        let mut part = first;
-        loop {
-            let last = part.last;
-            // Whoever writes them says why it does not.
-            parts.send(part).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
-            if last {
-                taken.await.map_err(|_| io::ErrorKind::BrokenPipe)?;
-                return stream.write_all(&[1]).await;
-            }
-            let message: PeerMessage = frame::read(&mut stream).await?;
-            let Some(Kind::SnapshotChunk(next)) = message.kind else { return Err(io::ErrorKind::InvalidData.into()) };
-            part = next;
-        }
+        self.ear.hear(hello, None, stream).await
     }
 }
 
 fn check(hello: &Hello, us: &Hello, members: &[u64]) -> io::Result<()> {
-    let refused = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    if hello.version != VERSION {
-        return refused(format!("it speaks version {}, and this member {VERSION}", hello.version));
-    }
     if hello.cluster_id != us.cluster_id {
-        return refused(format!(
+        return Err(refused(format!(
             "it is of cluster {:x}, and this is {:x}: compare --initial-cluster of both, and the snapshots that they \
              were restored from",
             hello.cluster_id, us.cluster_id
-        ));
+        )));
     }
     if hello.to != us.from || !members.contains(&hello.from) {
-        return refused(format!("{:x} wants {:x}: compare --initial-cluster of both", hello.from, hello.to));
+        return Err(refused(format!("{:x} wants {:x}: compare --initial-cluster of both", hello.from, hello.to)));
     }
     Ok(())
+}
+
+fn refused(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 #[cfg(test)]

@@ -54,9 +54,9 @@ impl OwnServices {
         }
     }
 
-    /// What the host's record says of them.
-    pub(super) fn record_more(&self) -> Bytes {
-        RecordMore { services: self.cells.announced().collect() }.encode_to_vec().into()
+    /// Those that the host's record names.
+    pub(super) fn announced(&self) -> Vec<u32> {
+        self.cells.announced().collect()
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use prost::Message;
+
 use ringmesh_proto::{
     Instant, Now, Uplink,
     digest::Digest,
-    peer::{HostRecord, LinkRecord},
+    peer::{HostRecord, LinkRecord, RecordMore, ReplicaRecord},
     shared::Shared,
 };
 
@@ -32,6 +35,8 @@ pub(super) struct OwnRecord {
     stale: bool,
     pub(super) leaving: bool,
     pub(super) certificate: Certificate,
+    /// What this host holds of the configuration.
+    pub(super) replica: Option<ReplicaRecord>,
 }
 
 impl OwnRecord {
@@ -115,6 +120,10 @@ impl Node {
         Digest { fingerprint: self.fingerprint(), cells: self.cells.root(), ..self.health.digest() }
     }
 
+    fn record_more(&self) -> Bytes {
+        RecordMore { services: self.services.announced(), replica: self.own.replica }.encode_to_vec().into()
+    }
+
     fn make_record(&self, now: Now) -> HostRecord {
         let me = self.me();
         let uplink = |uplink: Uplink| show::uplink_state(self.overlay.uplinks()[uplink.index()]) as u32;
@@ -149,7 +158,7 @@ impl Node {
             broken_pairs: self.broken_pairs(now),
             address_a: address(Uplink::A),
             address_b: address(Uplink::B),
-            more: self.services.record_more(),
+            more: self.record_more(),
             ..HostRecord::default()
         }
     }

@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
+use prost::Message;
 use ringmesh_proto::{
     HostId, Instant, Now, UnixMillis, Uplink, ZoneId,
     digest::Digest,
-    peer::{AccusationRecord, EventRecord, HostRecord},
+    peer::{AccusationRecord, EventRecord, HostRecord, RecordMore, ReplicaRecord},
     v1,
 };
 use ringmesh_topology::{Mode, Ring, Role};
@@ -252,6 +253,7 @@ impl Node {
                     accusations: accusations.iter().map(|record| self.show_accusation(record)).collect(),
                     local: member.id == me.id,
                     certificate: show_certificate(record),
+                    replica: show_replica(record),
                     rack: record.rack.clone(),
                     coordinate: there.map(|there| coordinate::encode(&there)),
                     rtt_estimate_us: estimate.unwrap_or(0),
@@ -347,6 +349,13 @@ impl Node {
         });
         peers.collect()
     }
+}
+
+/// `None` of a host that holds nothing.
+fn show_replica(record: &HostRecord) -> Option<v1::Replica> {
+    let ReplicaRecord { id, votes, leads, term } = RecordMore::decode(record.more.as_ref()).ok()?.replica?;
+    let role = if votes { v1::replica::Role::Voter } else { v1::replica::Role::Standby };
+    Some(v1::Replica { id: format!("{id:016x}"), role: role.into(), leads, term })
 }
 
 /// `None` of a host whose record does not say, or has not come.

@@ -5,7 +5,11 @@
 #[cfg(test)]
 mod tests;
 
-use ringmesh_proto::{HostId, Now, peer::SignedRecord, v1};
+use ringmesh_proto::{
+    HostId, Now,
+    peer::{ReplicaRecord, SignedRecord},
+    v1,
+};
 
 use super::Node;
 use crate::membership::Change;
@@ -41,6 +45,16 @@ impl Node {
         self.begin_turn(now);
         if self.own.certificate != certificate {
             self.own.certificate = certificate;
+            self.write_record(now);
+            self.settle(now);
+        }
+    }
+
+    /// This host holds this of the configuration now.
+    pub fn handle_replica(&mut self, now: Now, replica: Option<ReplicaRecord>) {
+        self.begin_turn(now);
+        if self.own.replica != replica {
+            self.own.replica = replica;
             self.write_record(now);
             self.settle(now);
         }

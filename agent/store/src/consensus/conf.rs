@@ -134,6 +134,8 @@ pub enum ConfChange {
     AddLearner(u64),
     /// A learner that has caught up becomes a voter.
     Promote(u64),
+    /// Two learners that have caught up become voters in one joint change: so their number stays odd.
+    PromoteTwo(u64, u64),
     /// A voter becomes a learner.
     Demote(u64),
     /// A member is one no longer.

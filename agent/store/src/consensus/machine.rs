@@ -17,7 +17,7 @@ use super::{
     admission,
     conf::Conf,
     entry::{Applied, Entry, HardState, Position},
-    error::{Divergence, NotAccepted, Refused, StartError},
+    error::{Divergence, Malformed, NotAccepted, Refused, StartError},
     log::Log,
     logger, message,
     output::Output,
@@ -139,13 +139,31 @@ impl Consensus {
         Ok(consensus)
     }
 
+    /// This peer said this; `with_keys`: and all keys that go with it have come.
+    ///
+    /// # Errors
+    /// As [`handle_message`](Self::handle_message); also if it is another one's, or needs keys that have not come.
+    pub fn handle_peer(&mut self, now: Instant, from: u64, bytes: &[u8], with_keys: bool) -> Result<(), NotAccepted> {
+        let message = message::decode(bytes)?;
+        if message.from != from {
+            return Err(Malformed("it is in the name of another member").into());
+        }
+        if (message.get_msg_type() == MessageType::MsgSnapshot) != with_keys {
+            return Err(Malformed("keys go with a snapshot, and with nothing else").into());
+        }
+        self.take_message(now, message)
+    }
+
     /// A peer said this.
     ///
     /// # Errors
     /// Then it has no effect: it is malformed, or the disk is too far behind. Or it shows that a disk lost data: then this
     /// member takes part no more, as its vote could elect somebody who does not have what is committed.
     pub fn handle_message(&mut self, now: Instant, bytes: &[u8]) -> Result<(), NotAccepted> {
-        let message = message::decode(bytes)?;
+        self.take_message(now, message::decode(bytes)?)
+    }
+
+    fn take_message(&mut self, now: Instant, message: Message) -> Result<(), NotAccepted> {
         if let Some(divergence) = self.diverged {
             return Err(divergence.into());
         }

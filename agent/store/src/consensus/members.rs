@@ -68,6 +68,14 @@ impl Consensus {
                 self.check_learner(id)?;
                 self.check_quorum(&[id], None)
             }
+            ConfChange::PromoteTwo(first, second) => {
+                if first == second {
+                    return Err(Refused::UnsuitableMember(second));
+                }
+                self.check_learner(first)?;
+                self.check_learner(second)?;
+                self.check_quorum(&[first, second], None)
+            }
             // What has more learners is read by nobody.
             ConfChange::Demote(id) if self.conf.learners.len() >= MAX_MEMBERS => Err(Refused::UnsuitableMember(id)),
             ConfChange::Demote(id) => self.check_leaving(id, &[]),
@@ -123,6 +131,9 @@ fn to_raft(change: ConfChange) -> ConfChangeV2 {
     let singles = match change {
         ConfChange::AddLearner(id) | ConfChange::Demote(id) => vec![(ConfChangeType::AddLearnerNode, id)],
         ConfChange::Promote(id) => vec![(ConfChangeType::AddNode, id)],
+        ConfChange::PromoteTwo(first, second) => {
+            vec![(ConfChangeType::AddNode, first), (ConfChangeType::AddNode, second)]
+        }
         ConfChange::Remove(id) => vec![(ConfChangeType::RemoveNode, id)],
         ConfChange::Swap { old, new } => vec![(ConfChangeType::AddNode, new), (ConfChangeType::RemoveNode, old)],
     };
