@@ -80,7 +80,34 @@ impl Caller {
         extensions
     }
 
+    /// As one host tells another for whom it passes a call on; None if its name makes no header.
+    pub(crate) fn to_header(&self) -> Option<http::HeaderValue> {
+        format!("{} {}", self.access.label(), self.name).try_into().ok()
+    }
+
+    /// What [`to_header`](Self::to_header) made.
+    pub(crate) fn from_header(value: &http::HeaderValue) -> Option<Self> {
+        let (access, name) = value.to_str().ok()?.split_once(' ')?;
+        Some(Self { name: name.to_owned(), access: Access::parse(access)? })
+    }
+
     fn refused(&self, needed: &str) -> Status {
         Status::permission_denied(format!("{} may not do this: it needs {needed} certificate", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_that_is_passed_on_is_the_same() {
+        for access in [Access::Admin, Access::Operator, Access::Reader, Access::Tenant("acme".into())] {
+            let caller = Caller { name: "root on h1".into(), access };
+            assert_eq!(caller.to_header().as_ref().and_then(Caller::from_header), Some(caller));
+        }
+        for bad in ["", "admin", "root alice", "tenant- bob"] {
+            assert_eq!(Caller::from_header(&http::HeaderValue::from_static(bad)), None, "{bad}");
+        }
     }
 }

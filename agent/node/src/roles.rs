@@ -287,9 +287,11 @@ impl Roles {
         if seat.is_some() {
             return seat;
         }
-        // Nobody takes its place. One that left goes all the same, and so does one whose host can begin anew; one that is
-        // down may come back.
-        let begins_anew = self.lost.contains(&old.id) && look.presence(old) == Presence::There;
+        // Nobody takes its place. One that left goes all the same, and so does one whose host can begin anew, if there is
+        // no other gap; one that is down may come back.
+        let begins_anew = self.lost.contains(&old.id)
+            && look.presence(old) == Presence::There
+            && conf.voters.len() >= self.targets(look).0;
         if rest.is_empty() || !(begins_anew || look.presence(old) == Presence::Left) {
             return None;
         }

@@ -52,7 +52,7 @@ pub enum Access {
 
 impl Access {
     /// As it stands in a certificate's name.
-    fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         match self {
             Self::Admin => "admin".into(),
             Self::Operator => "operator".into(),
@@ -61,7 +61,8 @@ impl Access {
         }
     }
 
-    fn parse(label: &str) -> Option<Self> {
+    /// What [`label`](Self::label) made.
+    pub(crate) fn parse(label: &str) -> Option<Self> {
         match label {
             "admin" => Some(Self::Admin),
             "operator" => Some(Self::Operator),

@@ -28,7 +28,7 @@ const RESTORING: &str = "restoring";
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// The platform refused.
-    #[error("cannot use {path}; check --data-dir and its permissions")]
+    #[error("cannot use {path}; check that directory and its permissions")]
     Io {
         /// Of a file or the directory.
         path: PathBuf,
@@ -36,10 +36,10 @@ pub enum DirectoryError {
         source: io::Error,
     },
     /// Another process has it.
-    #[error("another store runs in {0}; stop it, or give another --data-dir")]
+    #[error("another store runs in {0}; stop it, or use another directory")]
     InUse(PathBuf),
     /// Not ours.
-    #[error("{path} says nothing that a store wrote ({reason}); give an empty --data-dir")]
+    #[error("{path} says nothing that a store wrote ({reason}); use an empty directory")]
     Unknown {
         /// Of the file.
         path: PathBuf,
@@ -47,7 +47,7 @@ pub enum DirectoryError {
         reason: String,
     },
     /// Nothing is restored over it.
-    #[error("{0} holds a member already; give an empty --data-dir")]
+    #[error("{0} holds a member already; use an empty directory")]
     NotEmpty(PathBuf),
     /// It has less than the snapshot had.
     #[error("a restore into {0} was cut short; remove that directory and restore again")]
@@ -134,6 +134,62 @@ impl Directory {
         Ok(directory)
     }
 
+    /// The id of the replica in it, if there is one.
+    pub(super) fn replica(path: &Path) -> Result<Option<u64>, DirectoryError> {
+        let path = path.join("member.json");
+        let Some(owner) = read(&path)? else { return Ok(None) };
+        let id = u64::from_str_radix(&owner.member, 16);
+        id.map(Some).map_err(|error| DirectoryError::Unknown { path, reason: error.to_string() })
+    }
+
+    /// Takes the one of a replica that is there.
+    pub(super) fn of_replica(settings: &Settings) -> Result<Self, DirectoryError> {
+        let lock = take(&settings.data_dir)?;
+        let owner = read(&settings.data_dir.join("member.json"))?;
+        if owner.as_ref() != Some(&Owner::new(settings, None)) {
+            let found = owner.map(|owner| owner.name).unwrap_or_default();
+            return Err(DirectoryError::Other { directory: settings.data_dir.clone(), found });
+        }
+        Ok(Self { path: settings.data_dir.clone(), cluster_id: settings.cluster_id, _lock: lock })
+    }
+
+    /// Takes one for a replica that begins, and makes it if it is not there. What a beginning that was cut short has left is
+    /// removed: it is nobody's before [`Directory::settle`].
+    pub(super) fn of_new_replica(settings: &Settings) -> Result<Self, DirectoryError> {
+        let path = settings.data_dir.clone();
+        let lock = take(&path)?;
+        let directory = Self { path, cluster_id: settings.cluster_id, _lock: lock };
+        for left in [directory.keys(), directory.new_keys()] {
+            match std::fs::remove_file(&left) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&left, error)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        let log = directory.log();
+        std::fs::remove_dir_all(&log).and_then(|()| make(&log)).map_err(|source| failed(&log, source))?;
+        Ok(directory)
+    }
+
+    /// From here on it is that replica's, if it is nobody's: all that it began with is on the disk.
+    pub(super) fn settle(&self, settings: &Settings) -> Result<(), DirectoryError> {
+        let path = self.path.join("member.json");
+        if path.exists() {
+            return Ok(());
+        }
+        write(&self.path, &path, &Owner::new(settings, None)).map_err(|source| failed(&path, source))
+    }
+
+    /// Moves one that nobody uses out of the way, in the place of what was moved before.
+    pub(super) fn set_aside(path: &Path) -> Result<PathBuf, DirectoryError> {
+        let aside = path.with_extension("removed");
+        match std::fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&aside, error)),
+            Ok(()) | Err(_) => {}
+        }
+        std::fs::rename(path, &aside).map_err(|source| failed(path, source))?;
+        Ok(aside)
+    }
+
     /// All of the snapshot is in it, on the disk.
     pub(super) fn restored(&self) -> Result<(), DirectoryError> {
         let path = self.path.join(RESTORING);
@@ -197,24 +253,29 @@ fn take(path: &Path) -> Result<File, DirectoryError> {
 /// The id of the cluster.
 fn own(directory: &Path, settings: &Settings) -> Result<u64, DirectoryError> {
     let path = directory.join("member.json");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            write(directory, &path, &Owner::new(settings, None)).map_err(|source| failed(&path, source))?;
-            return Ok(settings.cluster_id);
-        }
-        Err(source) => return Err(failed(&path, source)),
+    let Some(found) = read(&path)? else {
+        write(directory, &path, &Owner::new(settings, None)).map_err(|source| failed(&path, source))?;
+        return Ok(settings.cluster_id);
     };
-    let found: Owner = serde_json::from_str(&text)
-        .map_err(|error| DirectoryError::Unknown { path: path.clone(), reason: error.to_string() })?;
-    if found.format != FORMAT {
-        let reason = format!("its format is {}, and this program knows {FORMAT}", found.format);
-        return Err(DirectoryError::Unknown { path, reason });
-    }
     if found != Owner::new(settings, found.snapshot.clone()) {
         return Err(DirectoryError::Other { directory: directory.to_owned(), found: found.name });
     }
     Ok(cluster_id(settings, found.snapshot.as_deref()))
+}
+
+/// None if it is not there.
+fn read(path: &Path) -> Result<Option<Owner>, DirectoryError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(failed(path, source)),
+    };
+    let unknown = |reason| DirectoryError::Unknown { path: path.to_owned(), reason };
+    let found: Owner = serde_json::from_str(&text).map_err(|error| unknown(error.to_string()))?;
+    if found.format != FORMAT {
+        return Err(unknown(format!("its format is {}, and this program knows {FORMAT}", found.format)));
+    }
+    Ok(Some(found))
 }
 
 /// The file is whole, or it is not there.

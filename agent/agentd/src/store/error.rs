@@ -33,7 +33,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The keys' file cannot be opened.
-    #[error("cannot use {path}; check --data-dir and its permissions")]
+    #[error("cannot use {path}; check that directory and its permissions")]
     File {
         /// Of the file.
         path: std::path::PathBuf,
@@ -43,6 +43,9 @@ pub enum StoreError {
     /// redb takes no such file.
     #[error("cannot use the keys' file")]
     Backend(#[from] redb::DatabaseError),
+    /// Somebody removed it.
+    #[error("the log in {0} is gone: nobody knows what this replica has promised; another one will take its place")]
+    LostLog(std::path::PathBuf),
     /// The keys do not open.
     #[error(transparent)]
     OpenKeys(#[from] OpenError),

@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http_body_util::Full;
 use tonic::{
     body::Body,
-    codegen::http::{Request, Response, header::CONTENT_TYPE},
+    codegen::http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE},
 };
 
-use super::{etcd::Services, gateway::Gateway};
+use super::{
+    etcd::{Face, Services},
+    gateway::Gateway,
+    metrics::Metrics,
+    request::Handle,
+};
 use crate::port::Answer;
 
 /// Calls that one connection may have open at once; watches are calls. A pool of clients shares one connection.
@@ -21,7 +28,10 @@ pub(super) struct Faces {
 }
 
 impl Faces {
-    pub(super) fn new(services: Services, gateway: Gateway) -> Self {
+    /// Of the member that the handle asks.
+    pub(super) fn new(handle: &Handle) -> Self {
+        let services = Services::new(Face { handle: handle.clone() });
+        let gateway = Gateway::new(services.clone(), Metrics::new(handle.clone()));
         Self { services, gateway: Arc::new(gateway) }
     }
 }
@@ -35,4 +45,12 @@ impl Answer for Faces {
             self.gateway.answer(request).await
         }
     }
+}
+
+/// An answer that is a text.
+pub(super) fn plain(status: StatusCode, kind: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(Bytes::from(text))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
 }

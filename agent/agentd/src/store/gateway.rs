@@ -27,6 +27,7 @@ use tonic::{
 
 use super::{
     etcd::{CLUSTER_VERSION, MAX_REQUEST_BYTES, Services, VERSION},
+    faces::plain,
     metrics::Metrics,
 };
 
@@ -130,13 +131,6 @@ impl Gateway {
 
 fn too_large() -> Status {
     Status::invalid_argument("etcdserver: request is too large")
-}
-
-fn plain(status: StatusCode, kind: &'static str, text: String) -> Response<Body> {
-    let mut response = Response::new(Body::new(Full::new(Bytes::from(text))));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
 }
 
 fn with_grpc_metadata(mut response: Response<Body>) -> Response<Body> {

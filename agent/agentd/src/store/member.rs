@@ -18,6 +18,7 @@ mod outputs;
 mod proposals;
 mod reads;
 mod retention;
+mod seats;
 mod streams;
 
 use std::{
@@ -36,9 +37,12 @@ use ringmesh_store::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(super) use self::checkpoint::{Checkpointed, applied};
 use self::{
     changes::Changes, checkpoint::Checkpoints, leases::Questions, reads::Reads, retention::Retention, streams::Streams,
+};
+pub(super) use self::{
+    checkpoint::{Checkpointed, applied},
+    seats::{Known, Mesh, Others},
 };
 use super::{
     directory::Directory,
@@ -78,8 +82,10 @@ pub(super) struct Parts {
     pub(super) consensus: Consensus,
     /// The daemon's.
     pub(super) clock: Clock,
-    /// The others.
+    /// To the others.
     pub(super) peers: Peers,
+    /// Who they are.
+    pub(super) others: Others,
     /// To the log's hand.
     pub(super) jobs: mpsc::Sender<Job>,
     /// Where checkpoints say that they are done.
@@ -111,6 +117,7 @@ pub(super) struct Member {
     lessor: Lessor,
     clock: Clock,
     peers: Peers,
+    others: Others,
     jobs: mpsc::Sender<Job>,
     /// Given to the hand, and not yet said to be written.
     jobs_out: VecDeque<u64>,
@@ -154,6 +161,17 @@ enum End {
     Until(Instant),
     /// Now.
     Now,
+    /// Now: this replica is a member no longer.
+    Gone,
+}
+
+/// How a member ended in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to.
+    Told,
+    /// It is a member no longer.
+    Gone,
 }
 
 impl Member {
@@ -170,6 +188,7 @@ impl Member {
             lessor: Lessor::default(),
             clock: parts.clock,
             peers: parts.peers,
+            others: parts.others,
             jobs: parts.jobs,
             jobs_out: VecDeque::new(),
             changes: Changes::new(parts.first_id),
@@ -196,15 +215,16 @@ impl Member {
     }
 
     /// Runs until it is told to end, or cannot go on. What is acknowledged is on the disk in both cases.
-    pub(super) async fn run(mut self, mut inputs: Inputs) -> Result<(), StoreError> {
-        if self.settings.members.len() == 1 {
+    pub(super) async fn run(mut self, mut inputs: Inputs) -> Result<Ended, StoreError> {
+        if self.consensus.status().conf.voters == [self.settings.id] {
             // Nobody else could lead.
             self.consensus.campaign();
         }
+        self.meet();
         let mut more = self.work()?;
         let alarm = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(alarm);
-        while self.end != End::Now {
+        while !matches!(self.end, End::Now | End::Gone) {
             if more {
                 tokio::task::yield_now().await;
             } else {
@@ -221,7 +241,9 @@ impl Member {
             self.take_all(&mut inputs)?;
             more = self.work()?;
         }
-        self.write_last(&mut inputs.checkpointed).await
+        let ended = if self.end == End::Gone { Ended::Gone } else { Ended::Told };
+        self.write_last(&mut inputs.checkpointed).await?;
+        Ok(ended)
     }
 
     /// A turn takes some of each, so that a flood of one keeps none of the others waiting for long.
@@ -248,6 +270,7 @@ impl Member {
         let now = self.clock.instant();
         self.handle_timeouts(now);
         self.propose(now);
+        self.manage(now);
         self.ask_for_reads(now);
         self.ask_leases(now);
         self.carry_out(now)?;
@@ -316,11 +339,12 @@ impl Member {
     fn hear(&mut self, inbound: Inbound) {
         let now = self.clock.instant();
         match inbound {
-            Inbound::Hello { from, client_urls } => {
+            Inbound::Hello { from, place, client_urls } => {
                 self.client_urls.insert(from, client_urls);
+                self.note_greeting(from, place);
             }
             Inbound::Message { from, message } => match message.kind {
-                Some(Kind::Raft(bytes)) => self.hear_raft(now, from, &bytes),
+                Some(Kind::Raft(bytes)) => self.hear_raft(now, from, &bytes, false),
                 Some(Kind::Proposals(proposals)) => self.hear_proposals(now, from, proposals),
                 Some(Kind::NotProposed(not)) => not.ids.into_iter().for_each(|id| self.changes.put_off(id)),
                 Some(Kind::LeaseQuestion(question)) => self.questions.take_theirs(from, question),
@@ -332,17 +356,20 @@ impl Member {
                 None => tracing::debug!(member = format!("{from:x}"), "a member of a newer version says something"),
             },
             Inbound::Snapshot(received) => {
-                let raft = received.raft.clone();
+                let (from, raft) = (received.from, received.raft.clone());
                 self.received = Some(*received);
-                self.hear_raft(now, 0, &raft);
+                self.hear_raft(now, from, &raft, true);
             }
-            Inbound::Unreachable { to } => self.consensus.handle_unreachable(to),
+            Inbound::Unreachable { to, why } => {
+                self.consensus.handle_unreachable(to);
+                self.note_verdict(now, to, why);
+            }
             Inbound::SnapshotSent { to, arrived } => self.consensus.handle_snapshot_sent(to, arrived),
         }
     }
 
-    fn hear_raft(&mut self, now: Instant, from: u64, bytes: &[u8]) {
-        match self.consensus.handle_message(now, bytes) {
+    fn hear_raft(&mut self, now: Instant, from: u64, bytes: &[u8], with_keys: bool) {
+        match self.consensus.handle_peer(now, from, bytes, with_keys) {
             Ok(()) => {}
             Err(NotAccepted::Busy) => tracing::debug!("too much waits for the disk: a message is lost"),
             Err(NotAccepted::Malformed(error)) => {
@@ -456,7 +483,13 @@ impl Member {
     }
 
     fn sight(&self) -> Sight<'_> {
-        Sight { kv: &self.kv, stamp: self.stamp(), consensus: &self.consensus, client_urls: &self.client_urls }
+        Sight {
+            kv: &self.kv,
+            stamp: self.stamp(),
+            consensus: &self.consensus,
+            client_urls: &self.client_urls,
+            others: &self.others,
+        }
     }
 
     fn stamp(&self) -> Stamp {
@@ -467,7 +500,7 @@ impl Member {
         let waits =
             self.end != End::No || !self.reads.is_empty() || !self.changes.is_empty() || !self.questions.is_empty();
         let sweep = if waits || self.retention.is_some() { SWEEP } else { STREAM_SWEEP };
-        [self.consensus.poll_timeout(), self.lessor.poll_timeout().filter(|_| self.leads)]
+        [self.consensus.poll_timeout(), self.lessor.poll_timeout().filter(|_| self.leads), self.others.poll_timeout()]
             .into_iter()
             .flatten()
             .fold(self.swept + sweep, Instant::min)

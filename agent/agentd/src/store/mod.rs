@@ -9,6 +9,7 @@
 //!                                  peer ◀─TCP─▶ the other members
 //! ```
 
+mod access;
 mod directory;
 mod error;
 mod etcd;
@@ -21,6 +22,7 @@ mod metrics;
 mod peer;
 mod request;
 mod restore;
+mod road;
 pub mod settings;
 mod start;
 mod transfer;

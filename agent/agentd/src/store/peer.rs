@@ -1,10 +1,10 @@
-//! The other members, over TCP. It carries messages and says who cannot be reached; what they say it does not know.
+//! The other members. It carries messages and says who cannot be reached; what they say it does not know.
 //!
 //! Each member makes a connection to each other one and only writes to it; so two connections join a pair. What cannot be
 //! sent is lost: the consensus sends again, and requests have a deadline.
 //!
 //! ```text
-//!  loop ── send (QUEUE; beyond it messages are lost) ──▶ writer ──TCP──▶ reader ── Inbound (waits) ──▶ their loop
+//!  loop ── send (QUEUE; beyond it messages are lost) ──▶ writer ─road─▶ ear ── Inbound (waits) ──▶ their loop
 //! ```
 
 mod frame;
@@ -25,13 +25,14 @@ use bytes::Bytes;
 use ringmesh_proto::store::{Hello, PeerMessage, SnapshotChunk, peer_message::Kind};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
 };
 
 use super::{
-    settings::{Member, Settings},
+    road::{Line, Place, Road},
+    settings::Settings,
     transfer::{Received, Receiver},
 };
 
@@ -346,7 +347,7 @@ impl Ear {
     /// Hears one whose greeting was read and is good, until it has nothing more to say.
     pub(super) async fn hear<S>(&self, hello: Hello, place: Option<Place>, mut stream: S) -> io::Result<()>
     where
-        S: AsyncBufRead + AsyncWrite + Unpin,
+        S: AsyncRead + AsyncWrite + Unpin,
     {
         let from = hello.from;
         let mut next = Inbound::Hello { from, place, client_urls: hello.client_urls };
@@ -364,7 +365,7 @@ impl Ear {
     /// Says so when all of it is on the disk.
     async fn take_snapshot<S>(&self, from: u64, first: SnapshotChunk, mut stream: S) -> io::Result<()>
     where
-        S: AsyncBufRead + AsyncWrite + Unpin,
+        S: AsyncRead + AsyncWrite + Unpin,
     {
         let Some((parts, taken)) = self.receiver.start(from) else { return Err(io::ErrorKind::ResourceBusy.into()) };
         let mut part = first;
@@ -391,7 +392,7 @@ pub(super) async fn say(stream: &mut (impl AsyncWrite + Unpin), verdict: Verdict
 }
 
 /// The greeting with which a stream begins.
-pub(super) async fn greeting(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Hello> {
+pub(super) async fn greeting(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Hello> {
     let hello: Hello = in_time(HANDSHAKE, frame::read(stream)).await?;
     if hello.version != VERSION {
         return Err(refused(format!("it speaks version {}, and this member {VERSION}", hello.version)));
@@ -478,7 +479,10 @@ fn refused(what: String) -> io::Error {
 mod tests {
     use std::net::TcpListener as StdListener;
 
-    use super::{super::settings::Options, *};
+    use super::{
+        super::settings::{Member, Options},
+        *,
+    };
 
     async fn member(name: &str, names: &str, listeners: &[(&str, StdListener)]) -> (Peers, mpsc::Receiver<Inbound>) {
         let address = |listener: &StdListener| listener.local_addr().unwrap();
@@ -498,7 +502,13 @@ mod tests {
         own.set_nonblocking(true).unwrap();
         let (sender, inbound) = mpsc::channel(INBOUND_BOUND);
         let receiver = Receiver::new("/x".into(), ringmesh_store::kv::Settings::default(), sender.clone());
-        (Peers::start(&settings, vec![TcpListener::from_std(own).unwrap()], sender, receiver), inbound)
+        let ids = settings.members.iter().map(|member| member.id);
+        let listener = Listener::new(Ear::new(sender.clone(), receiver), hello(&settings), ids);
+        tokio::spawn(listener.listen(TcpListener::from_std(own).unwrap()));
+        let mut peers = Peers::new(Road::Tcp, hello(&settings), sender);
+        let place = |member: &Member| Place::Address { name: member.name.clone(), address: member.address.clone() };
+        peers.set(&settings.members.iter().map(|member| (member.id, place(member))).collect(), |_| false);
+        (peers, inbound)
     }
 
     fn listeners() -> Vec<(&'static str, StdListener)> {
@@ -518,8 +528,8 @@ mod tests {
         let listeners = listeners();
         let (a, _hold) = member("a", "ab", &listeners).await;
         let (b, mut heard) = member("b", "ab", &listeners).await;
-        let (to, from) = (a.members.keys().next().copied().unwrap(), b.members.keys().next().copied().unwrap());
-        let Inbound::Hello { from: greeted, client_urls } = next(&mut heard).await else { panic!("no greeting") };
+        let (to, from) = (a.links.keys().next().copied().unwrap(), b.links.keys().next().copied().unwrap());
+        let Inbound::Hello { from: greeted, client_urls, .. } = next(&mut heard).await else { panic!("no greeting") };
         assert_eq!((greeted, client_urls), (from, vec!["http://a:1".to_owned()]));
         assert!(a.send(to, &raft("one")) && a.send(to, &raft("two")) && !a.send(7, &raft("nobody")));
         for expected in ["one", "two"] {
@@ -538,7 +548,7 @@ mod tests {
         let chunk = SnapshotChunk { last: true, ..SnapshotChunk::default() };
         parts_sender.send(Ok(PeerMessage { kind: Some(Kind::SnapshotChunk(chunk)) })).await.unwrap();
         drop(parts_sender);
-        a.send_snapshot(a.members.keys().next().copied().unwrap(), parts);
+        a.send_snapshot(a.links.keys().next().copied().unwrap(), parts);
         loop {
             if let Inbound::SnapshotSent { arrived, .. } = next(&mut heard).await {
                 assert!(!arrived);

@@ -12,6 +12,8 @@ use ringmesh_store::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::member::Others;
+
 /// Bound of the channel of requests; who asks waits.
 pub(super) const REQUEST_BOUND: usize = 1024;
 
@@ -100,6 +102,8 @@ pub(super) struct Sight<'a> {
     pub(super) consensus: &'a Consensus,
     /// Of the members that have said where clients find them.
     pub(super) client_urls: &'a BTreeMap<u64, Vec<String>>,
+    /// Who the members are, and why.
+    pub(super) others: &'a Others,
 }
 
 /// A question about the keys, with where its answer goes.

@@ -23,15 +23,14 @@ use tokio::{
 use super::{
     directory::Directory,
     error::StoreError,
-    etcd::{Face, MAX_REQUEST_BYTES, Services},
+    etcd::MAX_REQUEST_BYTES,
     faces::{Faces, MAX_CALLS},
     files::Files,
-    gateway::Gateway,
     hand,
-    member::{Inputs, Member, Parts, applied},
-    metrics::Metrics,
-    peer::{INBOUND_BOUND, Peers},
-    request::{Handle, REQUEST_BOUND, Request},
+    member::{Ended, Inputs, Member, Others, Parts, applied},
+    peer::{Ear, INBOUND_BOUND, Listener, Peers, hello},
+    request::{Handle, REQUEST_BOUND},
+    road::Road,
     settings::Settings,
     transfer::Receiver,
 };
@@ -58,18 +57,19 @@ async fn run(
     clients: Vec<StdListener>,
     members: Vec<StdListener>,
 ) -> Result<(), StoreError> {
-    let (requests_sender, requests) = mpsc::channel(REQUEST_BOUND);
-    let (led_sender, led) = watch::channel(false);
-    let handle = Handle::new(requests_sender, led);
-    let face = Face { handle: handle.clone(), members: settings.members.clone().into() };
     let addresses = settings.listen_client.join(", ");
-    let mut ended = start_member(settings, directory, members, requests, led_sender)?;
-
-    let services = Services::new(face);
-    let gateway = Gateway::new(services.clone(), Metrics::new(handle.clone()));
-    let port = Port::new(Faces::new(services, gateway), MAX_CALLS);
-    for listener in clients {
-        tokio::spawn(port.clone().serve_plain(TcpListener::from_std(listener).map_err(StoreError::Thread)?));
+    let (hello, ids): (_, Vec<u64>) = (hello(&settings), settings.members.iter().map(|member| member.id).collect());
+    let others = Others::Named(settings.members.clone());
+    let begin =
+        Begin { log: Log::Founds(Conf::of_voters(ids.iter().copied())), settings, directory, road: Road::Tcp, others };
+    let Running { handle, ear, mut ended } = start_member(begin)?;
+    let listener = Listener::new(ear, hello, ids);
+    for member in members {
+        tokio::spawn(listener.clone().listen(TcpListener::from_std(member).map_err(StoreError::Thread)?));
+    }
+    let port = Port::new(Faces::new(&handle), MAX_CALLS);
+    for client in clients {
+        tokio::spawn(port.clone().serve_plain(TcpListener::from_std(client).map_err(StoreError::Thread)?));
     }
     tracing::info!(addresses, "serves clients");
 
@@ -78,23 +78,52 @@ async fn run(
     let why = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
-        end = &mut ended => return end.unwrap_or(Err(BROKE)),
+        end = &mut ended => return end.unwrap_or(Err(BROKE)).map(drop),
     };
     tracing::info!(why, "the store ends");
     handle.end().await;
-    ended.await.unwrap_or(Err(BROKE))
+    ended.await.unwrap_or(Err(BROKE)).map(drop)
 }
 
-const BROKE: StoreError = StoreError::Broke("the store's loop broke, see the log above");
+pub(super) const BROKE: StoreError = StoreError::Broke("the store's loop broke, see the log above");
 
-/// The member runs on a thread of its own, so that a large answer delays no heartbeat. Its end comes over what is returned.
-fn start_member(
-    settings: Settings,
-    directory: Directory,
-    members: Vec<StdListener>,
-    requests: mpsc::Receiver<Request>,
-    led: watch::Sender<bool>,
-) -> Result<oneshot::Receiver<Result<(), StoreError>>, StoreError> {
+/// What a member begins with.
+pub(super) struct Begin {
+    /// Its own.
+    pub(super) settings: Settings,
+    /// Its own.
+    pub(super) directory: Directory,
+    /// What it is to find there.
+    pub(super) log: Log,
+    /// To the others.
+    pub(super) road: Road,
+    /// Who they are.
+    pub(super) others: Others,
+}
+
+/// The log that a member finds, or not.
+pub(super) enum Log {
+    /// If there is none it founds, with these members.
+    Founds(Conf),
+    /// There is none: it was invited, and gets all from others.
+    Joins,
+    /// There must be one.
+    Kept,
+}
+
+/// A member that runs, on a thread of its own.
+pub(super) struct Running {
+    /// Asks it.
+    pub(super) handle: Handle,
+    /// Lets it hear the others.
+    pub(super) ear: Ear,
+    /// Its end.
+    pub(super) ended: oneshot::Receiver<Result<Ended, StoreError>>,
+}
+
+/// The member runs on a thread of its own, so that a large answer delays no heartbeat.
+pub(super) fn start_member(begin: Begin) -> Result<Running, StoreError> {
+    let Begin { settings, directory, log, road, others } = begin;
     let clock = Clock::default();
     let kv_settings = kv::Settings {
         quota_bytes: settings.quota_bytes,
@@ -104,10 +133,13 @@ fn start_member(
         ..kv::Settings::default()
     };
     let kv = open_keys(&directory, kv_settings.clone())?;
-    let (wal, recovered) = open_log(&settings, &directory, &kv)?;
+    let (wal, recovered) = open_log(&settings, &directory, &kv, log)?;
+    directory.settle(&settings)?;
     let seed = random()?;
     let consensus = Consensus::new(consensus::Settings::new(settings.id), recovered, seed, clock.instant())?;
 
+    let (requests_sender, requests) = mpsc::channel(REQUEST_BOUND);
+    let (led_sender, led) = watch::channel(false);
     let (jobs, jobs_receiver) = mpsc::channel(hand::JOB_BOUND);
     let (written_sender, written) = mpsc::channel(hand::JOB_BOUND);
     let (checkpointed_sender, checkpointed) = mpsc::channel(1);
@@ -116,11 +148,10 @@ fn start_member(
     let first_id = random()?;
     let (end, ended) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
+    let receiver = Receiver::new(directory.new_keys(), kv_settings, inbound_sender.clone());
+    let ear = Ear::new(inbound_sender.clone(), receiver);
     let work = async move {
-        let receiver = Receiver::new(directory.new_keys(), kv_settings, inbound_sender.clone());
-        let members = members.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>();
-        let members = members.map_err(StoreError::Thread)?;
-        let peers = Peers::start(&settings, members, inbound_sender, receiver);
+        let peers = Peers::new(road, hello(&settings), inbound_sender);
         let parts = Parts {
             settings,
             directory,
@@ -128,9 +159,10 @@ fn start_member(
             consensus,
             clock,
             peers,
+            others,
             jobs,
             checkpointed: checkpointed_sender,
-            led,
+            led: led_sender,
             first_id,
         };
         Member::new(parts).run(Inputs { requests, inbound, written, checkpointed }).await
@@ -144,7 +176,7 @@ fn start_member(
             let _ = end.send(result);
         })
         .map_err(StoreError::Thread)?;
-    Ok(ended)
+    Ok(Running { handle: Handle::new(requests_sender, led), ear, ended })
 }
 
 fn open_keys(directory: &Directory, settings: kv::Settings) -> Result<Kv, StoreError> {
@@ -157,7 +189,12 @@ fn open_keys(directory: &Directory, settings: kv::Settings) -> Result<Kv, StoreE
     Ok(Kv::open(FileBackend::new(file)?, settings)?)
 }
 
-fn open_log(settings: &Settings, directory: &Directory, kv: &Kv) -> Result<(Wal<Files>, Recovered), StoreError> {
+fn open_log(
+    settings: &Settings,
+    directory: &Directory,
+    kv: &Kv,
+    log: Log,
+) -> Result<(Wal<Files>, Recovered), StoreError> {
     let identity = wal::Identity { cluster: settings.cluster_id, member: settings.id };
     let files = Files::new(directory.log());
     let applied = applied(&kv.applied());
@@ -165,13 +202,17 @@ fn open_log(settings: &Settings, directory: &Directory, kv: &Kv) -> Result<(Wal<
     // The power may have been lost after another member's keys were put in place, and before the log was told.
     wal.align(&mut recovery, applied.position).map_err(hand::HandError::from)?;
     let Recovery { is_new, mut hard, base, mut entries } = recovery;
-    if is_new && applied.position.index == 0 {
-        // All members begin with the same entry, which says who they are.
-        let first = consensus::origin(&Conf::of_voters(settings.members.iter().map(|member| member.id)));
-        hard = HardState { term: 1, vote: 0, commit: 1 };
-        entries = vec![first];
-        let persist = Persist { number: 0, snapshot: None, entries: entries.clone(), hard: Some(hard) };
-        wal.append(&[persist]).map_err(hand::HandError::from)?;
+    match log {
+        Log::Founds(conf) if is_new && applied.position.index == 0 => {
+            // All members begin with the same entry, which says who they are.
+            let first = consensus::origin(&conf);
+            hard = HardState { term: 1, vote: 0, commit: 1 };
+            entries = vec![first];
+            let persist = Persist { number: 0, snapshot: None, entries: entries.clone(), hard: Some(hard) };
+            wal.append(&[persist]).map_err(hand::HandError::from)?;
+        }
+        Log::Kept if is_new => return Err(StoreError::LostLog(directory.log())),
+        Log::Founds(_) | Log::Joins | Log::Kept => {}
     }
     Ok((wal, Recovered { hard, base, entries, applied }))
 }

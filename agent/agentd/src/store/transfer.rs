@@ -20,6 +20,8 @@ pub(super) struct Received {
     pub(super) kv: Kv,
     /// Where they are.
     pub(super) path: PathBuf,
+    /// By whom they were sent.
+    pub(super) from: u64,
     /// The consensus' message about them.
     pub(super) raft: Bytes,
     /// As long as it is held, no other snapshot is taken.
@@ -89,12 +91,12 @@ impl Receiver {
 
     /// Where the parts of a snapshot go, and what says that it was taken; None while another one is under way. If they end
     /// before the last, so does it.
-    pub(super) fn start(&self) -> Option<(mpsc::Sender<SnapshotChunk>, oneshot::Receiver<()>)> {
+    pub(super) fn start(&self, from: u64) -> Option<(mpsc::Sender<SnapshotChunk>, oneshot::Receiver<()>)> {
         let turn = Arc::clone(&self.turn).try_acquire_owned().ok()?;
         let (sender, parts) = mpsc::channel(PARTS_AHEAD);
         let (taken, is_taken) = oneshot::channel();
         let (path, settings, inbound) = (self.path.clone(), self.settings.clone(), self.inbound.clone());
-        tokio::task::spawn_blocking(move || match receive(path, settings, parts, turn) {
+        tokio::task::spawn_blocking(move || match receive(path, settings, from, parts, turn) {
             Ok(received) => {
                 // The loop may have ended, and who waits may have gone.
                 if inbound.blocking_send(Inbound::Snapshot(Box::new(received))).is_ok() {
@@ -112,6 +114,7 @@ impl Receiver {
 fn receive(
     path: PathBuf,
     settings: kv::Settings,
+    from: u64,
     mut parts: mpsc::Receiver<SnapshotChunk>,
     turn: OwnedSemaphorePermit,
 ) -> Result<Received, ReceiveError> {
@@ -126,7 +129,7 @@ fn receive(
         expected += 1;
         restore.push(&part.bytes)?;
         if part.last {
-            return Ok(Received { kv: restore.finish()?, path, raft: part.raft, _turn: turn });
+            return Ok(Received { kv: restore.finish()?, path, from, raft: part.raft, _turn: turn });
         }
     }
     Err(ReceiveError::Missing)

@@ -1,4 +1,5 @@
-//! Who the members are. They are given by the command line and do not change.
+//! Who the members are. They are given by the command line, or chosen by the hosts among themselves; no client changes
+//! them.
 
 use ringmesh_proto::etcd::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
@@ -24,17 +25,18 @@ impl cluster_server::Cluster for Face {
     }
 
     async fn member_list(&self, request: Request<MemberListRequest>) -> Result<Response<MemberListResponse>, Status> {
-        let members = std::sync::Arc::clone(&self.members);
-        let look = move |sight: &crate::store::request::Sight<'_>| {
-            let member = |member: &crate::store::settings::Member| Member {
-                id: member.id,
-                name: member.name.clone(),
-                peer_ur_ls: vec![member.peer_url.clone()],
-                client_ur_ls: sight.client_urls.get(&member.id).cloned().unwrap_or_default(),
-                is_learner: false,
+        let look = |sight: &crate::store::request::Sight<'_>| {
+            let conf = sight.consensus.status().conf;
+            let member = |(id, name, peer_ur_ls)| Member {
+                id,
+                name,
+                peer_ur_ls,
+                client_ur_ls: sight.client_urls.get(&id).cloned().unwrap_or_default(),
+                is_learner: conf.learners.contains(&id),
             };
+            let members = sight.others.members(sight.kv, &conf).into_iter().map(member).collect();
             // Without a revision, as etcd's.
-            MemberListResponse { header: sight.stamp.header(0), members: members.iter().map(member).collect() }
+            MemberListResponse { header: sight.stamp.header(0), members }
         };
         Ok(Response::new(self.handle.look(request.into_inner().linearizable, look).await?))
     }
@@ -48,5 +50,8 @@ impl cluster_server::Cluster for Face {
 }
 
 fn refused() -> Status {
-    Status::failed_precondition("the members of this store are given by --initial-cluster and do not change")
+    Status::failed_precondition(
+        "no client changes the members: those of a standalone store are given by --initial-cluster, and hosts choose them \
+         among themselves",
+    )
 }

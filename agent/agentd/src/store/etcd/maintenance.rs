@@ -105,7 +105,7 @@ fn status(sight: &crate::store::request::Sight<'_>) -> StatusResponse {
         raft_applied_index: sight.kv.applied().index,
         errors,
         db_size_in_use: size(sight.kv.size_in_use()),
-        is_learner: false,
+        is_learner: status.conf.learners.contains(&status.id),
     }
 }
 

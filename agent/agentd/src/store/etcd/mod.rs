@@ -30,10 +30,7 @@ use tonic::{
     },
 };
 
-use super::{
-    request::{Failure, Handle},
-    settings::Member,
-};
+use super::request::{Failure, Handle};
 
 /// The version of etcd whose semantics are served: clients choose by it what they ask.
 pub(super) const VERSION: &str = "3.4.23";
@@ -58,8 +55,6 @@ type Answers<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + S
 pub(super) struct Face {
     /// To the loop.
     pub(super) handle: Handle,
-    /// All members.
-    pub(super) members: Arc<[Member]>,
 }
 
 /// All services.

@@ -92,6 +92,7 @@ impl Member {
         kv.adopt_watchers(self.kv.take_watchers());
         self.kv = kv;
         self.checkpoints.forget();
+        self.meet();
     }
 
     fn note_leader(&mut self, term: u64, leader: Option<u64>, us: bool) {
@@ -101,6 +102,7 @@ impl Member {
             self.keeps_leases = false;
         }
         (self.term, self.leader, self.leads) = (term, leader, us);
+        self.others.note_leader(us);
         self.led.send_replace(leader.is_some());
         for (_, reply) in self.transfers.extract_if(.., |(to, _)| leader == Some(*to)) {
             // Who asked may have gone.
@@ -119,7 +121,10 @@ impl Member {
         }
         match entry.payload {
             Payload::Empty => self.kv.skip(index, term),
-            Payload::Conf(conf) => self.kv.reconfigure(index, term, conf.encode()),
+            Payload::Conf(conf) => {
+                self.kv.reconfigure(index, term, conf.encode());
+                self.meet();
+            }
             Payload::Command(bytes) => match Command::decode(bytes) {
                 Ok(command) => self.apply_command(now, index, term, &command)?,
                 Err(error) => {

@@ -1,0 +1,211 @@
+//! The store as any host has it: by its own replica, or by that of another host, to which calls are passed on. What is
+//! asked it does not look at, but for whether the leader must answer.
+//!
+//! ```text
+//!  API, loopback ─▶ Access ─┬─▶ Faces of the own replica
+//!                           └─▶ HTTP/2 over a stream of the mesh ─▶ Faces of another host's
+//! ```
+
+use std::{fmt, sync::Arc};
+
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ringmesh_node::View;
+use ringmesh_proto::{
+    HostId,
+    v1::{self, host::State, replica::Role},
+};
+use tokio::sync::{Mutex, watch};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::http::{HeaderValue, Request, Response, StatusCode, Uri, header::CONTENT_TYPE},
+};
+
+use super::faces::{Faces, plain};
+use crate::{
+    caller::Caller,
+    port::Answer,
+    quic::{Purpose, Transport},
+};
+
+/// The header in which a host says for whom it passes a call on.
+pub(super) const CALLER: &str = "ringmesh-caller";
+
+/// Only the leader knows why each host has its role.
+const FOR_LEADER: &str = "/ringmesh.v1.Store/";
+
+/// Bytes that a call may send ahead.
+const WINDOW_BYTES: u32 = 256 << 10;
+
+/// See above.
+#[derive(Clone)]
+pub struct Access {
+    local: watch::Receiver<Option<Faces>>,
+    transport: Transport,
+    view: watch::Receiver<Arc<View>>,
+    /// The connection in use; one is enough.
+    remote: Arc<Mutex<Option<Remote>>>,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone)]
+struct Remote {
+    host: HostId,
+    requests: SendRequest<Body>,
+}
+
+impl Access {
+    /// `local`: what answers for the own replica, as long as there is one.
+    pub(super) fn new(
+        local: watch::Receiver<Option<Faces>>,
+        transport: Transport,
+        view: watch::Receiver<Arc<View>>,
+    ) -> Self {
+        Self { local, transport, view, remote: Arc::default() }
+    }
+
+    async fn pass_on(&self, mut request: Request<Body>, for_leader: bool) -> Response<Body> {
+        let is_grpc = is_grpc(&request);
+        let Some(mut remote) = self.remote(for_leader).await else { return unavailable(is_grpc, NOBODY) };
+        let caller = request.extensions_mut().remove::<Caller>().and_then(|caller| caller.to_header());
+        let Some(caller) = caller else { return unavailable(is_grpc, "nobody knows who asks") };
+        request.headers_mut().insert(CALLER, caller);
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let Ok(uri) = Uri::builder().scheme("http").authority("store").path_and_query(path).build() else {
+            return unavailable(is_grpc, "the path is none");
+        };
+        *request.uri_mut() = uri;
+        // Of HTTP/1.1, and forbidden in HTTP/2 (RFC 9113, section 8.2.2).
+        for name in ["connection", "keep-alive", "transfer-encoding", "upgrade", "host", "proxy-connection"] {
+            request.headers_mut().remove(name);
+        }
+        *request.version_mut() = tonic::codegen::http::Version::HTTP_2;
+        match remote.requests.send_request(request).await {
+            Ok(response) => response.map(Body::new),
+            Err(error) => {
+                tracing::debug!(host = %remote.host, %error, "a call that was passed on broke");
+                unavailable(is_grpc, UNKNOWN)
+            }
+        }
+    }
+
+    /// A connection that works, to a host with a replica. Whatever is sent on it is sent once.
+    async fn remote(&self, for_leader: bool) -> Option<Remote> {
+        let hosts = self.replicas();
+        let mut kept = self.remote.lock().await;
+        if let Some(remote) = kept.as_mut() {
+            let fits = if for_leader { hosts.first() == Some(&remote.host) } else { hosts.contains(&remote.host) };
+            if fits && remote.requests.ready().await.is_ok() {
+                return Some(remote.clone());
+            }
+            *kept = None;
+        }
+        for host in hosts {
+            match self.connect(host).await {
+                Ok(remote) => {
+                    *kept = Some(remote.clone());
+                    return Some(remote);
+                }
+                Err(error) => tracing::debug!(%host, %error, "no way to its replica"),
+            }
+        }
+        None
+    }
+
+    async fn connect(&self, host: HostId) -> Result<Remote, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = self.transport.open_store(host, Purpose::Calls).await?;
+        let (requests, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(4 * WINDOW_BYTES)
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_ANSWER)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%host, %error, "the way to its replica broke");
+            }
+        });
+        let mut remote = Remote { host, requests };
+        remote.requests.ready().await?;
+        Ok(remote)
+    }
+
+    /// The hosts that say that they have a replica and are there, the leader first, then those with a vote.
+    fn replicas(&self) -> Vec<HostId> {
+        let view = self.view.borrow();
+        let has = |host: &v1::Host| {
+            let is_there = matches!(host.state(), State::Alive | State::Suspect | State::Isolated) && !host.local;
+            let replica = host.replica.as_ref().filter(|_| is_there)?;
+            let rank = (!replica.leads, u64::MAX - replica.term, replica.role() != Role::Voter);
+            Some((rank, host.id.parse::<HostId>().ok()?))
+        };
+        let mut hosts: Vec<_> = view.hosts.iter().filter_map(has).collect();
+        hosts.sort_unstable();
+        hosts.into_iter().map(|(_, host)| host).collect()
+    }
+
+    fn leads_here(&self) -> bool {
+        let view = self.view.borrow();
+        view.hosts.iter().any(|host| host.local && host.replica.as_ref().is_some_and(|replica| replica.leads))
+    }
+}
+
+/// An HTTP/2 connection without a word is asked after that.
+const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long it has for its answer.
+const KEEP_ALIVE_ANSWER: std::time::Duration = std::time::Duration::from_secs(3);
+
+const NOBODY: &str = "no host with a replica of the configuration can be reached: see `ringmesh store status`";
+
+const UNKNOWN: &str = "the way to the replica broke: what was asked may have been done; look before you ask again";
+
+impl Answer for Access {
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let for_leader = request.uri().path().starts_with(FOR_LEADER);
+        let local = self.local.borrow().clone();
+        match local {
+            Some(faces) if !for_leader || self.leads_here() || self.replicas().is_empty() => {
+                faces.answer(request).await
+            }
+            Some(_) | None => self.pass_on(request, for_leader).await,
+        }
+    }
+}
+
+/// What answers calls that other hosts pass on: they say for whom.
+#[derive(Clone)]
+pub(super) struct PassedOn(pub(super) Faces);
+
+impl Answer for PassedOn {
+    async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
+        let caller = request.headers_mut().remove(CALLER);
+        let Some(caller) = caller.as_ref().and_then(Caller::from_header) else {
+            return unavailable(is_grpc(&request), "a host has passed this on and does not say for whom");
+        };
+        request.extensions_mut().insert(caller);
+        self.0.answer(request).await
+    }
+}
+
+fn is_grpc(request: &Request<Body>) -> bool {
+    let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.starts_with(b"application/grpc")
+}
+
+fn unavailable(is_grpc: bool, text: &'static str) -> Response<Body> {
+    if is_grpc {
+        return Status::unavailable(text).into_http();
+    }
+    let error = serde_json::json!({ "error": text, "message": text, "code": 14 });
+    plain(StatusCode::SERVICE_UNAVAILABLE, "application/json", error.to_string())
+}
