@@ -15,7 +15,7 @@ use std::{convert::Infallible, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use http_body_util::{BodyExt, Limited, StreamBody};
 use hyper::body::Frame;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use ringmesh_proto::etcd::DESCRIPTORS;

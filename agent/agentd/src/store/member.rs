@@ -42,7 +42,7 @@ use self::{
 };
 pub(super) use self::{
     checkpoint::{Checkpointed, applied},
-    seats::{Known, Mesh, Others},
+    seats::{FOUNDER, Greeted, Known, Mesh, Others, lock},
 };
 use super::{
     directory::Directory,

@@ -17,6 +17,7 @@ mod faces;
 mod files;
 mod gateway;
 mod hand;
+mod holder;
 mod member;
 mod metrics;
 mod peer;
@@ -27,8 +28,10 @@ pub mod settings;
 mod start;
 mod transfer;
 
+pub use access::Access;
 pub use directory::DirectoryError;
 pub use error::StoreError;
 pub use hand::HandError;
+pub use holder::{Holder, Holding, found};
 pub use restore::{SnapshotError, restore};
 pub use start::serve;

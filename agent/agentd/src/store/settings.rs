@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use sha2::{Digest, Sha256};
 
+use super::holder::Holding;
+
 /// Members of one store, at the most: each write waits for a majority of them.
 const MAX_MEMBERS: usize = 7;
 
@@ -91,7 +93,7 @@ pub struct Settings {
     pub client_urls: Vec<String>,
     /// Host and port of each, to listen on for members; none of a member that is alone.
     pub listen_peer: Vec<String>,
-    /// All members by their id, with this one.
+    /// All members by their id, with this one; none of an agent's replica.
     pub members: Vec<Member>,
     /// Its own id.
     pub id: u64,
@@ -117,6 +119,22 @@ pub struct Member {
 }
 
 impl Settings {
+    /// Of an agent's replica.
+    pub(super) fn of_replica(holding: &Holding, id: u64, data_dir: PathBuf) -> Self {
+        Self {
+            name: holding.name.clone(),
+            data_dir,
+            listen_client: Vec::new(),
+            client_urls: Vec::new(),
+            listen_peer: Vec::new(),
+            members: Vec::new(),
+            id,
+            cluster_id: holding.cluster.raw(),
+            quota_bytes: holding.quota_bytes,
+            retention: holding.retention,
+        }
+    }
+
     /// Checks what was typed.
     pub fn check(options: Options) -> Result<Self, SettingsError> {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
