@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "ringmesh/v1/common.proto",
     "ringmesh/v1/host.proto",
     "ringmesh/v1/ring.proto",
@@ -15,6 +15,7 @@ const FILES: [&str; 12] = [
     "ringmesh/v1/zone.proto",
     "ringmesh/v1/operation.proto",
     "ringmesh/v1/cell.proto",
+    "ringmesh/v1/store.proto",
 ];
 const ETCD_FILES: [&str; 5] =
     ["etcd/kv.proto", "etcd/auth.proto", "etcd/rpc.proto", "etcd/v3lock.proto", "etcd/v3election.proto"];

@@ -7,7 +7,10 @@ use std::{
 
 use rand::{TryRng, rngs::SysRng};
 use ringmesh_node::{Node, overlay::Wiring};
-use ringmesh_proto::{member::Member, peer::RepairState};
+use ringmesh_proto::{
+    member::Member,
+    peer::{RepairState, ReplicaRecord},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -33,6 +36,7 @@ use crate::{
     reach::{self, REACHED_BOUND, Reacher},
     repair::{self, Hands},
     runtime,
+    store::{Holder, Holding},
 };
 
 /// Why the agent cannot run.
@@ -177,8 +181,7 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
     // From here on the supervisor has them: of very many there is one copy.
     let containers = std::mem::take(&mut config.containers);
     let config = Arc::new(config);
-    // Nobody takes them yet: whoever opens one is turned away.
-    let (store, _) = mpsc::channel(STORE_STREAM_BOUND);
+    let (store, store_streams) = mpsc::channel(STORE_STREAM_BOUND);
     let requests = Requests { view: view.clone(), authority: Arc::clone(&authority), store };
     let alarms = AlarmClock::start().map_err(|source| AgentError::Platform { what: "timers", source })?;
     let transport = Transport::open(
@@ -201,6 +204,18 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
     carrier::watch(config.addresses(), carrier_sender, Arc::clone(&counters))
         .map_err(|source| AgentError::Platform { what: "news of the uplinks' interfaces (route netlink)", source })?;
     let (end, history_counters) = (command_sender.clone(), Arc::clone(&counters));
+    let holding = Holding {
+        cluster: identity.cluster,
+        host: identity.host,
+        name: identity.name.clone(),
+        state_dir: config.host.state_dir.clone(),
+        eligible: config.store.eligible,
+        roles: config.store.roles(),
+        quota_bytes: config.store.quota_bytes,
+        retention: Some(config.store.retention),
+    };
+    let (holder, access, replica) = Holder::new(holding, transport.clone(), view.clone(), store_streams);
+    tokio::spawn(tell_replica(replica, command_sender.clone()));
     let api = Api {
         view,
         transport: transport.clone(),
@@ -213,9 +228,10 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
         counters,
         started_at: clock::unix(),
         watches: Arc::default(),
+        store: access,
     };
     // Whatever may refuse has been tried: only now others are told that this host is there, and containers start.
-    api::start(api).await?;
+    let store = api::start(api, holder).await?;
     let instance = runtime::instance(&config.host.state_dir);
     let (handle, statuses) = runtime::spawn(&config.host.state_dir, containers, &instance, &program, &left);
     let state_dir = config.host.state_dir.clone();
@@ -262,6 +278,7 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
     let (why, mut node) = until_end(host_loop, &end).await?;
     tracing::info!(why, "the agent ends; its containers run on");
     keeper.abort();
+    store.end().await;
     transport.close().await;
     // The loop is gone, and with it the last sender: what was sent last is written.
     if let Err(error) = writer.await {
@@ -272,6 +289,16 @@ async fn serve(mut config: Config, file: ConfigFile, identity: Identity) -> Resu
     disk::write_at_end(state_dir, node.take_histories(clock.now())).await;
     let _ = std::fs::remove_file(&config.api.socket);
     Ok(())
+}
+
+/// Passes on what this host holds of the configuration, as long as the host loop is there.
+async fn tell_replica(mut replica: watch::Receiver<Option<ReplicaRecord>>, commands: mpsc::Sender<Command>) {
+    while replica.changed().await.is_ok() {
+        let record = *replica.borrow_and_update();
+        if commands.send(Command::Replica(record)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Waits for a signal or for the loop's own end. The loop is gone afterwards, and its machine is left.

@@ -8,6 +8,7 @@ mod docker;
 mod judgement;
 mod repair;
 mod service;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ pub use docker::{DEFAULT_DOCKER_SOCKET, Docker};
 pub use judgement::{Alarm, Application, Judgement};
 pub use repair::{Mode as RepairMode, Pool, Repair, RepairLimits, RepairPolicy, RepairStep, RungName};
 pub use service::{Heartbeat, Kind, Service};
+pub use store::{Store, VoterCount};
 
 use crate::probe::heartbeat;
 
@@ -67,6 +69,9 @@ pub struct Config {
     /// What a delegate may send to other zones.
     #[serde(default)]
     pub trunk: Trunk,
+    /// The replicated configuration.
+    #[serde(default)]
+    pub store: Store,
     /// Where the API is served.
     #[serde(default)]
     pub api: Api,
@@ -637,6 +642,7 @@ impl Config {
         self.repair.check()?;
         Pool::check(&self.pools)?;
         self.judgement.check()?;
+        self.store.check()?;
         range("application", self.applications.len(), 0, judgement::MAX_APPLICATIONS)?;
         self.applications.iter().zip(1..).try_for_each(|(application, number)| application.check(number))?;
         range("container", self.containers.len(), 0, MAX_CONTAINERS)?;

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 pub use hub::Watches;
-pub use server::{ApiError, start};
+pub use server::{ApiError, StoreEnd, start};
 
 use crate::{
     config::{Config, ConfigFile},
@@ -35,6 +35,7 @@ use crate::{
     identity::{Keyring, admission::AuthoritySlot},
     keeper::Keeper,
     quic::Transport,
+    store::Access,
 };
 
 /// What the API's services share.
@@ -62,6 +63,8 @@ pub struct Api {
     pub started_at: UnixMillis,
     /// What is watched.
     pub watches: Arc<Watches>,
+    /// The replicated configuration.
+    pub store: Access,
 }
 
 /// A stream of answers.

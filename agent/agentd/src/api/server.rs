@@ -15,12 +15,12 @@ use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
     sync::oneshot,
 };
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::{
     body::Body,
     codegen::{
         Service,
-        http::{Request, Response, StatusCode, header::CONTENT_TYPE},
+        http::{Request, Response, header::CONTENT_TYPE},
     },
     service::Routes,
     transport::server::Connected,
@@ -29,8 +29,9 @@ use tonic::{
 use super::Api;
 use crate::{
     caller::Caller,
-    identity::{self, IdentityError},
+    identity::{self, Access, IdentityError},
     port::{Answer, Port},
+    store::{self, Holder},
 };
 
 /// Calls that one connection may have open at once; watches are calls.
@@ -64,6 +65,16 @@ pub enum ApiError {
         /// What the platform said.
         source: std::io::Error,
     },
+    /// The address cannot be listened on.
+    #[error(
+        "cannot listen on {address} for etcd's API; check store.etcd_listen, and that no other program listens there"
+    )]
+    EtcdListen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the platform said.
+        source: std::io::Error,
+    },
     /// The platform gave no thread or event loop.
     #[error("cannot start a thread for the API")]
     Thread(#[source] std::io::Error),
@@ -72,26 +83,48 @@ pub enum ApiError {
     Identity(#[from] IdentityError),
 }
 
+/// Ends the replica that this host holds.
+pub struct StoreEnd {
+    told: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl StoreEnd {
+    /// Returns when it has ended.
+    pub async fn end(self) {
+        // If it has ended by itself, it needs not be told.
+        let _ = self.told.send(());
+        let _ = self.ended.await;
+    }
+}
+
 /// Serves the API on all configured places until the daemon ends, on a thread of its own: a long answer delays nothing.
-pub async fn start(api: Api) -> Result<(), ApiError> {
+/// The holder of this host's replica runs there, too.
+pub async fn start(api: Api, holder: Holder) -> Result<StoreEnd, ApiError> {
     let (ready, started) = oneshot::channel();
+    let (told, end) = oneshot::channel();
+    let (has_ended, ended) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ApiError::Thread)?;
     let thread = std::thread::Builder::new().name("api".into()).spawn(move || {
         runtime.block_on(async {
             let result = serve(api).await;
             let serves = result.is_ok();
             if ready.send(result).is_ok() && serves {
+                holder.run(end).await;
+                // The daemon may not wait for it.
+                let _ = has_ended.send(());
                 std::future::pending::<()>().await;
             }
         });
     });
     thread.map_err(ApiError::Thread)?;
-    started.await.unwrap_or_else(|_| Err(ApiError::Thread(std::io::Error::other("the thread ended"))))
+    started.await.unwrap_or_else(|_| Err(ApiError::Thread(std::io::Error::other("the thread ended"))))?;
+    Ok(StoreEnd { told, ended })
 }
 
 async fn serve(api: Api) -> Result<(), ApiError> {
     let listener = listen_unix(&api.config.api.socket).await?;
-    let port = Port::new(Faces { routes: routes(&api) }, MAX_CALLS);
+    let port = Port::new(Faces { routes: routes(&api), store: api.store.clone() }, MAX_CALLS);
     let host = api.keyring.name.clone();
     let accepted = UnixListenerStream::new(listener).map(move |accepted| {
         let stream = accepted?;
@@ -109,6 +142,12 @@ async fn serve(api: Api) -> Result<(), ApiError> {
         });
         tokio::spawn(port.clone().serve(accepted));
     }
+    for address in api.config.store.etcd_listen.clone() {
+        let listener = TcpListener::bind(address).await.map_err(|source| ApiError::EtcdListen { address, source })?;
+        let caller = Caller { name: format!("somebody on {}", api.keyring.name), access: Access::Operator };
+        let accepted = TcpListenerStream::new(listener).map(move |accepted| Ok((accepted?, caller.clone().go_along())));
+        tokio::spawn(Port::new(api.store.clone(), MAX_CALLS).serve(accepted));
+    }
     Ok(())
 }
 
@@ -116,22 +155,21 @@ async fn serve(api: Api) -> Result<(), ApiError> {
 #[derive(Clone)]
 struct Faces {
     routes: Routes,
+    store: store::Access,
 }
 
 impl Answer for Faces {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let kind = request.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes()).unwrap_or_default();
-        if kind.starts_with(b"application/grpc") {
-            // A tenant's own objects are the store's to give.
-            if let Err(refused) = Caller::expect_reader(request.extensions()) {
-                return refused.into_http();
-            }
-            let answered = self.routes.clone().call(request).await;
-            return answered.unwrap_or_else(|never: Infallible| match never {});
+        if !kind.starts_with(b"application/grpc") || store::serves(request.uri().path()) {
+            return self.store.answer(request).await;
         }
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        response
+        // A tenant's own objects are the store's to give.
+        if let Err(refused) = Caller::expect_reader(request.extensions()) {
+            return refused.into_http();
+        }
+        let answered = self.routes.clone().call(request).await;
+        answered.unwrap_or_else(|never: Infallible| match never {})
     }
 }
 
@@ -193,7 +231,7 @@ fn routes(api: &Api) -> Routes {
         .add_service(v1::agent_server::AgentServer::new(api.clone()).max_decoding_message_size(MAX_REQUEST))
 }
 
-const SERVICES: [&str; 11] = [
+const SERVICES: [&str; 12] = [
     "ringmesh.v1.Hosts",
     "ringmesh.v1.Rings",
     "ringmesh.v1.Links",
@@ -205,4 +243,5 @@ const SERVICES: [&str; 11] = [
     "ringmesh.v1.Cells",
     "ringmesh.v1.Agent",
     "ringmesh.v1.Certificates",
+    "ringmesh.v1.Store",
 ];

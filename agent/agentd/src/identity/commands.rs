@@ -19,6 +19,7 @@ use super::{
     seeds,
     state::{ClusterFile, FirstHost, NewIdentity},
 };
+use crate::store;
 
 /// The name in the administrator's certificate that `init` makes.
 const OPERATOR: &str = "admin";
@@ -124,6 +125,7 @@ pub fn init(options: &InitOptions) -> Result<InitOutcome, IdentityError> {
     let host = first_host_id()?;
     let chords = host_config.config.mesh.chords.map_or(Chords::Auto, |rule| rule.0);
     make_first_host(cluster, host, name, chords, state_dir)?;
+    store::found(state_dir).map_err(|source| IdentityError::Io { action: "write", path: state_dir.clone(), source })?;
     Ok(InitOutcome {
         cluster,
         host,

@@ -1,6 +1,11 @@
 //! The configuration of one host of a lab.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use ringmesh_proto::Uplink;
 
@@ -10,7 +15,7 @@ use super::{
 };
 use crate::config::{
     Api, Config, Container, Host, Http, Identity, Log, Mesh, Network, Oci, OciRuntime, Probe, Repair, RepairMode,
-    Service, Trunk, UplinkAddress, Uplinks,
+    Service, Store, Trunk, UplinkAddress, Uplinks,
 };
 
 /// What a service of the lab is probed with: soon enough to watch a fault with one's own eyes.
@@ -20,6 +25,9 @@ const THRESHOLD_DOWN: u32 = 2;
 
 /// Who rents the containers, in turn.
 const TENANTS: [&str; 2] = ["red", "blue"];
+
+/// Where etcd's API is found in each host's own namespace.
+const ETCD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2379);
 
 /// The configuration of a host with `containers` containers, in one of `zones` zones.
 pub(super) fn host_config(
@@ -36,6 +44,7 @@ pub(super) fn host_config(
         uplink: Uplinks { a: uplink(Uplink::A), b: Some(uplink(Uplink::B)) },
         mesh: Mesh::default(),
         trunk: Trunk::default(),
+        store: Store { etcd_listen: vec![ETCD], ..Store::default() },
         api: Api { socket: host.socket(dir), listen: Vec::new() },
         identity: Identity::default(),
         log: Log::default(),

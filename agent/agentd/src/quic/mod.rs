@@ -37,7 +37,10 @@ use ringmesh_proto::{
     peer::{Gossip, HistoryQuery, OrderRequest, SignedRecord, SyncRequest, SyncResponse},
     v1::{History, Operation},
 };
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc, oneshot},
+};
 
 pub use request::{RequestError, Requests};
 pub use store::{Purpose, STORE_STREAM_BOUND, StoreStream};
@@ -178,6 +181,8 @@ struct Shared {
     renewals: signed::Renewals,
     counters: Arc<Counters>,
     cache: usize,
+    /// Where connections are made and driven, whoever asks for them.
+    tasks: Handle,
     /// Answers for the whole zone that are being gathered.
     zone_answers: Semaphore,
     /// Places for questions that are passed on.
@@ -185,7 +190,7 @@ struct Shared {
 }
 
 impl Transport {
-    /// Opens an endpoint on each uplink and begins to accept.
+    /// Opens an endpoint on each uplink and begins to accept. All connections live in the runtime in which this is called.
     ///
     /// `cache`: connections kept to hosts that are not pinned.
     pub fn open(
@@ -199,10 +204,11 @@ impl Transport {
     ) -> Result<Self, TransportError> {
         let server = server_config(&keyring)?;
         let client = client_config(&keyring)?;
+        let tasks = Handle::current();
         let mut endpoints = [None, None];
         for uplink in Uplink::BOTH {
             if let Some(address) = addresses[uplink.index()] {
-                let runtime = Arc::new(runtime::AlarmRuntime(alarms.clone()));
+                let runtime = Arc::new(runtime::AlarmRuntime { alarms: alarms.clone(), tasks: tasks.clone() });
                 endpoints[uplink.index()] = Some(endpoint(uplink, address, server.clone(), runtime, &counters)?);
             }
         }
@@ -220,6 +226,7 @@ impl Transport {
             renewals,
             counters,
             cache,
+            tasks,
             zone_answers,
             relays,
         };
@@ -276,7 +283,7 @@ impl Transport {
             table::Wait::Queued => {}
             table::Wait::Dropped => count(&self.shared.counters.messages_unsent),
             table::Wait::Dial => {
-                tokio::spawn(dial::dial(self.clone(), to.id, uplink, address));
+                self.shared.tasks.spawn(dial::dial(self.clone(), to.id, uplink, address));
             }
         }
     }

@@ -1,4 +1,6 @@
-//! What quinn asks of its surroundings: tokio's tasks, and our alarms.
+//! What quinn asks of its surroundings: tokio's tasks, and our alarms. The tasks are those of the runtime in which the
+//! transport was opened, whoever opens a connection: the store and the API have threads of their own, which may be busy with
+//! other things, and which may end before the connection does.
 
 use std::{
     io,
@@ -9,20 +11,26 @@ use std::{
 };
 
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime};
+use tokio::runtime::Handle;
 
 use crate::alarm::{Alarm, AlarmClock};
 
 /// For all endpoints of an agent.
 #[derive(Debug)]
-pub(super) struct AlarmRuntime(pub(super) AlarmClock);
+pub(super) struct AlarmRuntime {
+    /// Ours.
+    pub(super) alarms: AlarmClock,
+    /// The transport's.
+    pub(super) tasks: Handle,
+}
 
 impl Runtime for AlarmRuntime {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
-        Box::pin(self.0.alarm(at))
+        Box::pin(self.alarms.alarm(at))
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        tokio::spawn(future);
+        self.tasks.spawn(future);
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {

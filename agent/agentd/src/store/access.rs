@@ -6,8 +6,9 @@
 //!                           └─▶ HTTP/2 over a stream of the mesh ─▶ Faces of another host's
 //! ```
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ringmesh_node::View;
@@ -32,11 +33,23 @@ use crate::{
 /// The header in which a host says for whom it passes a call on.
 pub(super) const CALLER: &str = "ringmesh-caller";
 
-/// Only the leader knows why each host has its role.
-const FOR_LEADER: &str = "/ringmesh.v1.Store/";
+/// Only the leader knows why each host has its role. Another one's answer is better than none.
+const FOR_LEADER: &str = "/ringmesh.v1.Store/GetStoreStatus";
+
+/// Bytes of such a question.
+const MAX_QUESTION_BYTES: usize = 1024;
+
+/// How long the leader has for its answer.
+const LEADER_ANSWER: Duration = Duration::from_secs(2);
 
 /// Bytes that a call may send ahead.
 const WINDOW_BYTES: u32 = 256 << 10;
+
+/// An HTTP/2 connection without a word is asked after that.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// How long it has for its answer.
+const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(3);
 
 /// See above.
 #[derive(Clone)]
@@ -92,6 +105,22 @@ impl Access {
                 tracing::debug!(host = %remote.host, %error, "a call that was passed on broke");
                 unavailable(is_grpc, UNKNOWN)
             }
+        }
+    }
+
+    /// The own replica answers if the leader does not.
+    async fn ask_leader(&self, request: Request<Body>, faces: Faces) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let Ok(body) = Limited::new(body, MAX_QUESTION_BYTES).collect().await else {
+            return unavailable(true, "the question is too long, or did not come");
+        };
+        let body = body.to_bytes();
+        let request = || Request::from_parts(head.clone(), Body::new(Full::new(body.clone())));
+        let asked = tokio::time::timeout(LEADER_ANSWER, self.pass_on(request(), true)).await;
+        let is_answer = |response: &Response<Body>| Status::from_header_map(response.headers()).is_none();
+        match asked {
+            Ok(response) if is_answer(&response) => response,
+            Ok(_) | Err(_) => faces.answer(request()).await,
         }
     }
 
@@ -159,25 +188,19 @@ impl Access {
     }
 }
 
-/// An HTTP/2 connection without a word is asked after that.
-const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// How long it has for its answer.
-const KEEP_ALIVE_ANSWER: std::time::Duration = std::time::Duration::from_secs(3);
-
 const NOBODY: &str = "no host with a replica of the configuration can be reached: see `ringmesh store status`";
 
 const UNKNOWN: &str = "the way to the replica broke: what was asked may have been done; look before you ask again";
 
 impl Answer for Access {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
-        let for_leader = request.uri().path().starts_with(FOR_LEADER);
         let local = self.local.borrow().clone();
         match local {
-            Some(faces) if !for_leader || self.leads_here() || self.replicas().is_empty() => {
-                faces.answer(request).await
+            None => self.pass_on(request, false).await,
+            Some(faces) if request.uri().path() == FOR_LEADER && !self.leads_here() => {
+                self.ask_leader(request, faces).await
             }
-            Some(_) | None => self.pass_on(request, for_leader).await,
+            Some(faces) => faces.answer(request).await,
         }
     }
 }

@@ -134,10 +134,11 @@ impl Directory {
         Ok(directory)
     }
 
-    /// The id of the replica in it, if there is one.
-    pub(super) fn replica(path: &Path) -> Result<Option<u64>, DirectoryError> {
+    /// The id of the replica in it, if there is one of that cluster.
+    pub(super) fn replica(path: &Path, cluster_id: u64) -> Result<Option<u64>, DirectoryError> {
         let path = path.join("member.json");
-        let Some(owner) = read(&path)? else { return Ok(None) };
+        let cluster = format!("{cluster_id:016x}");
+        let Some(owner) = read(&path)?.filter(|owner| owner.cluster == cluster) else { return Ok(None) };
         let id = u64::from_str_radix(&owner.member, 16);
         id.map(Some).map_err(|error| DirectoryError::Unknown { path, reason: error.to_string() })
     }

@@ -13,6 +13,7 @@ use super::{
     etcd::{Face, Services},
     gateway::Gateway,
     metrics::Metrics,
+    permission,
     request::Handle,
 };
 use crate::port::Answer;
@@ -27,6 +28,13 @@ pub(super) struct Faces {
     gateway: Arc<Gateway>,
 }
 
+/// Whether it is the store that serves that gRPC method.
+pub(crate) fn serves(path: &str) -> bool {
+    ["/etcdserverpb.", "/v3lockpb.", "/v3electionpb.", "/ringmesh.v1.Store/"]
+        .iter()
+        .any(|known| path.starts_with(known))
+}
+
 impl Faces {
     /// Of the member that the handle asks.
     pub(super) fn new(handle: &Handle) -> Self {
@@ -38,6 +46,9 @@ impl Faces {
 
 impl Answer for Faces {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        if let Err(refused) = permission::check(request.uri().path(), request.extensions().get()) {
+            return refused.into_http();
+        }
         let kind = request.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes()).unwrap_or_default();
         if kind.starts_with(b"application/grpc") {
             self.services.call(request).await

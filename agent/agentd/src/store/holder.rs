@@ -140,7 +140,8 @@ impl Holder {
     /// What was here before, or what `init` wants.
     fn begin_again(&mut self) {
         let directory = self.directory();
-        let (found, marked) = (Directory::replica(&directory), marker(&self.holding.state_dir));
+        let found = Directory::replica(&directory, self.holding.cluster.raw());
+        let marked = marker(&self.holding.state_dir);
         let begun = match found {
             Ok(Some(id)) => self.begin(id, Log::Kept),
             Ok(None) if marked.exists() => self.begin(FOUNDER, Log::Founds(Conf::of_voters([FOUNDER]))),
@@ -165,7 +166,10 @@ impl Holder {
         let settings = Settings::of_replica(&self.holding, id, self.directory());
         let directory = match log {
             Log::Kept => Directory::of_replica(&settings)?,
-            Log::Founds(_) | Log::Joins => Directory::of_new_replica(&settings)?,
+            Log::Founds(_) | Log::Joins => {
+                self.set_aside()?;
+                Directory::of_new_replica(&settings)?
+            }
         };
         let known = Arc::new(Mutex::new(Known::default()));
         let mesh = Mesh::new(
@@ -240,7 +244,7 @@ impl Holder {
     /// The id of the replica that is here, whether it runs or not.
     fn held(&self) -> Option<u64> {
         let running = self.replica.as_ref().map(|replica| replica.id);
-        running.or_else(|| Directory::replica(&self.directory()).ok().flatten())
+        running.or_else(|| Directory::replica(&self.directory(), self.holding.cluster.raw()).ok().flatten())
     }
 
     /// What was held before has lost its place.
@@ -249,8 +253,7 @@ impl Holder {
             return Err(Verdict::Declined);
         }
         self.end().await;
-        let begun = self.set_aside().and_then(|()| self.begin(id, Log::Joins));
-        begun.map_err(|error| {
+        self.begin(id, Log::Joins).map_err(|error| {
             let error = crate::disk::one_line_of(&error);
             tracing::error!(error, "this host is invited to hold a replica of the configuration, and cannot");
             Verdict::Declined

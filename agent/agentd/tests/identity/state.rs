@@ -73,7 +73,7 @@ fn damaged_and_mismatching_files_are_named() {
         ("ca.pem", &|old| old.repeat(9), "ca.pem does not hold 1 to 8 certificates"),
         ("host.pem", &|_| vec![b'x'; 2 << 20], "host.pem is larger than"),
         ("host.pem", &|_| read_other("host.pem"), "host.pem is for "),
-        ("host.pem", &|_| read_other("operator.pem"), "host.pem is for admin.operator."),
+        ("host.pem", &|_| read_other("operator.pem"), "host.pem is for admin.admin."),
         ("host.key", &|_| read_other("host.key"), "host.key is not the key of host.pem"),
         ("ca.pem", &|_| read_other("ca.pem"), "host.pem was not signed by a CA in ca.pem"),
         ("ca.key", &|_| read_other("ca.key"), "ca.key is not the key of a CA in ca.pem"),

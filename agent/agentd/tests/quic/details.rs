@@ -3,15 +3,17 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use ringmesh_agentd::{
-    api::{self, Api},
+    api::{self, Api, StoreEnd},
     clock,
     config::ConfigFile,
     keeper::Keeper,
     lab,
+    store::{Holder, Holding},
 };
 use ringmesh_node::{
     ContainerRow, Declared, Peer, Position, Removed, ServiceRow, Told, View, Way,
     health::spec::{Check, ContainerSpec, ContainerState, ContainerStatus, ServiceSpec},
+    roles,
 };
 use ringmesh_proto::{
     UnixMillis, Uplink,
@@ -35,12 +37,13 @@ struct Two {
     h2: Host,
     channel: Channel,
     _directory: TempDir,
+    _store: StoreEnd,
 }
 
 impl Two {
     async fn start() -> Self {
         let cluster = Cluster::new();
-        let (h1, h2) = (Host::start(&cluster.first), Host::start(&cluster.admit("h2")));
+        let (mut h1, h2) = (Host::start(&cluster.first), Host::start(&cluster.admit("h2")));
         let directory = tempfile::tempdir().expect("a directory for the test");
         let socket = directory.path().join("agent.sock");
         let text = format!("[host]\nname = \"h1\"\n[uplink.a]\naddress = \"127.0.0.1\"\n[api]\nsocket = {socket:?}\n");
@@ -58,6 +61,19 @@ impl Two {
             cluster.state_dir(),
             commands.clone(),
         );
+        let holding = Holding {
+            cluster: cluster.first.cluster,
+            host: h1.id(),
+            name: "h1".into(),
+            // Nothing was founded there: this host has no replica.
+            state_dir: directory.path().into(),
+            eligible: false,
+            roles: roles::Settings::default(),
+            quota_bytes: 0,
+            retention: None,
+        };
+        let streams = std::mem::replace(&mut h1.store_streams, mpsc::channel(1).1);
+        let (holder, store, _) = Holder::new(holding, h1.transport.clone(), view.clone(), streams);
         let api = Api {
             view,
             transport: h1.transport.clone(),
@@ -70,10 +86,11 @@ impl Two {
             counters: h1.counters.clone(),
             started_at: clock::unix(),
             watches: Arc::default(),
+            store,
         };
-        api::start(api).await.expect("nobody has its socket");
+        let end = api::start(api, holder).await.expect("nobody has its socket");
         let channel = lab::channel(&format!("unix:{}", socket.display()));
-        Self { cluster, h1, h2, channel, _directory: directory }
+        Self { cluster, h1, h2, channel, _directory: directory, _store: end }
     }
 
     /// Both know each other; these are their containers.

@@ -8,6 +8,7 @@ mod forged;
 mod keeper;
 mod members;
 mod relays;
+mod replicas;
 mod requests;
 mod store;
 mod strangers;

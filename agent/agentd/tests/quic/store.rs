@@ -112,3 +112,20 @@ async fn a_connection_that_the_store_uses_is_not_closed_for_others() {
     let mut heard = [0; 5];
     within("it arrives", theirs.receive.read_exact(&mut heard)).await.expect("it is open");
 }
+
+#[tokio::test]
+async fn a_connection_outlives_the_thread_that_asked_for_it() {
+    let cluster = Cluster::new();
+    let [h1, mut h2] = cluster.admit_two().map(|identity| Host::start(&identity));
+    shows(&h1, &h2);
+    let (transport, to) = (h1.transport.clone(), h2.id());
+    let asks = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(transport.open_store(to, Purpose::Replica)).expect("it is there")
+    };
+    let mut ours = within("a stream is opened", tokio::task::spawn_blocking(asks)).await.expect("no panic");
+    let mut theirs = taken(&mut h2).await;
+    ours.send.write_all(b"still").await.expect("it is open");
+    let mut heard = [0; 5];
+    within("it arrives", theirs.receive.read_exact(&mut heard)).await.expect("it is open");
+}

@@ -2,6 +2,7 @@
 
 use std::{future::Future, io::Write, process::ExitCode};
 
+use self::store::StoreCommand;
 use crate::{
     args::{Cli, Command},
     context::Context,
@@ -47,7 +48,10 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
     let context = Context::new(cli.global);
     match cli.command {
         Command::Agent(args) => agent::run(&args),
-        Command::Store(command) => store::run(command),
+        Command::Store(StoreCommand::Serve(args)) => store::serve(args),
+        Command::Store(StoreCommand::Restore(args)) => store::restore(args),
+        Command::Store(StoreCommand::Status) => ask(store::status(&context)),
+        Command::Store(StoreCommand::Snapshot(args)) => ask(store::snapshot(&context, args)),
         Command::Init(args) => init::run(args),
         Command::Join(args) => join::run(args),
         Command::Lab(command) => lab::run(&context.printer, command),

@@ -1,8 +1,12 @@
 //! `ringmesh store`
 
-use std::{path::PathBuf, time::Duration};
+use std::{fs::File, io::Write, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use ringmesh_proto::v1::{
+    GetSnapshotRequest, GetStoreStatusRequest, StoreMember, StoreStatus, store_client::StoreClient, store_member::Role,
+};
 
 use crate::{
     agentd::store::{
@@ -10,14 +14,45 @@ use crate::{
         settings::{DEFAULT_CLIENT_URL, Options, Settings},
     },
     args::duration,
+    context::{Context, client},
     error::CliError,
-    output::note,
+    natural::Natural,
+    output::{
+        Printer, Resource,
+        details::Details,
+        note,
+        style::Style,
+        table::{Cell, Column, column, wide},
+    },
 };
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
+    /// Show which hosts hold the replicated configuration, and why.
+    #[command(after_help = "\
+Voters agree on each change; a stand-by has all and takes the place of a voter that is lost; a spare passes calls on. The \
+hosts choose them among themselves, over racks, and heal the set by themselves.
+
+Examples:
+  ringmesh store status
+  ringmesh store status -o json | jq -r .leader")]
+    Status,
+    Snapshot(SnapshotArgs),
     Serve(ServeArgs),
     Restore(RestoreArgs),
+}
+
+/// Write all keys of this moment to a file, as `etcdctl snapshot save` does.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The file is whole when this ends well: its checksum is in it. `ringmesh store restore` makes a store of it.
+
+Example:
+  ringmesh store snapshot backup-2026-11-27")]
+pub(crate) struct SnapshotArgs {
+    /// The file, which must not be there.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
 }
 
 /// Serve the configuration store in the foreground: etcd's API, gRPC and JSON on one port.
@@ -88,14 +123,94 @@ pub(crate) struct RestoreArgs {
     initial_cluster: Vec<String>,
 }
 
-pub(crate) fn run(command: StoreCommand) -> Result<(), CliError> {
-    match command {
-        StoreCommand::Serve(args) => serve(args),
-        StoreCommand::Restore(args) => restore(args),
+pub(crate) async fn status(context: &Context) -> Result<(), CliError> {
+    let mut client = client!(context, StoreClient);
+    let status = context.call(client.get_store_status(GetStoreStatusRequest {})).await?;
+    context.printer.message(&status, |status| describe(status, &context.printer))?;
+    status.warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
+    Ok(())
+}
+
+fn describe(status: &StoreStatus, printer: &Printer) -> String {
+    let mut details = Details::default();
+    details.add("Cluster", &status.cluster_id);
+    details.add("Leader", if status.leader.is_empty() { "none" } else { &status.leader });
+    details.add("Term", status.term.to_string());
+    details.add("Revision", format!("{}, readable from {}", status.revision, status.compacted_revision.max(1)));
+    details.add("Used", format!("{} of {} MiB", status.used_bytes >> 20, status.quota_bytes >> 20));
+    let changing = if status.is_changing { ", changing" } else { "" };
+    details.add("May lose", format!("{} voters{changing}", status.tolerance));
+    let mut table = printer.table::<StoreMember>();
+    status.members.iter().for_each(|member| table.push(member.cells(Timestamp::now())));
+    format!("{}\n{}", details.render(printer.color), table.render(printer.color, printer.width()))
+}
+
+impl Resource for StoreMember {
+    const PLURAL: &'static str = "members";
+    const COLUMNS: &'static [Column] = &[
+        column("HOST"),
+        column("ROLE"),
+        column("LEADS"),
+        column("HEARD"),
+        column("LAG"),
+        wide("REPLICA"),
+        column("WHY"),
+    ];
+
+    fn key(&self) -> Natural {
+        Natural::of(&[&self.host])
+    }
+
+    fn cells(&self, _: Timestamp) -> Vec<Cell> {
+        let is_replica = self.role() != Role::Spare;
+        let yes = |yes: bool| Cell::new(if yes { "yes" } else { "-" });
+        let heard = match (is_replica, self.heard) {
+            (false, _) => Cell::new("-"),
+            (true, true) => Cell::new("yes"),
+            (true, false) => Cell::styled("no", Style::Warn),
+        };
+        vec![
+            Cell::new(&self.host),
+            Cell::new(self.role().as_str_name()),
+            yes(self.leads),
+            heard,
+            Cell::new(if is_replica { self.lag.to_string() } else { "-".into() }),
+            Cell::new(&self.replica),
+            Cell::new(&self.why),
+        ]
     }
 }
 
-fn restore(args: RestoreArgs) -> Result<(), CliError> {
+pub(crate) async fn snapshot(context: &Context, args: SnapshotArgs) -> Result<(), CliError> {
+    let mut client = client!(context, StoreClient);
+    let mut parts = context.call(client.get_snapshot(GetSnapshotRequest {})).await?;
+    let failed = |error: std::io::Error| {
+        CliError::Failed(format!("cannot write {}: {error}; check the directory and the disk", args.file.display()))
+    };
+    let mut file = File::create_new(&args.file).map_err(failed)?;
+    let mut bytes = 0;
+    let written = loop {
+        match parts.message().await {
+            Ok(Some(part)) => {
+                bytes += part.blob.len();
+                if let Err(error) = file.write_all(&part.blob) {
+                    break Err(failed(error));
+                }
+            }
+            Ok(None) => break file.sync_all().map_err(failed),
+            Err(status) => break Err(context.status(&status)),
+        }
+    };
+    if written.is_err() {
+        // Half a snapshot is none.
+        let _ = std::fs::remove_file(&args.file);
+    } else {
+        note(&format!("wrote {bytes} bytes to {}", args.file.display()));
+    }
+    written
+}
+
+pub(crate) fn restore(args: RestoreArgs) -> Result<(), CliError> {
     let settings = Settings::check(Options {
         name: args.name,
         data_dir: args.data_dir,
@@ -112,7 +227,7 @@ fn restore(args: RestoreArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn serve(args: ServeArgs) -> Result<(), CliError> {
+pub(crate) fn serve(args: ServeArgs) -> Result<(), CliError> {
     let settings = Settings::check(Options {
         name: args.name,
         data_dir: args.data_dir,

@@ -40,6 +40,8 @@ messages!(
     RoundTrip,
     Service,
     Status,
+    StoreMember,
+    StoreStatus,
     WatchContainersResponse,
     WatchHostsResponse,
     WatchLinksResponse,

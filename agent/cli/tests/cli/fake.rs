@@ -196,6 +196,7 @@ impl Fake {
             rtt_estimate_us: if number == 1 { 0 } else { 1240 },
             chords: "rack-aware:2".into(),
             drained: false,
+            replica: None,
             detection: None,
             probe_load: None,
             disk_problem: String::new(),

@@ -82,7 +82,7 @@ impl World {
     }
 
     fn look(&mut self) {
-        self.now = self.now + LOOK;
+        self.now += LOOK;
         let status = self.status();
         let heard =
             self.conf.voters.iter().filter(|id| self.host_of(**id).is_some_and(|host| self.heard.contains(&host)));

@@ -219,6 +219,11 @@ impl Kv {
         self.records.file_bytes()
     }
 
+    /// Bytes beyond which nothing more is written.
+    pub fn quota_bytes(&self) -> u64 {
+        self.settings.quota_bytes
+    }
+
     /// About the bytes of what has not been compacted away: what the quota limits.
     pub fn size_in_use(&self) -> u64 {
         self.records.in_use_bytes()

@@ -11,7 +11,7 @@ use ringmesh_store::kv::{Kv, Outcome, RangeWork, Refusal};
 use tonic::{Request, Response, Status};
 
 use super::{Face, unexpected};
-use crate::store::request::Failure;
+use crate::store::{permission, request::Failure};
 
 /// Keys of a range that are read before other work is done: some hundred microseconds.
 const PART_KEYS: usize = 512;
@@ -60,6 +60,7 @@ impl Face {
         if Kv::txn_is_read_only(&request) {
             return Ok(self.read_only(request).await?);
         }
+        permission::check_txn(&request)?;
         let changed = self.handle.change(Change::Txn(request)).await?;
         let Outcome::Txn(mut response) = changed.outcome else { return Err(unexpected()) };
         changed.stamp.sign(&mut response.header);
@@ -78,6 +79,7 @@ impl Face {
 
     /// Puts a key.
     pub(super) async fn put_of(&self, request: PutRequest) -> Result<PutResponse, Status> {
+        permission::check_put(&request)?;
         let changed = self.handle.change(Change::Put(request)).await?;
         let Outcome::Put(mut response) = changed.outcome else { return Err(unexpected()) };
         changed.stamp.sign(&mut response.header);
@@ -86,6 +88,7 @@ impl Face {
 
     /// Deletes keys.
     pub(super) async fn delete_of(&self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
+        permission::check_delete(&request)?;
         let changed = self.handle.change(Change::DeleteRange(request)).await?;
         let Outcome::DeleteRange(mut response) = changed.outcome else { return Err(unexpected()) };
         changed.stamp.sign(&mut response.header);

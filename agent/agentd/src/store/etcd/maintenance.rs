@@ -1,6 +1,7 @@
 //! What an operator asks of a member.
 
 use bytes::Bytes;
+use futures_util::Stream;
 use ringmesh_proto::{
     etcd::etcdserverpb::{
         AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, HashKvRequest, HashKvResponse,
@@ -55,10 +56,7 @@ impl maintenance_server::Maintenance for Face {
     type SnapshotStream = Answers<SnapshotResponse>;
 
     async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
-        let snapshot = self.handle.snapshot().await?;
-        let (sender, parts) = mpsc::channel(PARTS_AHEAD);
-        tokio::task::spawn_blocking(move || send(snapshot, &sender));
-        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(parts))))
+        Ok(Response::new(Box::pin(self.snapshot_parts().await?)))
     }
 
     async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
@@ -69,6 +67,16 @@ impl maintenance_server::Maintenance for Face {
 }
 
 impl Face {
+    /// All keys as they are now, in parts.
+    pub(in crate::store) async fn snapshot_parts(
+        &self,
+    ) -> Result<impl Stream<Item = Result<SnapshotResponse, Status>> + Send + 'static + use<>, Status> {
+        let snapshot = self.handle.snapshot().await?;
+        let (sender, parts) = mpsc::channel(PARTS_AHEAD);
+        tokio::task::spawn_blocking(move || send(snapshot, &sender));
+        Ok(tokio_stream::wrappers::ReceiverStream::new(parts))
+    }
+
     /// It reads everything: on a thread that nothing else waits for.
     async fn sum(&self, revision: i64) -> Result<HashKvResponse, Status> {
         let work = self.handle.hash(revision).await?;

@@ -13,13 +13,16 @@ mod watch;
 
 use std::{convert::Infallible, pin::Pin, sync::Arc};
 
-use ringmesh_proto::etcd::{
-    etcdserverpb::{
-        auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-        maintenance_server::MaintenanceServer, watch_server::WatchServer,
+use ringmesh_proto::{
+    etcd::{
+        etcdserverpb::{
+            auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+            maintenance_server::MaintenanceServer, watch_server::WatchServer,
+        },
+        v3electionpb::election_server::ElectionServer,
+        v3lockpb::lock_server::LockServer,
     },
-    v3electionpb::election_server::ElectionServer,
-    v3lockpb::lock_server::LockServer,
+    v1::store_server::StoreServer,
 };
 use tonic::{
     Code, Status,
@@ -48,7 +51,7 @@ const MAX_MESSAGE_BYTES: usize = MAX_REQUEST_BYTES + (512 << 10);
 const NEEDS_LEADER: &str = "hasleader";
 
 /// A stream of answers.
-type Answers<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type Answers<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
 
 /// What the services share.
 #[derive(Clone)]
@@ -68,6 +71,7 @@ pub(super) struct Services {
     auth: AuthServer<Face>,
     lock: LockServer<Face>,
     election: ElectionServer<Face>,
+    store: StoreServer<Face>,
     handle: Handle,
 }
 
@@ -83,7 +87,8 @@ impl Services {
             maintenance: MaintenanceServer::from_arc(Arc::clone(&face)).max_decoding_message_size(MAX_MESSAGE_BYTES),
             auth: AuthServer::from_arc(Arc::clone(&face)).max_decoding_message_size(MAX_MESSAGE_BYTES),
             lock: LockServer::from_arc(Arc::clone(&face)).max_decoding_message_size(MAX_MESSAGE_BYTES),
-            election: ElectionServer::from_arc(face).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            election: ElectionServer::from_arc(Arc::clone(&face)).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            store: StoreServer::from_arc(face),
             handle,
         }
     }
@@ -103,6 +108,7 @@ impl Services {
             "etcdserverpb.Auth" => self.auth.clone().call(request).await,
             "v3lockpb.Lock" => self.lock.clone().call(request).await,
             "v3electionpb.Election" => self.election.clone().call(request).await,
+            "ringmesh.v1.Store" => self.store.clone().call(request).await,
             _ => Ok(unknown(service)),
         };
         let mut response = answered.unwrap_or_else(|never: Infallible| match never {});

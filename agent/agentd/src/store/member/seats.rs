@@ -50,6 +50,9 @@ const PREFIX_END: &str = "/ringmesh/store/replicas0";
 /// Between two looks at who should be a member.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The same while they change.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Members that have greeted and are remembered.
 const MAX_GREETED: usize = 64;
 
@@ -246,8 +249,10 @@ impl Member {
             self.leads && status.conf.learners.contains(&id) && !heard
         };
         self.peers.set(&places, is_new);
+        // Before it has the first seats it knows of nobody whether it is a member.
+        let revision = if seats.is_empty() { 0 } else { self.kv.revision() };
         let hosts = seats.iter().map(|seat| (seat.seat.id, seat.seat.host)).chain([(self.settings.id, mesh.host)]);
-        *lock(&mesh.known) = Known { revision: self.kv.revision(), hosts: hosts.collect() };
+        *lock(&mesh.known) = Known { revision, hosts: hosts.collect() };
         let votes = status.conf.is_voter(self.settings.id);
         let record = ReplicaRecord { id: self.settings.id, votes, leads: self.leads, term: self.term };
         mesh.told.send_if_modified(|told| told.replace(record) != Some(record));
@@ -301,7 +306,11 @@ impl Member {
         let seats: Vec<Seat> = seated.iter().map(|seated| seated.seat.clone()).collect();
         let hosts = mesh.hosts();
         let Some(roles) = &mut mesh.roles else { return };
-        let step = roles.handle_look(now, &hosts, &seats, &self.consensus.status());
+        let status = self.consensus.status();
+        let step = roles.handle_look(now, &hosts, &seats, &status);
+        if step.is_some() || status.conf.is_joint() {
+            mesh.looks_at = now + LOOK_AGAIN;
+        }
         if mesh.is_changing() {
             return;
         }
@@ -323,7 +332,7 @@ impl Member {
     /// The change of the keys that is the step, if it is one; a change of the members is proposed here.
     fn carry_out_step(&mut self, now: Instant, step: Step, seated: &[Seated], hosts: &[Host]) -> Option<Change> {
         let of = |host: HostId| seated.iter().find(|seated| seated.seat.host == host);
-        tracing::info!(?step, "the members of the store change");
+        tracing::debug!(?step, "the members of the store change");
         match step {
             Step::Seat(host) => {
                 let name = hosts.iter().find(|known| known.id == host).map(|known| known.name.clone());
@@ -339,8 +348,12 @@ impl Member {
                 only_if(key(host), seated.mod_revision, Op::RequestDeleteRange(delete))
             }),
             Step::Change(change) => {
-                if let Err(refused) = self.consensus.propose_conf(now, change) {
-                    tracing::info!(?change, %refused, "not now");
+                let proposed = self.consensus.propose_conf(now, change);
+                if proposed.is_ok() {
+                    tracing::info!(?change, "the members of the store change");
+                }
+                if let Err(refused) = proposed {
+                    tracing::debug!(?change, %refused, "not now");
                 }
                 None
             }
