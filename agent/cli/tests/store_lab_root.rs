@@ -49,8 +49,8 @@ fn the_store_of_five_hosts_survives_whoever_dies() {
     let load = Load::start(&world);
     ALL.iter().for_each(|host| load.until_written(host));
     the_leader_is_killed(&lab, &world, &load);
-    the_leader_is_cut_off(&lab, &world, &load);
-    a_voter_is_gone_for_good_and_comes_back(&lab, &world);
+    let came_back = the_leader_is_cut_off(&lab, &world, &load);
+    a_voter_is_gone_for_good_and_comes_back(&lab, &world, &came_back);
     all_agents_restart_at_once(&lab, &world);
     load.check(&world);
     a_snapshot_makes_a_store_of_its_own(&lab);
@@ -90,6 +90,26 @@ fn two_hosts_have_one_voter_and_nine_have_hosts_that_pass_calls_on() {
     assert_eq!(Traces::of("e2e-nine"), before);
 }
 
+#[test]
+#[ignore = "needs root"]
+fn hosts_of_another_zone_pass_calls_on_by_a_delegate() {
+    let before = Traces::of("e2e-zones");
+    let lab = Lab::up_in_zones("e2e-zones", 4, 0, 2);
+    let world = World::new(&lab);
+    let status = world.until("the hosts of one zone hold replicas", LONG, |status| roles(status) == (1, 1, 0));
+    let holds = |host: &str| status.members.iter().any(|member| member.host == host);
+    let (inside, outside): (Vec<&str>, Vec<&str>) = ALL[..4].iter().partition(|host| holds(host));
+    assert_eq!((inside.len(), outside.len()), (2, 2), "{status:?}");
+    for host in outside {
+        let asked = wait::until_true(LONG, || etcdctl(&lab, host, &["put", host, "from afar"]).is_ok());
+        assert!(asked, "{host} finds a delegate");
+        assert_eq!(get(&lab, inside[0], host), "from afar");
+        assert_eq!(get(&lab, host, host), "from afar");
+    }
+    drop(lab);
+    assert_eq!(Traces::of("e2e-zones"), before);
+}
+
 fn any_host_serves_etcd(lab: &Lab) {
     for host in ALL {
         put(lab, host, host, "value");
@@ -121,7 +141,8 @@ fn the_leader_is_killed(lab: &Lab, world: &World, load: &Load) {
     assert_eq!(replica_of(&now, &before.leader), replica_of(&before, &before.leader), "it was not away for long");
 }
 
-fn the_leader_is_cut_off(lab: &Lab, world: &World, load: &Load) {
+/// Returns which it was.
+fn the_leader_is_cut_off(lab: &Lab, world: &World, load: &Load) -> String {
     let before = world.status().expect("it is well");
     load.forget_gaps();
     lab.fault(&Fault::Isolate { host: before.leader.clone() });
@@ -134,13 +155,15 @@ fn the_leader_is_cut_off(lab: &Lab, world: &World, load: &Load) {
     assert!(gap < ELECTED, "{gap:?}");
     lab.fault(&Fault::Heal { host: before.leader.clone() });
     world.until("it is back in its place", LONG, |status| all_heard(status) && roles(status) == (3, 2, 0));
+    before.leader
 }
 
-fn a_voter_is_gone_for_good_and_comes_back(lab: &Lab, world: &World) {
+/// For one that came back just now it would be waited longer.
+fn a_voter_is_gone_for_good_and_comes_back(lab: &Lab, world: &World, came_back: &str) {
     let before = world.status().expect("it is well");
-    let is_follower = |host: &str| before.leader != host;
-    let voter = before.members.iter().find(|member| member.role() == Role::Voter && is_follower(&member.host));
-    let voter = voter.expect("two of three").host.clone();
+    let is_other = |host: &str| before.leader != host && came_back != host;
+    let voter = before.members.iter().find(|member| member.role() == Role::Voter && is_other(&member.host));
+    let voter = voter.expect("one of three").host.clone();
     lab.fault(&Fault::Kill { host: voter.clone() });
     let start = Instant::now();
     let healed = world.until("a stand-by has its place", LONG + HEALED, |status| {

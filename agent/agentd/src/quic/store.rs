@@ -103,13 +103,15 @@ fn take(places: &Arc<Semaphore>) -> Option<Place> {
 }
 
 impl Transport {
-    /// Opens a stream to a host of this one's zone that can be asked: over the better uplink, or else over the other. The
-    /// other end may still turn it away: it resets the stream then.
+    /// Opens a stream to a host of this one's zone, or to a delegate of another one, that can be asked: over the better
+    /// uplink, or else over the other. The other end may still turn it away: it resets the stream then.
     ///
     /// # Errors
     /// If there is no connection to that host and none can be made.
     pub async fn open_store(&self, host: HostId, purpose: Purpose) -> Result<StoreStream, RequestError> {
-        let peer = self.shared.requests.view.borrow().peers.get(&host).filter(|peer| peer.askable).cloned();
+        let view = self.shared.requests.view.borrow().clone();
+        let gateways = || view.gateways.values().flatten().find(|peer| peer.member.id == host);
+        let peer = view.peers.get(&host).or_else(gateways).filter(|peer| peer.askable).cloned();
         let peer = peer.ok_or(RequestError::NoConnection)?;
         let better = peer.way.uplink;
         let mut ways = self.table().store_ways(host, better);

@@ -5,6 +5,9 @@
 //!  API, loopback ─▶ Access ─┬─▶ Faces of the own replica
 //!                           └─▶ HTTP/2 over a stream of the mesh ─▶ Faces of another host's
 //! ```
+//!
+//! Only hosts of one zone hold replicas. From another zone a delegate of it is asked, which passes the call on within its
+//! own zone, and never out of it: so a call goes over two hosts at the most.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -16,7 +19,10 @@ use ringmesh_proto::{
     HostId,
     v1::{self, host::State, replica::Role},
 };
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{Mutex, watch},
+};
 use tonic::{
     Status,
     body::Body,
@@ -38,6 +44,9 @@ const FOR_LEADER: &str = "/ringmesh.v1.Store/GetStoreStatus";
 
 /// Bytes of such a question.
 const MAX_QUESTION_BYTES: usize = 1024;
+
+/// How long a host has to say that it takes calls.
+const ACCEPTED: Duration = Duration::from_secs(2);
 
 /// How long the leader has for its answer.
 const LEADER_ANSWER: Duration = Duration::from_secs(2);
@@ -67,6 +76,17 @@ impl fmt::Debug for Access {
     }
 }
 
+/// To whom a call may be passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    /// A host with a replica, or a delegate of another zone.
+    Anywhere,
+    /// A host of this zone with a replica.
+    Zone,
+    /// The host of the replica that leads, first of all.
+    Leader,
+}
+
 #[derive(Clone)]
 struct Remote {
     host: HostId,
@@ -83,9 +103,9 @@ impl Access {
         Self { local, transport, view, remote: Arc::default() }
     }
 
-    async fn pass_on(&self, mut request: Request<Body>, for_leader: bool) -> Response<Body> {
+    async fn pass_on(&self, mut request: Request<Body>, to: To) -> Response<Body> {
         let is_grpc = is_grpc(&request);
-        let Some(mut remote) = self.remote(for_leader).await else { return unavailable(is_grpc, NOBODY) };
+        let Some(mut remote) = self.remote(to).await else { return unavailable(is_grpc, NOBODY) };
         let caller = request.extensions_mut().remove::<Caller>().and_then(|caller| caller.to_header());
         let Some(caller) = caller else { return unavailable(is_grpc, "nobody knows who asks") };
         request.headers_mut().insert(CALLER, caller);
@@ -116,7 +136,7 @@ impl Access {
         };
         let body = body.to_bytes();
         let request = || Request::from_parts(head.clone(), Body::new(Full::new(body.clone())));
-        let asked = tokio::time::timeout(LEADER_ANSWER, self.pass_on(request(), true)).await;
+        let asked = tokio::time::timeout(LEADER_ANSWER, self.pass_on(request(), To::Leader)).await;
         let is_answer = |response: &Response<Body>| Status::from_header_map(response.headers()).is_none();
         match asked {
             Ok(response) if is_answer(&response) => response,
@@ -125,11 +145,15 @@ impl Access {
     }
 
     /// A connection that works, to a host with a replica. Whatever is sent on it is sent once.
-    async fn remote(&self, for_leader: bool) -> Option<Remote> {
-        let hosts = self.replicas();
+    async fn remote(&self, to: To) -> Option<Remote> {
+        let mut hosts = self.replicas();
+        if hosts.is_empty() && to == To::Anywhere {
+            hosts = self.delegates();
+        }
         let mut kept = self.remote.lock().await;
         if let Some(remote) = kept.as_mut() {
-            let fits = if for_leader { hosts.first() == Some(&remote.host) } else { hosts.contains(&remote.host) };
+            let fits =
+                if to == To::Leader { hosts.first() == Some(&remote.host) } else { hosts.contains(&remote.host) };
             if fits && remote.requests.ready().await.is_ok() {
                 return Some(remote.clone());
             }
@@ -148,7 +172,9 @@ impl Access {
     }
 
     async fn connect(&self, host: HostId) -> Result<Remote, Box<dyn std::error::Error + Send + Sync>> {
-        let stream = self.transport.open_store(host, Purpose::Calls).await?;
+        let mut stream = self.transport.open_store(host, Purpose::Calls).await?;
+        // One that has no replica and knows none hangs up instead.
+        tokio::time::timeout(ACCEPTED, stream.read_u8()).await??;
         let (requests, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(WINDOW_BYTES)
@@ -182,6 +208,17 @@ impl Access {
         hosts.into_iter().map(|(_, host)| host).collect()
     }
 
+    /// The delegates of the other zones that can be asked.
+    fn delegates(&self) -> Vec<HostId> {
+        let view = self.view.borrow();
+        view.gateways.values().flatten().filter(|peer| peer.askable).map(|peer| peer.member.id).collect()
+    }
+
+    /// Whether calls can be passed on here: there is a replica on this host or in its zone.
+    pub(super) fn serves(&self) -> bool {
+        self.local.borrow().is_some() || !self.replicas().is_empty()
+    }
+
     fn leads_here(&self) -> bool {
         let view = self.view.borrow();
         view.hosts.iter().any(|host| host.local && host.replica.as_ref().is_some_and(|replica| replica.leads))
@@ -196,7 +233,7 @@ impl Answer for Access {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let local = self.local.borrow().clone();
         match local {
-            None => self.pass_on(request, false).await,
+            None => self.pass_on(request, To::Anywhere).await,
             Some(faces) if request.uri().path() == FOR_LEADER && !self.leads_here() => {
                 self.ask_leader(request, faces).await
             }
@@ -207,7 +244,7 @@ impl Answer for Access {
 
 /// What answers calls that other hosts pass on: they say for whom.
 #[derive(Clone)]
-pub(super) struct PassedOn(pub(super) Faces);
+pub(super) struct PassedOn(pub(super) Access);
 
 impl Answer for PassedOn {
     async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
@@ -216,7 +253,11 @@ impl Answer for PassedOn {
             return unavailable(is_grpc(&request), "a host has passed this on and does not say for whom");
         };
         request.extensions_mut().insert(caller);
-        self.0.answer(request).await
+        let local = self.0.local.borrow().clone();
+        match local {
+            Some(faces) => faces.answer(request).await,
+            None => self.0.pass_on(request, To::Zone).await,
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use ringmesh_node::{View, roles};
 use ringmesh_proto::{ClusterId, HostId, peer::ReplicaRecord, store::Hello};
 use ringmesh_store::consensus::Conf;
 use tokio::{
-    io::BufReader,
+    io::{AsyncWriteExt, BufReader},
     sync::{mpsc, oneshot, watch},
 };
 use tonic::codegen::http::Extensions;
@@ -91,6 +91,8 @@ pub struct Holder {
     streams: mpsc::Receiver<StoreStream>,
     local: watch::Sender<Option<Faces>>,
     told: watch::Sender<Option<ReplicaRecord>>,
+    access: Access,
+    port: Port<PassedOn>,
     replica: Option<Replica>,
 }
 
@@ -99,7 +101,6 @@ struct Replica {
     id: u64,
     running: Running,
     known: Arc<Mutex<Known>>,
-    port: Port<PassedOn>,
 }
 
 impl Holder {
@@ -113,7 +114,10 @@ impl Holder {
         let (local, faces) = watch::channel(None);
         let (told, record) = watch::channel(None);
         let access = Access::new(faces, transport.clone(), view.clone());
-        (Self { holding, transport, view, streams, local, told, replica: None }, access, record)
+        let port = Port::new(PassedOn(access.clone()), MAX_CALLS);
+        let holder =
+            Self { holding, transport, view, streams, local, told, access: access.clone(), port, replica: None };
+        (holder, access, record)
     }
 
     /// Runs until it is told to end; then nothing of it is left but what is on the disk.
@@ -183,8 +187,8 @@ impl Holder {
         let running =
             start_member(Begin { settings, directory, log, road: Road::Mesh(self.transport.clone()), others })?;
         let faces = Faces::new(&running.handle);
-        self.local.send_replace(Some(faces.clone()));
-        self.replica = Some(Replica { id, running, known, port: Port::new(PassedOn(faces), MAX_CALLS) });
+        self.local.send_replace(Some(faces));
+        self.replica = Some(Replica { id, running, known });
         tracing::info!(replica = format!("{id:x}"), "this host holds a replica of the configuration");
         Ok(())
     }
@@ -193,9 +197,9 @@ impl Holder {
     fn take(&self, stream: StoreStream, greeted: &mpsc::Sender<(Hello, Line)>) {
         match stream.purpose {
             Purpose::Calls => {
-                // Without a replica there is nothing to say; the other end asks another host.
-                if let Some(replica) = &self.replica {
-                    tokio::spawn(replica.port.clone().converse(stream, Extensions::new()));
+                // Otherwise there is nothing to say; the other end asks another host.
+                if self.access.serves() {
+                    tokio::spawn(take_calls(self.port.clone(), stream));
                 }
             }
             Purpose::Replica => {
@@ -300,6 +304,13 @@ impl Holder {
             Ok(ended) => self.note_end(ended.unwrap_or(Err(BROKE))),
             Err(_) => tracing::error!("this host's replica of the configuration does not end"),
         }
+    }
+}
+
+/// The other end hears first that its calls are taken.
+async fn take_calls(port: Port<PassedOn>, mut stream: StoreStream) {
+    if stream.write_u8(1).await.is_ok() {
+        port.converse(stream, Extensions::new()).await;
     }
 }
 
