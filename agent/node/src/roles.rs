@@ -109,6 +109,8 @@ pub enum Step {
     Forget(HostId),
     /// Change the members.
     Change(ConfChange),
+    /// Let this voter lead: the one that does is to go.
+    Transfer(u64),
 }
 
 /// See above.
@@ -255,12 +257,29 @@ impl Roles {
             return Some(Step::Change(ConfChange::AddLearner(seat.id)));
         }
         let over: Vec<&Seat> = look.seats.iter().filter(is_member).filter(|seat| self.is_over(look, seat)).collect();
-        self.replace_voter(look, &over)
+        self.step_down(look, &over)
+            .or_else(|| self.replace_voter(look, &over))
             .or_else(|| remove_learner(look, &over))
             .or_else(|| self.grow(look, &over))
             .or_else(|| self.even_out(look, &over))
             .or_else(|| self.shrink_standbys(look))
             .or_else(|| self.improve(look, &over))
+    }
+
+    /// The leader's own seat is to go, as before its host leaves: another voter leads first and does the rest. If it is the
+    /// only voter, a stand-by votes beside it for that long: nobody else could go on.
+    fn step_down(&self, look: &Look<'_>, over: &[&Seat]) -> Option<Step> {
+        let voters = &look.status.conf.voters;
+        let own = look.seat_of(look.status.id).filter(|seat| seat.leaves)?;
+        let is_over = |id: u64| over.iter().any(|seat| seat.id == id);
+        if let Some(next) = voters.iter().find(|id| **id != own.id && look.is_heard(**id) && !is_over(**id)) {
+            return Some(Step::Transfer(*next));
+        }
+        if *voters != [own.id] {
+            return None;
+        }
+        let ready = look.places(&self.ready(look, over));
+        replicas::next(&[], &ready).map(|new| Step::Change(ConfChange::Promote(*new)))
     }
 
     /// A voter that is over is replaced in one change by a learner that has caught up.
@@ -287,12 +306,13 @@ impl Roles {
         if seat.is_some() {
             return seat;
         }
-        // Nobody takes its place. One that left goes all the same, and so does one whose host can begin anew, if there is
-        // no other gap; one that is down may come back.
+        // Nobody takes its place. One that left goes all the same; so does one that is to go and makes their number even, and
+        // one whose host can begin anew, if there is no other gap; one that is down may come back.
         let begins_anew = self.lost.contains(&old.id)
             && look.presence(old) == Presence::There
             && conf.voters.len() >= self.targets(look).0;
-        if rest.is_empty() || !(begins_anew || look.presence(old) == Presence::Left) {
+        let makes_even = old.leaves && conf.voters.len().is_multiple_of(2) && look.presence(old) == Presence::There;
+        if rest.is_empty() || !(begins_anew || makes_even || look.presence(old) == Presence::Left) {
             return None;
         }
         Some(if old.leaves { Step::Change(ConfChange::Remove(old.id)) } else { Step::Leave(old.host) })

@@ -84,8 +84,14 @@ impl Agent for Api {
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
         Caller::expect_operator(request.extensions())?;
-        let ended = |_| Status::unavailable("the agent is ending already");
-        self.commands.send(Command::Leave).await.map_err(ended)?;
+        let (store, commands) = (self.store.clone(), self.commands.clone());
+        // Who has asked may go away meanwhile: half a leaving is none.
+        let leaves = tokio::spawn(async move {
+            store.leave().await;
+            commands.send(Command::Leave).await
+        });
+        let ended = || Status::unavailable("the agent is ending already");
+        leaves.await.map_err(|_| ended())?.map_err(|_| ended())?;
         Ok(Response::new(LeaveResponse {}))
     }
 

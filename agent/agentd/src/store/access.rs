@@ -21,7 +21,7 @@ use ringmesh_proto::{
 };
 use tokio::{
     io::AsyncReadExt,
-    sync::{Mutex, watch},
+    sync::{Mutex, mpsc, oneshot, watch},
 };
 use tonic::{
     Status,
@@ -68,6 +68,8 @@ pub struct Access {
     view: watch::Receiver<Arc<View>>,
     /// The connection in use; one is enough.
     remote: Arc<Mutex<Option<Remote>>>,
+    /// To the holder.
+    leaves: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl fmt::Debug for Access {
@@ -99,8 +101,19 @@ impl Access {
         local: watch::Receiver<Option<Faces>>,
         transport: Transport,
         view: watch::Receiver<Arc<View>>,
+        leaves: mpsc::Sender<oneshot::Sender<()>>,
     ) -> Self {
-        Self { local, transport, view, remote: Arc::default() }
+        Self { local, transport, view, remote: Arc::default(), leaves }
+    }
+
+    /// This host is about to leave: it takes no replica any more, and if the one that it has votes, another one takes its
+    /// place. Returns when that is so, or when it has been waited for long enough: it may leave then all the same.
+    pub async fn leave(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.leaves.send(reply).await.is_ok() {
+            // The holder may end meanwhile, and with it the replica.
+            let _ = done.await;
+        }
     }
 
     async fn pass_on(&self, mut request: Request<Body>, to: To) -> Response<Body> {

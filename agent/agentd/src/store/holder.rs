@@ -31,8 +31,9 @@ use super::{
     directory::Directory,
     error::StoreError,
     faces::{Faces, MAX_CALLS},
-    member::{Ended, FOUNDER, Greeted, Known, Mesh, Others, lock},
+    member::{Ended, FOUNDER, Greeted, Known, Mesh, Others, give_up, lock},
     peer::{Verdict, greeting, say},
+    request::{Failure, Handle, Sight},
     road::{Place, Road},
     settings::Settings,
     start::{BROKE, Begin, Log, Running, start_member},
@@ -47,6 +48,12 @@ const GREETING_BOUND: usize = 64;
 
 /// How long a replica has for its end: a checkpoint, and another one that leads.
 const END: Duration = Duration::from_secs(10);
+
+/// How long a host that leaves waits until another one has its vote. Less than a client waits for an answer.
+const GIVE_UP: Duration = Duration::from_secs(4);
+
+/// Between two looks whether that is so: nobody says it.
+const GIVE_UP_LOOK: Duration = Duration::from_millis(50);
 
 /// A stream of a replica whose greeting was read.
 type Line = BufReader<StoreStream>;
@@ -93,6 +100,8 @@ pub struct Holder {
     told: watch::Sender<Option<ReplicaRecord>>,
     access: Access,
     port: Port<PassedOn>,
+    /// That this host is about to leave, with where it is told that it may.
+    leaves: mpsc::Receiver<oneshot::Sender<()>>,
     replica: Option<Replica>,
 }
 
@@ -113,10 +122,21 @@ impl Holder {
     ) -> (Self, Access, watch::Receiver<Option<ReplicaRecord>>) {
         let (local, faces) = watch::channel(None);
         let (told, record) = watch::channel(None);
-        let access = Access::new(faces, transport.clone(), view.clone());
+        let (leave, leaves) = mpsc::channel(1);
+        let access = Access::new(faces, transport.clone(), view.clone(), leave);
         let port = Port::new(PassedOn(access.clone()), MAX_CALLS);
-        let holder =
-            Self { holding, transport, view, streams, local, told, access: access.clone(), port, replica: None };
+        let holder = Self {
+            holding,
+            transport,
+            view,
+            streams,
+            local,
+            told,
+            access: access.clone(),
+            port,
+            leaves,
+            replica: None,
+        };
         (holder, access, record)
     }
 
@@ -136,6 +156,7 @@ impl Holder {
                 ended = ended => self.note_end(ended),
                 Some(stream) = self.streams.recv() => self.take(stream, &greeted_sender),
                 Some((hello, line)) = greeted.recv() => self.greeted(hello, line).await,
+                Some(reply) = self.leaves.recv() => self.leave(reply),
             }
         }
         self.end().await;
@@ -274,6 +295,22 @@ impl Holder {
         Ok(())
     }
 
+    /// The replica works on while another one takes its place, and is told in the end that it is gone.
+    fn leave(&mut self, reply: oneshot::Sender<()>) {
+        self.holding.eligible = false;
+        let replica = self.replica.as_ref().map(|replica| (replica.running.handle.clone(), replica.id));
+        tokio::spawn(async move {
+            if let Some((handle, id)) = replica {
+                match tokio::time::timeout(GIVE_UP, give_up_vote(&handle, id)).await {
+                    Ok(()) => {}
+                    Err(_) => tracing::warn!("leaves with its vote: no other host has taken it in time"),
+                }
+            }
+            // Who asked may have gone.
+            let _ = reply.send(());
+        });
+    }
+
     fn note_end(&mut self, ended: Result<Ended, StoreError>) {
         self.replica = None;
         self.local.send_replace(None);
@@ -311,6 +348,27 @@ impl Holder {
 async fn take_calls(port: Port<PassedOn>, mut stream: StoreStream) {
     if stream.write_u8(1).await.is_ok() {
         port.converse(stream, Extensions::new()).await;
+    }
+}
+
+/// Returns when the replica has no vote, or has ended.
+async fn give_up_vote(handle: &Handle, id: u64) {
+    loop {
+        let asked = handle.look(true, move |sight| give_up(sight.kv, &sight.consensus.status().conf, id)).await;
+        let done = match asked {
+            Ok(None) | Err(Failure::Stopped) => return,
+            Ok(Some(change)) => handle.change(change).await.is_ok(),
+            Err(_) => false,
+        };
+        if done {
+            break;
+        }
+        // Nobody leads, or the seat was changed meanwhile.
+        tokio::time::sleep(GIVE_UP_LOOK).await;
+    }
+    let votes = move |sight: &Sight<'_>| sight.consensus.status().conf.is_voter(id);
+    while handle.look(false, votes).await.unwrap_or(false) {
+        tokio::time::sleep(GIVE_UP_LOOK).await;
     }
 }
 

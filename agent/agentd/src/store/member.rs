@@ -42,7 +42,7 @@ use self::{
 };
 pub(super) use self::{
     checkpoint::{Checkpointed, applied},
-    seats::{FOUNDER, Greeted, Known, Mesh, Others, lock},
+    seats::{FOUNDER, Greeted, Known, Mesh, Others, give_up, lock},
 };
 use super::{
     directory::Directory,

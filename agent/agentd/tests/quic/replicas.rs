@@ -16,7 +16,7 @@ use ringmesh_agentd::{
     keeper::Keeper,
     lab,
     quic::Transport,
-    store::{Holder, Holding},
+    store::{Access, Holder, Holding},
 };
 use ringmesh_node::{
     Peer, View, Way,
@@ -25,8 +25,8 @@ use ringmesh_node::{
 use ringmesh_proto::{
     HostId, Uplink,
     etcd::etcdserverpb::{
-        PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, kv_client::KvClient, watch_client::WatchClient,
-        watch_request::RequestUnion,
+        MemberListRequest, PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, cluster_client::ClusterClient,
+        kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion,
     },
     peer::ReplicaRecord,
     v1::{self, GetStoreStatusRequest, StoreStatus, host::State, store_client::StoreClient, store_member::Role},
@@ -105,6 +105,7 @@ struct Agent {
     id: HostId,
     channel: Channel,
     transport: Transport,
+    store: Access,
     end: StoreEnd,
 }
 
@@ -197,13 +198,13 @@ impl World {
             counters,
             started_at: clock::unix(),
             watches: Arc::default(),
-            store,
+            store: store.clone(),
         };
         // The API of one that has ended serves on in this process: its socket makes room.
         let _ = std::fs::remove_file(&socket);
         let end = api::start(api, holder).await.expect("nobody has its socket");
         let channel = lab::channel(&format!("unix:{}", socket.display()));
-        self.agents.insert(name.into(), Agent { id: member.id, channel, transport, end });
+        self.agents.insert(name.into(), Agent { id: member.id, channel, transport, store, end });
     }
 
     /// Ends it in order, and all others see that it is gone.
@@ -214,6 +215,13 @@ impl World {
         self.gossip.set_replica(agent.id, None);
         self.gossip.set_state(agent.id, State::Down);
         agent.id
+    }
+
+    /// As `ringmesh leave`.
+    async fn leave(&mut self, name: &str) {
+        within("it may leave", self.agents[name].store.leave()).await;
+        let id = self.end(name).await;
+        self.gossip.set_state(id, State::Left);
     }
 
     fn channel(&self, name: &str) -> Channel {
@@ -457,4 +465,35 @@ async fn a_founder_whose_log_is_lost_founds_no_second_store() {
     let error = world.status("h1").await.expect_err("it has nothing to say");
     assert_eq!(error.code(), Code::Unavailable, "{error}");
     assert!(world.state_dir("h1").join("store/keys.redb").exists(), "what is left is left as it is");
+}
+
+#[tokio::test]
+async fn the_only_voter_leaves_and_its_stand_by_goes_on_with_all_that_it_had() {
+    let mut world = World::start(&["h1", "h2"], 2).await;
+    world.until_roles("h1", 1, 1, 0).await;
+    world.put("h1", "kept").await;
+    world.leave("h1").await;
+    let status = world.until_roles("h2", 1, 0, 0).await;
+    assert_eq!(status.leader, "h2");
+    assert!(world.has("h2", "kept").await);
+    world.put("h2", "after").await;
+    // It comes back as a new one.
+    world.run("h1", true).await;
+    world.until_roles("h1", 1, 1, 0).await;
+    assert!(world.has("h1", "after").await);
+}
+
+#[tokio::test]
+async fn a_leader_that_leaves_has_a_successor_before_it_goes() {
+    let names = ["h1", "h2", "h3", "h4"];
+    let world = World::start(&names, 1).await;
+    let before = world.until_roles("h2", 3, 1, 0).await;
+    within("it may leave", world.agents[&before.leader].store.leave()).await;
+    let rest = other(&names, &before.leader);
+    let request = MemberListRequest { linearizable: true };
+    let asked = within("an answer", ClusterClient::new(world.channel(rest)).member_list(request)).await;
+    let members = asked.expect("it is served").into_inner().members;
+    let voters: Vec<&str> = members.iter().filter(|member| !member.is_learner).map(|member| &*member.name).collect();
+    assert!(voters.len() == 3 && !voters.contains(&&*before.leader), "{voters:?}");
+    world.put(rest, "after").await;
 }

@@ -16,6 +16,8 @@ struct World {
     /// Hosts whose replica answers.
     heard: BTreeSet<HostId>,
     next_id: u64,
+    /// To whom leadership was given.
+    given_to: Option<u64>,
     roles: Roles,
     /// All that was done.
     steps: Vec<Step>,
@@ -37,6 +39,7 @@ impl World {
             seats: vec![Seat { id: 1, host: HostId::new(1), name: "h1".into(), leaves: false }],
             conf: Conf::of_voters([1]),
             next_id: 2,
+            given_to: None,
             roles: Roles::new(Settings::default()),
             steps: Vec::new(),
         }
@@ -75,9 +78,13 @@ impl World {
         self.seats.iter().find(|seat| seat.id == id).map(|seat| seat.host)
     }
 
-    /// The first voter that is heard.
+    /// The one to which it was given, or else the first voter that is heard.
     fn leader(&self) -> u64 {
         let is_heard = |id: &u64| self.host_of(*id).is_some_and(|host| self.heard.contains(&host));
+        let given_to = self.given_to.filter(|id| self.conf.voters.contains(id) && is_heard(id));
+        if let Some(leader) = given_to {
+            return leader;
+        }
         self.conf.voters.iter().copied().find(is_heard).unwrap_or(self.conf.voters[0])
     }
 
@@ -109,7 +116,18 @@ impl World {
                 assert!(!self.conf.contains(self.seats.remove(at).id), "it is a member");
             }
             Step::Change(change) => self.change(change),
+            Step::Transfer(to) => {
+                assert!(self.conf.voters.contains(&to) && to != self.leader());
+                self.given_to = Some(to);
+                // The next leader knows nothing but what is agreed on.
+                self.roles = Roles::new(self.roles.settings.clone());
+            }
         }
+    }
+
+    /// As a host does before it leaves.
+    fn gives_up(&mut self, number: u32) {
+        self.carry_out(Step::Leave(HostId::new(number)));
     }
 
     fn change(&mut self, change: ConfChange) {
@@ -359,4 +377,48 @@ proptest! {
         world.run(100);
         prop_assert_eq!(&world.steps, &[]);
     }
+}
+
+#[test]
+fn a_host_that_is_about_to_leave_gives_up_its_vote_first_whatever_it_is() {
+    for hosts in [2, 4, 5] {
+        for number in [1, 2] {
+            let mut world = World::settled(&vec!["r"; hosts]);
+            let voters = world.conf.voters.len();
+            world.gives_up(number);
+            // It takes no invitation.
+            for _ in 0..60 {
+                world.look();
+                if let Some(seat) = world.seats.iter().find(|seat| seat.host.raw() == number && !seat.leaves) {
+                    let id = seat.id;
+                    world.roles.handle_declined(world.now, HostId::new(number), id);
+                }
+            }
+            assert!(!world.voters().contains(&number), "host {number} of {hosts}: {:?}", world.steps);
+            assert_eq!(world.conf.voters.len(), voters, "host {number} of {hosts}: {:?}", world.steps);
+        }
+    }
+    // Of three without a stand-by it goes when it has left.
+    let mut world = World::settled(&["r"; 3]);
+    world.gives_up(1);
+    world.run(60);
+    assert_eq!(world.voters(), [1, 2, 3], "{:?}", world.steps);
+    assert_ne!(world.leader(), 1, "another one leads already");
+    world.presence(1, Presence::Left);
+    world.heard.remove(&HostId::new(1));
+    world.run(60);
+    assert_eq!((world.conf.voters.len(), world.conf.learners.len()), (1, 1), "{:?}", world.steps);
+}
+
+#[test]
+fn an_only_voter_without_anybody_else_stays_until_there_is_one() {
+    let mut world = World::settled(&["r"]);
+    world.gives_up(1);
+    world.run(60);
+    assert_eq!(world.voters(), [1]);
+    world.hosts.push(host(2, "r"));
+    world.heard.insert(HostId::new(2));
+    world.run(60);
+    assert_eq!(world.leader(), world.conf.voters[0]);
+    assert!(!world.conf.contains(1), "{:?}", world.steps);
 }

@@ -357,8 +357,26 @@ impl Member {
                 }
                 None
             }
+            Step::Transfer(to) => {
+                match self.consensus.transfer_leader(to) {
+                    Ok(()) => tracing::debug!(member = format!("{to:x}"), "another one is to lead"),
+                    Err(refused) => tracing::debug!(member = format!("{to:x}"), %refused, "it cannot lead now"),
+                }
+                None
+            }
         }
     }
+}
+
+/// What the replica `id` asks for before its host leaves: its seat is to go. `None` if it has no vote, or nobody could take
+/// it.
+pub(in crate::store) fn give_up(kv: &Kv, conf: &Conf, id: u64) -> Option<Change> {
+    let others = conf.voters.iter().chain(&conf.learners).any(|other| *other != id);
+    if !others || !conf.is_voter(id) {
+        return None;
+    }
+    let Seated { stored, mod_revision, .. } = seats(kv).into_iter().find(|seated| seated.seat.id == id)?;
+    Some(put_seat(mod_revision, &ReplicaSeat { leaves: true, ..stored }))
 }
 
 /// A seat, as it is stored.
