@@ -78,6 +78,7 @@ lab: install-lab release ## a cluster of HOSTS=5 hosts with CONTAINERS=4 contain
 	@echo "  ringmesh host why h3                  # who says that it is down, and on what evidence"
 	@echo "  ringmesh lab fault kill-service h1 h1-c1"
 	@echo "  ringmesh container restart h1/h1-c1   # repair by order; ringmesh operation list says what was done"
+	@echo "  ringmesh store status                 # who holds the replicated configuration, and why"
 	@echo "  make lab-down                         # leaves nothing behind"
 
 .PHONY: lab-down
