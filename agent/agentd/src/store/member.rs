@@ -67,6 +67,9 @@ const SWEEP: Duration = Duration::from_millis(100);
 /// How often watches that want it are told how far they are: as etcd does.
 const PROGRESS: Duration = Duration::from_secs(600);
 
+/// How often is looked for old revisions in the time for which they are kept.
+const RETENTION_LOOKS: u32 = 20;
+
 /// How often streams without a client are looked for that had no way to say so.
 const STREAM_SWEEP: Duration = Duration::from_secs(10);
 
@@ -499,7 +502,9 @@ impl Member {
     fn wake(&self) -> Instant {
         let waits =
             self.end != End::No || !self.reads.is_empty() || !self.changes.is_empty() || !self.questions.is_empty();
-        let sweep = if waits || self.retention.is_some() { SWEEP } else { STREAM_SWEEP };
+        let old =
+            self.settings.retention.map_or(STREAM_SWEEP, |kept| (kept / RETENTION_LOOKS).clamp(SWEEP, STREAM_SWEEP));
+        let sweep = if waits { SWEEP } else { old };
         [self.consensus.poll_timeout(), self.lessor.poll_timeout().filter(|_| self.leads), self.others.poll_timeout()]
             .into_iter()
             .flatten()

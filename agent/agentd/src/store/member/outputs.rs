@@ -103,6 +103,7 @@ impl Member {
         }
         (self.term, self.leader, self.leads) = (term, leader, us);
         self.others.note_leader(us);
+        self.meet();
         self.led.send_replace(leader.is_some());
         for (_, reply) in self.transfers.extract_if(.., |(to, _)| leader == Some(*to)) {
             // Who asked may have gone.
