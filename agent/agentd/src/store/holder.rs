@@ -50,7 +50,7 @@ const GREETING_BOUND: usize = 64;
 const END: Duration = Duration::from_secs(10);
 
 /// How long a host that leaves waits until another one has its vote. Less than a client waits for an answer.
-const GIVE_UP: Duration = Duration::from_secs(4);
+const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// Between two looks whether that is so: nobody says it.
 const GIVE_UP_LOOK: Duration = Duration::from_millis(50);

@@ -343,7 +343,10 @@ impl Member {
         let now = self.clock.instant();
         match inbound {
             Inbound::Hello { from, place, client_urls } => {
-                self.client_urls.insert(from, client_urls);
+                // Only members that the command line names have some.
+                if !client_urls.is_empty() {
+                    self.client_urls.insert(from, client_urls);
+                }
                 self.note_greeting(from, place);
             }
             Inbound::Message { from, message } => match message.kind {

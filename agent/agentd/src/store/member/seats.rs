@@ -245,8 +245,10 @@ impl Member {
             places.extend(mesh.greeted.iter().map(|(id, place)| (*id, place.clone())));
         }
         let is_new = |id: u64| {
-            let heard = status.peers.iter().any(|peer| peer.id == id && peer.matched > 0);
-            self.leads && status.conf.learners.contains(&id) && !heard
+            // One that has greeted is there, even if a new leader has not heard yet what it has.
+            let is_there = mesh.greeted.contains_key(&id)
+                || status.peers.iter().any(|peer| peer.id == id && peer.matched > 0);
+            self.leads && status.conf.learners.contains(&id) && !is_there
         };
         self.peers.set(&places, is_new);
         // Before it has the first seats it knows of nobody whether it is a member.
