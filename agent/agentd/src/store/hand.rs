@@ -91,6 +91,7 @@ impl Hand {
             Job::Persist(persist) => self.batch.push(persist),
             Job::Install { from, to, persist } => {
                 self.write()?;
+                self.wal.announce(&persist)?;
                 install(&from, &to).map_err(HandError::Install)?;
                 self.batch.push(persist);
             }

@@ -37,7 +37,7 @@ pub struct Entry {
 }
 
 /// In place of a vote that was not given: this member has not begun yet.
-pub(super) const FRESH: u64 = u64::MAX;
+pub(crate) const FRESH: u64 = u64::MAX;
 
 /// What a member must never forget: thesis of Raft, figure 3.1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -35,6 +35,7 @@ mod ticks;
 mod tests;
 
 pub use conf::{Conf, ConfChange};
+pub(crate) use entry::FRESH;
 pub use entry::{Applied, Entry, EntryKind, HardState, Position, origin};
 pub use error::{Divergence, Malformed, NotAccepted, Refused, StartError};
 pub use machine::{Consensus, Recovered};

@@ -11,7 +11,7 @@ use super::{
     frame::{self, Link, Place},
     record, recovery, segment,
 };
-use crate::consensus::{Applied, Entry, HardState, Persist, Position};
+use crate::consensus::{Applied, Entry, FRESH, HardState, Persist, Position};
 
 /// Bytes of records above which the next one begins another frame: what is read in one piece stays small.
 const FRAME_BYTES: usize = 1 << 20;
@@ -156,6 +156,22 @@ impl<D: Disk> Wal<D> {
             // Only now: the snapshot's position is durable.
             replaced.map_or(Ok(()), |sequence| wal.remove_full(|full| full.sequence < sequence))
         })
+    }
+
+    /// To be called before keys that came with a snapshot are put in the place of others: makes its term durable. Keys of a
+    /// later term than the log's are a sign that the log was lost.
+    ///
+    /// # Errors
+    /// As with `append`.
+    pub fn announce(&mut self, persist: &Persist) -> Result<(), WriteError> {
+        let Some(term) = persist.hard.map(|hard| hard.term).filter(|term| *term > self.hard.term) else {
+            return Ok(());
+        };
+        // Its vote is told to nobody before all of it is stored. Who has not begun has not begun by this either.
+        let is_fresh = self.hard == HardState::default() || self.hard.vote == FRESH;
+        let vote = if is_fresh { FRESH } else { 0 };
+        let hard = Some(HardState { term, vote, commit: self.hard.commit });
+        self.append(&[Persist { number: 0, snapshot: None, entries: Vec::new(), hard }])
     }
 
     /// To be called between `open` and the start of consensus, with the place that the keys have applied.

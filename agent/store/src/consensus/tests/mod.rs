@@ -6,6 +6,7 @@ mod cluster;
 mod node;
 mod peers;
 mod pitfalls;
+mod starting;
 
 use super::Consensus;
 

@@ -112,13 +112,21 @@ impl Node {
     /// Stores what the disk is at. False if the disk fails.
     pub(super) fn store(&mut self) -> bool {
         let Some(running) = &mut self.running else { return false };
-        if let Some(snapshot) = running.writing.iter().rev().find_map(|persist| persist.snapshot.as_ref()) {
-            let received = running.received.take().expect("a snapshot was taken that never came");
-            assert_eq!(received.applied, *snapshot, "another snapshot was taken than came");
-            self.durable = received;
-            running.keys.clone_from(&self.durable);
+        let mut batch = Vec::new();
+        for persist in running.writing.clone() {
+            if let Some(snapshot) = &persist.snapshot {
+                if running.wal.append(&batch).is_err() || running.wal.announce(&persist).is_err() {
+                    return false;
+                }
+                batch.clear();
+                let received = running.received.take().expect("a snapshot was taken that never came");
+                assert_eq!(received.applied, *snapshot, "another snapshot was taken than came");
+                self.durable = received;
+                running.keys.clone_from(&self.durable);
+            }
+            batch.push(persist);
         }
-        running.wal.append(&running.writing).is_ok()
+        running.wal.append(&batch).is_ok()
     }
 
     /// The process is gone; with the power, also what was not synced.
