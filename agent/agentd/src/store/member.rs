@@ -405,7 +405,9 @@ impl Member {
         }
         if self.leads && self.lessor.poll_timeout().is_some_and(|at| at <= now) {
             for id in self.lessor.handle_timeout(now) {
-                self.propose_own(now, Change::LeaseRevoke(LeaseRevokeRequest { id }));
+                if self.propose_own(now, Change::LeaseRevoke(LeaseRevokeRequest { id })) {
+                    self.lessor.proposed(id);
+                }
             }
         }
         if let End::Until(at) = self.end

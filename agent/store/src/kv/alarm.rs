@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use ringmesh_proto::etcd::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, alarm_request::AlarmAction};
 
-use super::meta;
+use super::{Refusal, meta};
+
+/// How many may be on: more than there are members, and a bound for clients that make them up.
+const ALARMS_MAX: usize = 256;
 
 /// The alarms that are on.
 #[derive(Debug, Default)]
@@ -34,6 +37,13 @@ impl Alarms {
         let is_listed = |of: i32| kind == AlarmType::None || of == i32::from(kind);
         let listed = self.on.iter().filter(|(of, _)| is_listed(*of));
         listed.map(|(kind, member)| AlarmMember { member_id: *member, alarm: *kind }).collect()
+    }
+
+    /// What can be refused before it is proposed. A full store must still be able to say so.
+    pub(super) fn check(&self, request: &AlarmRequest) -> Result<(), Refusal> {
+        let is_new =
+            request.action() == AlarmAction::Activate && !self.on.contains(&(request.alarm, request.member_id));
+        if is_new && self.on.len() >= ALARMS_MAX { Err(Refusal::TooManyRequests) } else { Ok(()) }
     }
 
     /// Does what is asked, and returns the alarms that it is about: none if one to be ended is not on.

@@ -10,6 +10,9 @@ pub const TTL_MIN_S: i64 = 2;
 /// The longest TTL, in seconds, as etcd's.
 pub const TTL_MAX_S: i64 = 9_000_000_000;
 
+/// About what a lease takes in memory, its deadline at the leader included. Keys are counted where they are.
+const LEASE_BYTES: u64 = 128;
+
 /// Which leases there are, and which keys end with them.
 #[derive(Debug, Default)]
 pub struct LeaseTable {
@@ -36,6 +39,11 @@ impl LeaseTable {
     /// All leases with their TTL in seconds, by id.
     pub fn iter(&self) -> impl Iterator<Item = (i64, i64)> {
         self.leases.iter().map(|(id, lease)| (*id, lease.ttl_s))
+    }
+
+    /// About the bytes that the quota counts.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.leases.len() as u64 * LEASE_BYTES
     }
 
     /// Whether a key may be put with a lease: 0 is none.

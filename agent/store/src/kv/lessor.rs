@@ -12,7 +12,7 @@ use super::LeaseTable;
 /// How many leases end at once: each is a command of its own, and others want to be proposed too.
 const ENDS_A_TURN: usize = 512;
 
-/// How soon the end of a lease is asked for again, since a proposal may be lost.
+/// How soon the end of a lease is asked for again that could not be proposed.
 const AGAIN: Duration = Duration::from_secs(3);
 
 /// Deadlines of leases, as long as this replica leads.
@@ -29,8 +29,8 @@ pub struct Lessor {
 struct Term {
     ttl_s: i64,
     ends: Instant,
-    /// When it is due: at its end, and again later as long as it is not revoked.
-    due: Instant,
+    /// When it is due: at its end, and again later as long as its end is not in the log. `None` once it is.
+    due: Option<Instant>,
 }
 
 impl Lessor {
@@ -53,14 +53,31 @@ impl Lessor {
         }
         self.revoked(lease);
         let ends = now + seconds(ttl_s);
-        self.leases.insert(lease, Term { ttl_s, ends, due: ends });
+        self.leases.insert(lease, Term { ttl_s, ends, due: Some(ends) });
         self.due.insert((ends, lease));
     }
 
     /// A lease was revoked, by an applied command.
     pub fn revoked(&mut self, lease: i64) {
-        if let Some(term) = self.leases.remove(&lease) {
-            self.due.remove(&(term.due, lease));
+        if let Some(at) = self.leases.remove(&lease).and_then(|term| term.due) {
+            self.due.remove(&(at, lease));
+        }
+    }
+
+    /// The end of a lease has a place in the log. It is proposed once only: a second proposal could end another lease, that
+    /// was granted under the same id after the first.
+    pub fn proposed(&mut self, lease: i64) {
+        if let Some(at) = self.leases.get_mut(&lease).and_then(|term| term.due.take()) {
+            self.due.remove(&(at, lease));
+        }
+    }
+
+    /// The end of a lease was applied and refused, as while replicas differ: it is proposed again later.
+    pub fn refused(&mut self, now: Instant, lease: i64) {
+        if let Some(term) = self.leases.get_mut(&lease).filter(|term| term.due.is_none()) {
+            let at = now + AGAIN;
+            term.due = Some(at);
+            self.due.insert((at, lease));
         }
     }
 
@@ -77,14 +94,15 @@ impl Lessor {
         Some(i64::try_from(left.as_secs()).unwrap_or(i64::MAX))
     }
 
-    /// Leases whose time is over, to be revoked by a proposed command each. One that is not revoked is named again later.
+    /// Leases whose time is over, to be revoked by a proposed command each. One of which it is not said that its end was
+    /// [proposed](Self::proposed) is named again later.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<i64> {
         let due: Vec<_> = self.due.range(..=(now, i64::MAX)).take(ENDS_A_TURN).copied().collect();
         for (at, lease) in &due {
             self.due.remove(&(*at, *lease));
             let term = self.leases.get_mut(lease).expect("what is due is there");
-            term.due = now + AGAIN;
-            self.due.insert((term.due, *lease));
+            term.due = Some(now + AGAIN);
+            self.due.insert((now + AGAIN, *lease));
         }
         due.into_iter().map(|(_, lease)| lease).collect()
     }
@@ -126,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_named_again_until_it_is_done() {
+    fn the_end_is_named_again_until_it_is_proposed() {
         let mut lessor = leader();
         assert_eq!(lessor.handle_timeout(at(111)), [1]);
         assert_eq!(lessor.poll_timeout(), Some(at(114)));
@@ -135,6 +153,26 @@ mod tests {
         lessor.revoked(1);
         assert_eq!(lessor.handle_timeout(at(130)), [2]);
         lessor.revoked(2);
+        assert_eq!(lessor.poll_timeout(), None);
+    }
+
+    #[test]
+    fn an_end_that_is_proposed_is_not_proposed_again_unless_it_is_refused() {
+        let mut lessor = leader();
+        assert_eq!(lessor.handle_timeout(at(110)), [1]);
+        lessor.proposed(1);
+        assert_eq!((lessor.handle_timeout(at(119)), lessor.keep_alive(at(119), 1)), (vec![], None));
+        // The first is applied, and a client grants the id anew: no second one comes after that.
+        lessor.revoked(1);
+        lessor.granted(at(119), 1, 10);
+        assert_eq!(lessor.handle_timeout(at(128)), [2]);
+        assert_eq!(lessor.handle_timeout(at(129)), [1]);
+        lessor.proposed(1);
+        lessor.refused(at(130), 1);
+        assert_eq!(lessor.handle_timeout(at(134)), [2, 1]);
+        lessor.proposed(1);
+        lessor.follow();
+        lessor.proposed(2);
         assert_eq!(lessor.poll_timeout(), None);
     }
 

@@ -159,21 +159,22 @@ impl Kv {
         self.applied.conf = conf;
     }
 
-    /// What can be refused before it is proposed: limits, empty keys, keys that are written twice, a full quota, a disk that
-    /// does not keep up.
+    /// What can be refused before it is proposed: limits, empty keys, keys that are written twice, too many alarms, a full quota,
+    /// a disk that does not keep up.
     pub fn check(&self, change: &Change) -> Result<(), Refusal> {
         let takes_room = match change {
             Change::Put(request) => check::put(request).map(|()| true),
             Change::DeleteRange(request) => check::delete_range(request).map(|()| false),
             Change::Txn(request) => check::txn(request, self.settings.max_txn_ops).map(|()| check::puts(request)),
             Change::LeaseGrant(_) => Ok(true),
-            Change::Compaction(_) | Change::LeaseRevoke(_) | Change::Alarm(_) => Ok(false),
+            Change::Alarm(request) => self.alarms.check(request).map(|()| false),
+            Change::Compaction(_) | Change::LeaseRevoke(_) => Ok(false),
         }?;
         let bytes = change.encoded_len();
         if bytes > self.settings.max_request_bytes {
             return Err(Refusal::RequestTooLarge);
         }
-        let is_full = self.records.in_use_bytes().saturating_add(bytes as u64) > self.settings.quota_bytes;
+        let is_full = self.size_in_use().saturating_add(bytes as u64) > self.settings.quota_bytes;
         if takes_room && is_full {
             return Err(Refusal::NoSpace);
         }
@@ -224,9 +225,9 @@ impl Kv {
         self.settings.quota_bytes
     }
 
-    /// About the bytes of what has not been compacted away: what the quota limits.
+    /// About the bytes of what has not been compacted away, and of leases: what the quota limits.
     pub fn size_in_use(&self) -> u64 {
-        self.records.in_use_bytes()
+        self.records.in_use_bytes().saturating_add(self.leases.size_bytes())
     }
 
     fn change(&mut self, change: &Change) -> Result<Outcome, Refusal> {

@@ -152,7 +152,11 @@ impl Member {
         match &result {
             Ok(outcome) => self.note_lease(now, command, outcome),
             Err(Refusal::Storage(reason)) => return Err(StoreError::Keys(reason.clone())),
-            Err(_) => {}
+            Err(_) => {
+                if let Some(Change::LeaseRevoke(request)) = &command.change {
+                    self.lessor.refused(now, request.id);
+                }
+            }
         }
         if let Some(reply) = self.changes.resolve(command.id) {
             let stamp = self.stamp();

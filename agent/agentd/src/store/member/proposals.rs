@@ -71,10 +71,10 @@ impl Member {
         }
     }
 
-    /// Of the leader itself. If it cannot be proposed now, its reason comes again.
-    pub(super) fn propose_own(&mut self, now: Instant, change: Change) {
+    /// Of the leader itself. If it cannot be proposed now, which is `false`, its reason comes again.
+    pub(super) fn propose_own(&mut self, now: Instant, change: Change) -> bool {
         let (_, command) = self.changes.command(change);
-        let _ = self.consensus.propose(now, command);
+        self.consensus.propose(now, command).is_ok()
     }
 
     /// All changes that wait, here or with the leader.

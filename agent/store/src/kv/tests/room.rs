@@ -71,6 +71,38 @@ fn the_quota_counts_what_is_not_compacted_away() {
 }
 
 #[test]
+fn leases_take_room_and_give_it_back() {
+    let backend = Memory::default();
+    let settings = || Settings { quota_bytes: 4096, ..Settings::default() };
+    let mut kv = Kv::open(backend.clone(), settings()).unwrap();
+    let mut leases = 0;
+    while propose(&mut kv, grant(leases + 1, 60)).is_ok() {
+        leases += 1;
+    }
+    assert_eq!((leases, propose(&mut kv, put("a", "1"))), (32, Err(Refusal::NoSpace)));
+    let in_use = kv.size_in_use();
+    checkpoint(&mut kv);
+    drop(kv);
+    let mut kv = Kv::open(backend, settings()).unwrap();
+    assert_eq!((kv.size_in_use(), propose(&mut kv, grant(99, 60))), (in_use, Err(Refusal::NoSpace)));
+    propose(&mut kv, revoke(1)).unwrap();
+    propose(&mut kv, grant(99, 60)).unwrap();
+}
+
+#[test]
+fn there_are_so_many_alarms_and_a_full_store_can_still_say_so() {
+    let mut kv = Kv::open(Memory::default(), Settings { quota_bytes: 0, ..Settings::default() }).unwrap();
+    let alarm = |member_id| {
+        let (action, alarm) = (AlarmAction::Activate.into(), AlarmType::Nospace.into());
+        Change::Alarm(AlarmRequest { action, member_id, alarm })
+    };
+    (0..256).for_each(|member| _ = propose(&mut kv, alarm(member)).unwrap());
+    assert_eq!(propose(&mut kv, alarm(256)), Err(Refusal::TooManyRequests));
+    propose(&mut kv, alarm(255)).unwrap();
+    assert_eq!(kv.alarms(AlarmType::Nospace).len(), 256);
+}
+
+#[test]
 fn a_full_store_asks_for_the_checkpoint_that_makes_room() {
     let mut kv = Kv::open(Memory::default(), Settings { quota_bytes: 1000, ..Settings::default() }).unwrap();
     apply(&mut kv, put("a", &"x".repeat(900))).unwrap();
