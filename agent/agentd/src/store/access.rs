@@ -238,7 +238,8 @@ impl Access {
     }
 }
 
-const NOBODY: &str = "no host with a replica of the configuration can be reached: start the agents of those that hold one";
+const NOBODY: &str =
+    "no host with a replica of the configuration can be reached: start the agents of those that hold one";
 
 const UNKNOWN: &str = "the way to the replica broke: what was asked may have been done; look before you ask again";
 

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// So many bytes are enough for the state of the host, and quickly used up.
-const SIZE: &str = "size=4m";
+/// So many bytes are enough for the state of the host with its replica of the configuration, and quickly used up.
+const SIZE: &str = "size=64m";
 
 /// A small file system, to which the state directory of h1 leads.
 struct SmallDisk {

@@ -246,8 +246,8 @@ impl Member {
         }
         let is_new = |id: u64| {
             // One that has greeted is there, even if a new leader has not heard yet what it has.
-            let is_there = mesh.greeted.contains_key(&id)
-                || status.peers.iter().any(|peer| peer.id == id && peer.matched > 0);
+            let is_there =
+                mesh.greeted.contains_key(&id) || status.peers.iter().any(|peer| peer.id == id && peer.matched > 0);
             self.leads && status.conf.learners.contains(&id) && !is_there
         };
         self.peers.set(&places, is_new);
