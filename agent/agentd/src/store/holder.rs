@@ -23,6 +23,7 @@ use ringmesh_store::consensus::Conf;
 use tokio::{
     io::{AsyncWriteExt, BufReader},
     sync::{mpsc, oneshot, watch},
+    time::Instant,
 };
 use tonic::codegen::http::Extensions;
 
@@ -45,6 +46,12 @@ use crate::{
 
 /// Greetings that wait for a decision.
 const GREETING_BOUND: usize = 64;
+
+/// First and last pause before a replica is begun again that has ended by itself, as on a full disk.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+
+/// One that has run for so long has begun well.
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// How long a replica has for its end: a checkpoint, and another one that leads.
 const END: Duration = Duration::from_secs(10);
@@ -103,6 +110,10 @@ pub struct Holder {
     /// That this host is about to leave, with where it is told that it may.
     leaves: mpsc::Receiver<oneshot::Sender<()>>,
     replica: Option<Replica>,
+    /// When it is to begin again.
+    again: Option<Instant>,
+    /// Before the next time.
+    pause: Duration,
 }
 
 /// The replica while it runs.
@@ -110,6 +121,7 @@ struct Replica {
     id: u64,
     running: Running,
     known: Arc<Mutex<Known>>,
+    since: Instant,
 }
 
 impl Holder {
@@ -136,6 +148,8 @@ impl Holder {
             port,
             leaves,
             replica: None,
+            again: None,
+            pause: PAUSES.0,
         };
         (holder, access, record)
     }
@@ -157,6 +171,7 @@ impl Holder {
                 Some(stream) = self.streams.recv() => self.take(stream, &greeted_sender),
                 Some((hello, line)) = greeted.recv() => self.greeted(hello, line).await,
                 Some(reply) = self.leaves.recv() => self.leave(reply),
+                () = until(self.again) => self.begin_again(),
             }
         }
         self.end().await;
@@ -164,6 +179,7 @@ impl Holder {
 
     /// What was here before, or what `init` wants.
     fn begin_again(&mut self) {
+        self.again = None;
         let directory = self.directory();
         let found = Directory::replica(&directory, self.holding.cluster.raw());
         let marked = marker(&self.holding.state_dir);
@@ -179,6 +195,7 @@ impl Holder {
             Err(error) => {
                 let error = crate::disk::one_line_of(&error);
                 tracing::error!(error, "this host's replica of the configuration does not run");
+                self.try_again();
             }
         }
     }
@@ -209,7 +226,8 @@ impl Holder {
             start_member(Begin { settings, directory, log, road: Road::Mesh(self.transport.clone()), others })?;
         let faces = Faces::new(&running.handle);
         self.local.send_replace(Some(faces));
-        self.replica = Some(Replica { id, running, known });
+        self.replica = Some(Replica { id, running, known, since: Instant::now() });
+        self.again = None;
         tracing::info!(replica = format!("{id:x}"), "this host holds a replica of the configuration");
         Ok(())
     }
@@ -311,8 +329,16 @@ impl Holder {
         });
     }
 
+    /// After a pause that grows.
+    fn try_again(&mut self) {
+        self.again = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(PAUSES.1);
+    }
+
     fn note_end(&mut self, ended: Result<Ended, StoreError>) {
-        self.replica = None;
+        if self.replica.take().is_some_and(|replica| replica.since.elapsed() >= SETTLED) {
+            self.pause = PAUSES.0;
+        }
         self.local.send_replace(None);
         self.told.send_replace(None);
         match ended {
@@ -327,7 +353,8 @@ impl Holder {
             }
             Err(error) => {
                 let error = crate::disk::one_line_of(&error);
-                tracing::error!(error, "this host's replica of the configuration has ended; start the agent again");
+                tracing::error!(error, "this host's replica of the configuration has ended; it begins again by itself");
+                self.try_again();
             }
         }
     }
@@ -341,6 +368,13 @@ impl Holder {
             Ok(ended) => self.note_end(ended.unwrap_or(Err(BROKE))),
             Err(_) => tracing::error!("this host's replica of the configuration does not end"),
         }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

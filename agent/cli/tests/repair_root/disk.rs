@@ -137,6 +137,8 @@ fn heals(lab: &Lab, disk: &SmallDisk, pids: &[u32]) {
     }
     ordered(lab, H1, &["container", "restart", "h1-c2", "--wait"]);
     lab.until_well("all are well", &BOTH);
+    let leader = || json(&ringmesh(lab, H1, &["store", "status"]))["leader"] == H1;
+    assert!(wait::until_true(LONG, leader), "its replica of the configuration is back");
 }
 
 /// What cannot be written down is not begun, and is done when there is room.
