@@ -80,29 +80,40 @@ impl History {
         (!mark.is_delete()).then_some(mark.revision())
     }
 
-    /// Forgets what nobody can ask for once `main` is compacted, and tells of each what it was. Returns whether anything
-    /// is left.
+    /// Forgets what nobody can ask for once `main` is compacted, but no more than `most`, and tells of each what it was.
     ///
     /// What was written at `main` itself stays, deletes too: a watch may begin there.
-    pub(super) fn compact(&mut self, main: i64, mut forgotten: impl FnMut(Revision)) -> bool {
+    pub(super) fn compact(&mut self, main: i64, most: usize, mut forgotten: impl FnMut(Revision)) -> Rest {
         let before = self.older.partition_point(|mark| mark.revision().main < main);
-        if before == self.older.len() && self.last.revision().main < main {
-            self.older.drain(..).for_each(|mark| forgotten(mark.revision()));
-            self.older = Vec::new();
-            if self.last.is_delete() {
-                forgotten(self.last.revision());
-            }
-            return self.is_alive();
-        }
+        let is_last_alone = before == self.older.len() && self.last.revision().main < main;
         let next = self.older.get(before).unwrap_or(&self.last).revision();
         let is_read = |mark: &&Mark| next.main > main && !mark.is_delete();
-        let kept = self.older[..before].last().filter(is_read).map_or(0, |_| 1);
-        self.older.drain(..before - kept).for_each(|mark| forgotten(mark.revision()));
+        let kept = self.older[..before].last().filter(|mark| !is_last_alone && is_read(mark)).map_or(0, |_| 1);
+        let gone = before - kept;
+        self.older.drain(..gone.min(most)).for_each(|mark| forgotten(mark.revision()));
+        if gone > most {
+            return Rest::More;
+        }
         if self.older.len() < self.older.capacity() / 2 {
             self.older.shrink_to_fit();
         }
-        true
+        if is_last_alone && self.last.is_delete() {
+            forgotten(self.last.revision());
+            return Rest::Nothing;
+        }
+        Rest::Needed
     }
+}
+
+/// What is left of a history after a compaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// What may still be asked for.
+    Needed,
+    /// Also what is to be forgotten still.
+    More,
+    /// Nothing: the key can go.
+    Nothing,
 }
 
 #[cfg(test)]
@@ -124,10 +135,10 @@ mod tests {
         history
     }
 
-    fn forgotten(history: &mut History, main: i64) -> (Vec<i64>, bool) {
+    fn forgotten(history: &mut History, main: i64) -> (Vec<i64>, Rest) {
         let mut list = Vec::new();
-        let left = history.compact(main, |revision| list.push(revision.main));
-        (list, left)
+        let rest = history.compact(main, usize::MAX, |revision| list.push(revision.main));
+        (list, rest)
     }
 
     #[test]
@@ -152,7 +163,7 @@ mod tests {
             (9, vec![2, 4, 6]),
         ] {
             let (mut compacted, whole) = (history(), history());
-            assert_eq!(forgotten(&mut compacted, main), (expected, true), "at {main}");
+            assert_eq!(forgotten(&mut compacted, main), (expected, Rest::Needed), "at {main}");
             assert!((main..10).all(|main| compacted.at(main) == whole.at(main)), "at {main}");
         }
     }
@@ -161,8 +172,8 @@ mod tests {
     fn a_deleted_key_is_forgotten_once_the_revision_after_is_compacted() {
         let mut history = History::new(at(2), 0);
         history.push(at(6), GONE, 0);
-        assert_eq!(forgotten(&mut history, 6), (vec![2], true));
-        assert_eq!(forgotten(&mut history, 7), (vec![6], false));
+        assert_eq!(forgotten(&mut history, 6), (vec![2], Rest::Needed));
+        assert_eq!(forgotten(&mut history, 7), (vec![6], Rest::Nothing));
     }
 
     #[test]

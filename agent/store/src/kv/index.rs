@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    history::{History, Version},
+    history::{History, Rest, Version},
     revision::Revision,
     span::Span,
 };
@@ -73,28 +73,50 @@ impl Index {
         keys.into_iter().flatten().filter_map(move |(key, history)| Some((&**key, history.at(main)?)))
     }
 
-    /// Forgets what a compaction makes unreadable, for so many keys after one. Returns the last of them, or `None` if none
-    /// is left after it.
+    /// Forgets what a compaction makes unreadable, for so many keys after one, or until so many revisions are forgotten.
+    /// Returns how far that is.
     pub(super) fn compact(
         &mut self,
         main: i64,
-        after: Option<&[u8]>,
-        keys: usize,
+        after: Option<Box<[u8]>>,
+        (keys, mut revisions): (usize, usize),
         mut forgotten: impl FnMut(Revision),
-    ) -> Option<Box<[u8]>> {
-        let from = after.map_or(Unbounded, Excluded);
+    ) -> Cleared {
+        let from = after.as_deref().map_or(Unbounded, Excluded);
         let (mut empty, mut seen, mut last) = (Vec::new(), 0, None);
-        for (key, history) in self.keys.range_mut::<[u8], _>((from, Unbounded)).take(keys) {
+        let mut is_cut_short = false;
+        for (key, history) in self.keys.range_mut::<[u8], _>((from, Unbounded)) {
+            is_cut_short = seen == keys || revisions == 0;
+            if is_cut_short {
+                break;
+            }
+            let rest = history.compact(main, revisions, |at| {
+                revisions = revisions.saturating_sub(1);
+                forgotten(at);
+            });
+            is_cut_short = rest == Rest::More;
+            if is_cut_short {
+                break;
+            }
             seen += 1;
             last = Some(key);
-            if !history.compact(main, &mut forgotten) {
+            if rest == Rest::Nothing {
                 empty.push(key.clone());
             }
         }
-        let last = last.filter(|_| seen == keys).cloned();
+        let last = last.cloned().or_else(|| after.clone());
         for key in empty {
             self.keys.remove(&key);
         }
-        last
+        if is_cut_short { Cleared::After(last) } else { Cleared::All }
     }
+}
+
+/// How far a compaction has come.
+#[derive(Debug)]
+pub(super) enum Cleared {
+    /// Up to and with this key; none of them for `None`.
+    After(Option<Box<[u8]>>),
+    /// All keys.
+    All,
 }

@@ -302,3 +302,37 @@ fn after_a_failure_of_the_disk_nothing_is_applied_or_written() {
     assert!(matches!(kv.range(&range_of("b", "")), Err(Refusal::Storage(_))));
     assert!(kv.begin_checkpoint().is_none());
 }
+
+#[test]
+fn who_compacts_often_has_all_keys_cleared_up() {
+    let mut kv = empty();
+    let keys: Vec<String> = (10..40).map(|number| format!("k{number}")).collect();
+    for _ in 0..2 {
+        keys.iter().for_each(|key| _ = propose(&mut kv, put(key, "1")).unwrap());
+    }
+    let once = kv.size_in_use() / 2;
+    for _ in 0..40 {
+        propose(&mut kv, put("k10", "1")).unwrap();
+        let newest = kv.revision();
+        propose(&mut kv, compaction(newest)).unwrap();
+        kv.tidy();
+    }
+    // Of the key that is written on and on some versions wait for the next time round.
+    assert!(kv.size_in_use() < once + once / 2, "{} bytes, {once} are needed", kv.size_in_use());
+    kv.tidy_all();
+    assert_eq!(kv.size_in_use(), once, "keys before and after the one at which a compaction came");
+}
+
+#[test]
+fn a_turn_of_clearing_up_is_short_though_one_key_has_many_versions() {
+    let mut kv = empty();
+    (0..10).for_each(|_| _ = propose(&mut kv, put("a", "1")).unwrap());
+    let one = kv.size_in_use() / 10;
+    propose(&mut kv, compaction(11)).unwrap();
+    let mut sizes = Vec::new();
+    while kv.tidy() {
+        sizes.push(kv.size_in_use() / one);
+    }
+    assert_eq!(sizes, [7, 4]);
+    assert_eq!((kv.size_in_use() / one, record(&kv, "a").unwrap().version), (1, 10));
+}
