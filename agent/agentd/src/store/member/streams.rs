@@ -36,6 +36,8 @@ impl Streams {
             return;
         }
         match request.request_union {
+            // Who asks on and on, and reads none of the answers, is let go.
+            Some(RequestUnion::CreateRequest(_)) if kv.is_stream_stuck(stream) => self.close(kv, stream),
             Some(RequestUnion::CreateRequest(create)) => kv.watch(stream, &create),
             Some(RequestUnion::CancelRequest(cancel)) => kv.cancel_watch(stream, cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => kv.request_progress(stream),

@@ -1,5 +1,7 @@
 //! History, for watchers that begin in the past or fell behind: some of it a turn, for many of them at once.
 
+use std::collections::BTreeSet;
+
 use ringmesh_proto::etcd::{
     etcdserverpb::WatchResponse,
     mvccpb::{Event, KeyValue, event::EventType},
@@ -65,7 +67,7 @@ impl Kv {
         // All or none: what was told of a turn that fails would be told again.
         for (revision, events) in told {
             let is_of_turn =
-                |watcher: &Watcher, number| watcher.place == Place::Behind && (watcher.next, number) <= turn.last;
+                |watcher: &Watcher, number| watcher.place.is_behind() && (watcher.next, number) <= turn.last;
             self.watchers.tell_all(revision, events, is_of_turn);
         }
         Ok(to)
@@ -115,8 +117,14 @@ impl Watchers {
     fn advance(&mut self, turn: &Turn, to: i64, revision: i64) {
         let is_told = |&&(next, number): &&(i64, Number)| next <= to && (next, number) <= turn.last;
         let told: Vec<_> = self.behind.iter().take_while(is_told).copied().collect();
-        let place = if to == revision { Place::Live } else { Place::Behind };
-        told.into_iter().for_each(|(_, number)| self.move_to(number, place, to + 1));
+        let mut streams = BTreeSet::new();
+        for (_, number) in told {
+            let watcher = self.watcher(number);
+            streams.insert(watcher.stream);
+            let place = if to == revision { Place::Live } else { watcher.place };
+            self.move_to(number, place, to + 1);
+        }
+        streams.into_iter().for_each(|id| self.release_blocked(id));
     }
 
     /// All go back to history: what they are told next comes from another replica, which may be far ahead.

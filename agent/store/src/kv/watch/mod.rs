@@ -4,8 +4,9 @@
 //!   a command is applied ──► live watchers ──────────────┐
 //!                              │ no room   ▲ caught up    ├──► the stream's queue ──► poll
 //!                              ▼           │              │
-//!                            blocked ──► behind ──────────┘
+//!                            blocked ──► released ────────┤
 //!                                  room     (reads history, in turns)
+//!                                        behind ──────────┘
 //! ```
 //!
 //! Each watcher knows the revision up to which it was told; all events of a revision are told as one. So nothing is lost
@@ -14,6 +15,7 @@
 mod catch_up;
 mod interests;
 mod progress;
+mod recovery;
 mod stream;
 mod tree;
 mod watcher;
@@ -55,14 +57,18 @@ pub struct Watchers {
     last_stream: u64,
     /// Streams that have something to send.
     ready: VecDeque<StreamId>,
-    /// Streams that owe an answer on their progress.
+    /// Streams that owe an answer on their progress, and may be able to give it now.
     owing: BTreeSet<StreamId>,
+    /// Those that can when a revision has come.
+    owing_later: BTreeSet<(i64, StreamId)>,
     /// How many watchers want to know what was before.
     wanting_previous: usize,
     /// How many watchers there may be.
     watches_max: usize,
     /// Of one stream's queue.
     stream_bytes: usize,
+    /// Of what one request says of keys.
+    request_bytes: usize,
 }
 
 /// What a watcher is to be told of a revision.
@@ -85,12 +91,14 @@ impl Kv {
 
     /// Ends a stream and its watches.
     pub fn close_stream(&mut self, stream: StreamId) {
-        let Some(Stream { watches, .. }) = self.watchers.streams.remove(&stream) else { return };
+        let Some(Stream { watches, owes_at, .. }) = self.watchers.streams.remove(&stream) else { return };
         watches.into_values().for_each(|number| self.watchers.remove(number));
         self.watchers.owing.remove(&stream);
+        owes_at.into_iter().for_each(|start| _ = self.watchers.owing_later.remove(&(start, stream)));
     }
 
-    /// Makes a watch. All that there is to say of it, refusals too, comes by [`Kv::poll_watch`].
+    /// Makes a watch. All that there is to say of it, refusals too, comes by [`Kv::poll_watch`]; but on a stream that is
+    /// [stuck](Kv::is_stream_stuck) nothing is made, and nothing said.
     pub fn watch(&mut self, stream: StreamId, request: &WatchCreateRequest) {
         self.watchers.create(stream, request, self.revision);
     }
@@ -101,13 +109,18 @@ impl Kv {
         if let Some(number) = number {
             let header = Some(header(self.revision));
             self.watchers.cancel(*number, WatchResponse { header, ..WatchResponse::default() });
-            self.watchers.forget_start(stream, self.revision);
         }
     }
 
-    /// Whether so much waits in a stream that nothing more should be asked of it.
+    /// Whether so much waits in a stream that it gets no more watches.
     pub fn is_stream_full(&self, stream: StreamId) -> bool {
         let limit = self.watchers.stream_bytes;
+        self.watchers.streams.get(&stream).is_some_and(|stream| stream.is_full(limit))
+    }
+
+    /// Whether so much waits, of refusals too, that whoever asks for more does not read: the stream should be closed.
+    pub fn is_stream_stuck(&self, stream: StreamId) -> bool {
+        let limit = self.watchers.stream_bytes.saturating_mul(2);
         self.watchers.streams.get(&stream).is_some_and(|stream| stream.is_full(limit))
     }
 
@@ -147,6 +160,7 @@ impl Watchers {
             interests: Interests::new(settings.seed),
             watches_max: settings.watches_max,
             stream_bytes: settings.stream_bytes,
+            request_bytes: settings.max_request_bytes,
             ..Self::default()
         }
     }
@@ -168,7 +182,7 @@ impl Watchers {
 
     /// Tells those of a revision for whom it is meant, and who want to know.
     fn tell_all(&mut self, revision: i64, events: Vec<Event>, is_meant: impl Fn(&Watcher, Number) -> bool) {
-        let events: Vec<_> = events.into_iter().map(Arc::new).collect();
+        let events: Arc<[Event]> = events.into();
         let mut hits: BTreeMap<Number, Hits> = BTreeMap::new();
         for (at, event) in events.iter().enumerate() {
             for number in self.interests.find(key_of(event)) {
@@ -184,25 +198,36 @@ impl Watchers {
     }
 
     /// Tells a watcher of a revision, or blocks it there. Nothing is gathered for one that has no room.
-    fn tell(&mut self, number: Number, revision: i64, events: &[Arc<Event>], hits: &Hits) {
+    fn tell(&mut self, number: Number, revision: i64, events: &Arc<[Event]>, hits: &Hits) {
         let watcher = watcher_mut(&mut self.watchers, number);
         let stream = self.streams.get_mut(&watcher.stream).expect("a watcher's stream is there");
-        if !stream.has_room(hits.bytes, self.stream_bytes) {
+        let waits = watcher.place == Place::Live && stream.recovery.is_under_way();
+        if waits || !stream.has_room(hits.bytes, self.stream_bytes) {
+            if watcher.place == Place::Released {
+                stream.recovery.refuse(number);
+            }
             self.move_to(number, Place::Blocked, revision);
             return;
         }
-        let Options { previous, fragments, .. } = watcher.options;
-        let is_wanted = |event: &&Arc<Event>| watcher.options.wants(event) && watcher.interest.contains(key_of(event));
-        let events = events[hits.first..=hits.last].iter().filter(is_wanted).map(Arc::clone).collect();
-        stream.push_events(Batch { watch: watcher.id, revision, events, previous, fragments }, hits.bytes);
+        stream.push_events(Batch {
+            watch: watcher.id,
+            revision,
+            events: Arc::clone(events),
+            at: hits.first,
+            end: hits.last + 1,
+            bytes: hits.bytes,
+            interest: Arc::clone(&watcher.interest),
+            options: watcher.options,
+        });
         watcher.was_told = true;
         let id = watcher.stream;
         self.list(id);
     }
 
     fn create(&mut self, id: StreamId, request: &WatchCreateRequest, revision: i64) {
-        let is_full = self.count() >= self.watches_max;
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let obstacle = self.obstacle(id, request);
+        let stuck = self.stream_bytes.saturating_mul(2);
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.is_full(stuck)) else { return };
         let start = if request.start_revision == 0 { revision + 1 } else { request.start_revision };
         let created = WatchResponse { header: Some(header(revision)), created: true, ..WatchResponse::default() };
         let refused = |reason: &str| WatchResponse {
@@ -213,24 +238,36 @@ impl Watchers {
         };
         let interest = Interest::new(&request.key, &request.range_end);
         // A watch that is refused takes no id.
-        let watch = interest.as_ref().filter(|_| !is_full).and_then(|_| stream.id_for(request.watch_id));
-        let response = match (interest, watch) {
-            _ if is_full => refused("etcdserver: too many watches"),
-            (None, _) => refused("mvcc: watcher range is empty"),
-            (_, None) => refused("mvcc: duplicate watch ID provided on the WatchStream"),
-            (Some(interest), Some(watch)) => {
-                stream.start_max = stream.start_max.max(start);
-                let options = Options::new(request);
-                let place = Place::Live;
+        let watch = interest.as_ref().filter(|_| obstacle.is_none()).and_then(|_| stream.id_for(request.watch_id));
+        let response = match (obstacle, interest, watch) {
+            (Some(why), _, _) => refused(why),
+            (_, None, _) => refused("mvcc: watcher range is empty"),
+            (_, _, None) => refused("mvcc: duplicate watch ID provided on the WatchStream"),
+            (None, Some(interest), Some(watch)) => {
+                let (options, place, interest) = (Options::new(request), Place::Live, Arc::new(interest));
                 let watcher = Watcher { stream: id, id: watch, interest, next: start, place, options, was_told: false };
                 let number = self.add(watcher);
                 if start <= revision {
                     self.move_to(number, Place::Behind, start);
+                } else if start > revision + 1 {
+                    self.note_start(id, start, number, revision);
                 }
                 WatchResponse { watch_id: watch, ..created }
             }
         };
         self.respond(id, response);
+    }
+
+    /// Why a watch cannot be made now, or never.
+    fn obstacle(&self, id: StreamId, request: &WatchCreateRequest) -> Option<&'static str> {
+        if self.count() >= self.watches_max {
+            return Some("etcdserver: too many watches");
+        }
+        if request.key.len().saturating_add(request.range_end.len()) > self.request_bytes {
+            return Some("etcdserver: request is too large");
+        }
+        let is_full = self.streams.get(&id).is_some_and(|stream| stream.is_full(self.stream_bytes));
+        is_full.then_some("etcdserver: too many requests")
     }
 
     fn add(&mut self, watcher: Watcher) -> Number {
@@ -248,7 +285,12 @@ impl Watchers {
 
     /// Ends a watcher; its stream may be gone already.
     fn remove(&mut self, number: Number) {
+        let Watcher { stream, next, .. } = *self.watcher(number);
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.starts.remove(&(next, number));
+        }
         self.move_to(number, Place::Live, i64::MAX);
+        self.look_at_progress(stream);
         let watcher = self.watchers[number as usize].take().expect("a watcher is removed once");
         self.free.push(number);
         self.interests.remove(&watcher.interest, number);
@@ -271,18 +313,27 @@ impl Watchers {
         let before = (watcher.place, watcher.next);
         (watcher.place, watcher.next) = (place, next);
         let id = watcher.stream;
-        if before.0 == Place::Behind {
+        if before.0.is_behind() {
             self.behind.remove(&(before.1, number));
         }
-        if place == Place::Behind {
+        if place.is_behind() {
             self.behind.insert((next, number));
         }
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.late -= usize::from(before.0 != Place::Live);
         stream.late += usize::from(place != Place::Live);
+        match before.0 {
+            Place::Blocked => _ = stream.recovery.blocked.remove(&(before.1, number)),
+            Place::Released => stream.recovery.released -= 1,
+            Place::Live | Place::Behind => {}
+        }
         match place {
-            Place::Blocked => _ = stream.blocked.insert(number),
-            Place::Live | Place::Behind => _ = stream.blocked.remove(&number),
+            Place::Blocked => _ = stream.recovery.blocked.insert((next, number)),
+            Place::Released => stream.recovery.released += 1,
+            Place::Live | Place::Behind => {}
+        }
+        if stream.late == 0 && before.0 != Place::Live {
+            self.look_at_progress(id);
         }
     }
 
@@ -301,17 +352,11 @@ impl Watchers {
     }
 
     fn poll(&mut self, id: StreamId, budget_bytes: usize) -> Option<WatchResponse> {
-        let limit = self.stream_bytes;
         let stream = self.streams.get_mut(&id)?;
         let response = stream.pop(budget_bytes);
         stream.is_listed = response.is_some();
-        // Half, so that one who reads slowly does not go to history and back for each event.
-        if !stream.is_full(limit / 2) || stream.is_empty() {
-            for number in std::mem::take(&mut stream.blocked) {
-                let next = self.watcher(number).next;
-                self.move_to(number, Place::Behind, next);
-            }
-        }
+        self.release_blocked(id);
+        self.look_at_progress(id);
         response
     }
 

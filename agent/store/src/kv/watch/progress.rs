@@ -6,15 +6,15 @@ use ringmesh_proto::etcd::etcdserverpb::WatchResponse;
 use super::{
     super::{Kv, header},
     NO_WATCH, StreamId, Watchers,
-    watcher::Place,
+    watcher::{Number, Place},
 };
 
 impl Kv {
     /// Asks for one answer that says up to which revision all the stream's watches have been told; it comes when they have.
     pub fn request_progress(&mut self, stream: StreamId) {
-        if self.watchers.streams.contains_key(&stream) {
-            self.watchers.owing.insert(stream);
-            self.watchers.answer_progress(self.revision);
+        if let Some(of) = self.watchers.streams.get_mut(&stream) {
+            of.owes = true;
+            self.watchers.try_answer(stream, self.revision);
         }
     }
 
@@ -25,27 +25,52 @@ impl Kv {
 }
 
 impl Watchers {
-    /// Answers those streams that owe it and all of whose watches are live.
-    ///
-    /// Not before a watch that begins in the future: whoever goes on after the answered revision would be told of more
-    /// than he asked for.
+    /// Answers those streams that owe it and now can. Only those are looked at of which something has changed.
     pub(super) fn answer_progress(&mut self, revision: i64) {
-        let is_due = |id: &StreamId| {
-            self.streams.get(id).is_none_or(|stream| stream.late == 0 && stream.start_max <= revision + 1)
-        };
-        let due: Vec<_> = self.owing.iter().copied().filter(is_due).collect();
-        for id in due {
-            self.owing.remove(&id);
-            self.respond(id, progress(NO_WATCH, revision));
+        while let Some((_, id)) = self.owing_later.first().copied().filter(|(start, _)| *start <= revision + 1) {
+            self.try_answer(id, revision);
+        }
+        for id in std::mem::take(&mut self.owing) {
+            self.try_answer(id, revision);
         }
     }
 
-    /// A stream's watch was cancelled: one that began in the future holds up its progress no more.
-    pub(super) fn forget_start(&mut self, id: StreamId, revision: i64) {
-        let Some(stream) = self.streams.get(&id).filter(|stream| stream.start_max > revision + 1) else { return };
-        let start_max = stream.watches.values().map(|number| self.watcher(*number).next).max().unwrap_or(0);
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.start_max = start_max;
+    /// Answers a stream that owes it, if all of its watches are live and there is room.
+    ///
+    /// Not before a watch that begins in the future: whoever goes on after the answered revision would be told of more
+    /// than he asked for.
+    fn try_answer(&mut self, id: StreamId, revision: i64) {
+        let limit = self.stream_bytes;
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if let Some(start) = stream.owes_at.take() {
+            self.owing_later.remove(&(start, id));
+        }
+        if !stream.owes || stream.late > 0 || stream.is_full(limit) {
+            return;
+        }
+        if let Some((start, _)) = stream.starts.last().filter(|(start, _)| *start > revision + 1) {
+            stream.owes_at = Some(*start);
+            self.owing_later.insert((*start, id));
+            return;
+        }
+        stream.starts.clear();
+        stream.owes = false;
+        self.respond(id, progress(NO_WATCH, revision));
+    }
+
+    /// A watch begins in the future, and holds up its stream's progress until then.
+    pub(super) fn note_start(&mut self, id: StreamId, start: i64, number: Number, revision: i64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        while stream.starts.first().is_some_and(|(start, _)| *start <= revision) {
+            stream.starts.pop_first();
+        }
+        stream.starts.insert((start, number));
+    }
+
+    /// Something has changed that may have held up an answer.
+    pub(super) fn look_at_progress(&mut self, id: StreamId) {
+        if self.streams.get(&id).is_some_and(|stream| stream.owes) {
+            self.owing.insert(id);
         }
     }
 

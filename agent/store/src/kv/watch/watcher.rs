@@ -1,5 +1,7 @@
 //! One watch.
 
+use std::sync::Arc;
+
 use ringmesh_proto::etcd::{
     etcdserverpb::{WatchCreateRequest, watch_create_request::FilterType},
     mvccpb::{Event, event::EventType},
@@ -15,7 +17,8 @@ pub(super) type Number = u32;
 pub(super) struct Watcher {
     pub(super) stream: StreamId,
     pub(super) id: i64,
-    pub(super) interest: Interest,
+    /// Shared with what waits for it.
+    pub(super) interest: Arc<Interest>,
     /// It has been told of all before this revision, or did not ask for it.
     pub(super) next: i64,
     pub(super) place: Place,
@@ -33,6 +36,15 @@ pub(super) enum Place {
     Behind,
     /// From history, once its stream has room again.
     Blocked,
+    /// From history, as there is room again.
+    Released,
+}
+
+impl Place {
+    /// Whether it reads history.
+    pub(super) fn is_behind(self) -> bool {
+        matches!(self, Self::Behind | Self::Released)
+    }
 }
 
 /// What it wants to be told.
