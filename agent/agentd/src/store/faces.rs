@@ -36,9 +36,9 @@ pub(crate) fn serves(path: &str) -> bool {
 }
 
 impl Faces {
-    /// Of the member that the handle asks.
-    pub(super) fn new(handle: &Handle) -> Self {
-        let services = Services::new(Face { handle: handle.clone() });
+    /// Of the member that the handle asks; `is_of_hosts`: who keep keys of their own in it.
+    pub(super) fn new(handle: &Handle, is_of_hosts: bool) -> Self {
+        let services = Services::new(Face { handle: handle.clone(), is_of_hosts });
         let gateway = Gateway::new(services.clone(), Metrics::new(handle.clone()));
         Self { services, gateway: Arc::new(gateway) }
     }

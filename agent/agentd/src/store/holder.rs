@@ -224,7 +224,7 @@ impl Holder {
         let others = Others::Mesh(Box::new(mesh));
         let running =
             start_member(Begin { settings, directory, log, road: Road::Mesh(self.transport.clone()), others })?;
-        let faces = Faces::new(&running.handle);
+        let faces = Faces::new(&running.handle, true);
         self.local.send_replace(Some(faces));
         self.replica = Some(Replica { id, running, known, since: Instant::now() });
         self.again = None;

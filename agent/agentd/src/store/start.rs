@@ -72,7 +72,7 @@ async fn run(
     for member in members {
         tokio::spawn(listener.clone().listen(TcpListener::from_std(member).map_err(StoreError::Thread)?));
     }
-    let port = Port::new(Faces::new(&handle), MAX_CALLS);
+    let port = Port::new(Faces::new(&handle, false), MAX_CALLS);
     for client in clients {
         tokio::spawn(port.clone().serve_plain(TcpListener::from_std(client).map_err(StoreError::Thread)?));
     }

@@ -58,6 +58,8 @@ pub(super) type Answers<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, S
 pub(super) struct Face {
     /// To the loop.
     pub(super) handle: Handle,
+    /// Hosts keep keys of their own in it.
+    pub(super) is_of_hosts: bool,
 }
 
 /// All services.
