@@ -121,7 +121,7 @@ impl Consensus {
         if is_majority(before) && is_majority(&after) { Ok(()) } else { Err(Refused::WouldLoseQuorum) }
     }
 
-    fn is_heard(&self, id: u64) -> bool {
+    pub(super) fn is_heard(&self, id: u64) -> bool {
         let heard = self.heard.get(&id).is_some_and(|at| self.now.since(*at) <= self.settings.election);
         id == self.settings.id || heard
     }

@@ -119,7 +119,8 @@ impl Consensus {
             matched: progress.matched,
             state,
             paused: progress.is_paused(),
-            recently_active: progress.recent_active,
+            // Raft forgets it of all peers whenever it has looked whether they are a majority.
+            recently_active: self.is_heard(id),
             learner: self.conf.learners.contains(&id),
         }
     }

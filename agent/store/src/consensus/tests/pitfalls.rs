@@ -798,3 +798,19 @@ fn a_clock_that_jumps_a_year_ahead_costs_one_election_at_most() {
     assert!(cluster.run_until(5 * SECOND, |cluster| cluster.leader().is_some()));
     assert!(status(&cluster, cluster.leader().unwrap()).term <= term + 1);
 }
+
+#[test]
+fn a_peer_that_answers_is_heard_at_each_moment_and_one_that_does_not_is_soon_silent() {
+    let (mut cluster, leader) = settled(5, 3);
+    let silent = |cluster: &Cluster| {
+        let peers = status(cluster, leader).peers;
+        peers.into_iter().filter(|peer| !peer.recently_active).map(|peer| peer.id).collect::<Vec<_>>()
+    };
+    for _ in 0..500 {
+        cluster.run_for(SECOND / 100);
+        assert_eq!(silent(&cluster), []);
+    }
+    let stopped = cluster.nodes.keys().copied().find(|id| *id != leader).unwrap();
+    cluster.stop(stopped, true);
+    assert!(cluster.run_until(2 * SECOND, |cluster| silent(cluster) == [stopped]));
+}
