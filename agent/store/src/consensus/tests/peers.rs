@@ -1,5 +1,7 @@
 //! Whatever a peer says, nothing panics.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use raft::eraftpb::Message;
@@ -23,7 +25,8 @@ enum Step {
     Unreachable(u64),
     Snapshot(u64),
     Compact,
-    Persist,
+    /// The disk has stored so many of what it was given.
+    Persist(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -60,7 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..4u64).prop_map(Step::Unreachable),
         1 => (1..4u64).prop_map(Step::Snapshot),
         1 => Just(Step::Compact),
-        4 => Just(Step::Persist),
+        4 => (1..4usize).prop_map(Step::Persist),
     ]
 }
 
@@ -70,7 +73,7 @@ fn run(members: u64, steps: Vec<Step>) {
     let recovered = Recovered { hard, entries, ..Recovered::default() };
     let mut now = Instant::ZERO;
     let mut consensus = Consensus::new(settings_of(1), recovered, 1, now).unwrap();
-    let mut unstored = 0;
+    let mut unstored = VecDeque::new();
     for step in steps {
         match step {
             Step::Message(message) => {
@@ -109,11 +112,15 @@ fn run(members: u64, steps: Vec<Step>) {
             Step::Compact => {
                 consensus.compact(consensus.status().applied);
             }
-            Step::Persist => consensus.handle_persisted(unstored),
+            Step::Persist(count) => {
+                let stored = unstored.drain(..count.min(unstored.len())).next_back();
+                stored.into_iter().for_each(|number| consensus.handle_persisted(number));
+            }
         }
         while let Some(output) = consensus.poll_output() {
             if let Output::Persist(persist) = output {
-                unstored = persist.number;
+                assert!(unstored.back().is_none_or(|before| *before < persist.number), "numbers ascend");
+                unstored.push_back(persist.number);
             }
         }
     }

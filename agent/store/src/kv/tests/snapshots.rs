@@ -52,7 +52,12 @@ fn a_snapshot_holds_all() {
     assert_eq!(restored.leases().keys(7).collect::<Vec<_>>(), [b"a"]);
     assert_eq!(restored.alarms(AlarmType::None), kv.alarms(AlarmType::Nospace));
     assert_eq!(hash(&mut restored), hash(&mut kv));
-    assert_eq!(bytes_of(&restored).concat().len(), bytes_of(&restore(&chunks).unwrap()).concat().len());
+    // What a compaction makes unreadable may be in a snapshot still. Without it both are alike to the byte.
+    kv.tidy_all();
+    for kv in [&mut kv, &mut restored] {
+        checkpoint(kv);
+    }
+    assert_eq!((bytes_of(&restored), restored.size_in_use()), (bytes_of(&kv), kv.size_in_use()));
 }
 
 #[test]
@@ -165,6 +170,66 @@ fn the_watches_of_a_replaced_replica_go_on() {
     assert_eq!(ahead.poll_watch(stream, 999), None);
 }
 
+/// A row as a snapshot has it: a version of a key at a revision, or a lease.
+#[derive(Clone, Debug)]
+enum Row {
+    Record { after: i64, create: i64, version: i64, lease: i64, key: u8 },
+    Lease(i64),
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    let record = (0..3_i64, 1..9_i64, 0..3_i64, 0..2_i64, 0..3_u8);
+    prop_oneof![
+        4 => record.prop_map(|(after, create, version, lease, key)| Row::Record { after, create, version, lease, key }),
+        1 => (1..3_i64).prop_map(Row::Lease),
+    ]
+}
+
+/// A snapshot of these rows, whose checksum and end fit.
+fn snapshot_of(rows: &[Row]) -> Vec<u8> {
+    let mut payload = b"ringmesh\x01\0\0\0\x63\0\0\0\0\0\0\0\x04\0\0\0\x08\x20\x18\x01".to_vec();
+    let mut main = 1;
+    for row in rows {
+        match row {
+            Row::Record { after, create, version, lease, key } => {
+                main += after;
+                payload.push(1);
+                payload.extend(main.to_be_bytes());
+                payload.extend([0; 4]);
+                payload.extend(29_u32.to_le_bytes());
+                [create, version, lease].into_iter().for_each(|number| payload.extend(number.to_le_bytes()));
+                payload.extend([1, 0, 0, 0, b'a' + key]);
+            }
+            Row::Lease(lease) => {
+                payload.push(2);
+                payload.extend(lease.to_le_bytes());
+                payload.extend(60_i64.to_le_bytes());
+            }
+        }
+    }
+    payload.push(0);
+    payload.extend((rows.len() as u64).to_le_bytes());
+    framed(&payload)
+}
+
+fn framed(payload: &[u8]) -> Vec<u8> {
+    let checksum = crc32fast::hash(payload).to_le_bytes();
+    [&(payload.len() as u32).to_le_bytes()[..], payload, &checksum].concat()
+}
+
+#[test]
+fn rows_that_nobody_wrote_are_restored_if_they_can_be() {
+    let record = |after, lease| Row::Record { after, create: 2, version: 1, lease, key: 0 };
+    for (rows, is_restored) in [
+        (vec![record(1, 0)], true),
+        (vec![record(1, 1), Row::Lease(1)], true),
+        (vec![record(1, 1)], false),
+        (vec![record(1, 0), record(0, 0)], false),
+    ] {
+        assert_eq!(restore(&[snapshot_of(&rows).into()]).is_ok(), is_restored, "{rows:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -172,14 +237,25 @@ proptest! {
     fn any_bytes_are_restored_or_refused(payload in prop::collection::vec(any::<u8>(), 0..200), is_row in any::<bool>()) {
         let head = b"ringmesh\x01\0\0\0cluster!\x04\0\0\0\x08\x02\x10\0";
         let payload = if is_row { [&head[..], &payload].concat() } else { payload };
-        let mut framed = (payload.len() as u32).to_le_bytes().to_vec();
-        framed.extend(&payload);
-        framed.extend(crc32fast::hash(&payload).to_le_bytes());
+        let framed = framed(&payload);
         for bytes in [payload, framed] {
             let mut restore = Restore::new(Memory::default(), Settings::default()).unwrap();
             if restore.push(&bytes).is_ok() {
                 _ = restore.finish();
             }
+        }
+    }
+
+    #[test]
+    fn what_is_restored_of_any_rows_can_be_used_and_sent_on(rows in prop::collection::vec(row(), 0..9)) {
+        if let Ok(mut kv) = restore(&[snapshot_of(&rows).into()]) {
+            let all = request::range_of("\0", "\0");
+            let found = kv.range(&all).unwrap();
+            let mut again = restore(&bytes_of(&kv)).unwrap();
+            prop_assert_eq!(again.range(&all).unwrap(), found);
+            prop_assert_eq!(hash(&mut again), hash(&mut kv));
+            apply(&mut kv, request::delete("a", "z")).unwrap();
+            prop_assert_eq!(kv.range(&all).unwrap().count, 0);
         }
     }
 
