@@ -51,6 +51,16 @@ impl Log {
         self.bytes
     }
 
+    /// Whether those up to `index` are more than so many bytes.
+    pub(super) fn has_more_up_to(&self, index: u64, bytes: u64) -> bool {
+        let older = self.entries.iter().take_while(|entry| entry.index <= index);
+        let mut sums = older.scan(0, |sum, entry| {
+            *sum += size(entry);
+            Some(*sum)
+        });
+        sums.any(|sum| sum > bytes)
+    }
+
     /// Replaces what is here from the first one's index on.
     pub(super) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };

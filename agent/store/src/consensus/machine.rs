@@ -319,7 +319,11 @@ impl Consensus {
     }
 
     fn is_overloaded(&self) -> bool {
-        self.held.len() >= MAX_HELD || self.raw.store().bytes() > self.settings.max_log_bytes
+        let (log, most) = (self.raw.store(), self.settings.max_log_bytes);
+        // No disk and no checkpoint frees what is not agreed upon, as several leaders in a row may leave it: only what comes next
+        // does. It is bounded by what a leader takes.
+        let is_freed = || log.has_more_up_to(self.raw.raft.raft_log.committed, most / 2);
+        self.held.len() >= MAX_HELD || (log.bytes() > most && is_freed())
     }
 
     /// Gives the proposals of this turn to raft, before anything can change who leads.

@@ -22,7 +22,8 @@ pub struct Settings {
     pub max_entry_bytes: usize,
     /// Bytes of applied entries that are kept in memory for peers that lag. Default 4 MiB.
     pub retain_bytes: u64,
-    /// Bytes of entries in memory above which a follower takes no more until its disk or its checkpoint has caught up.
+    /// Bytes of entries in memory above which a follower takes no more until its disk or its checkpoint has caught up, unless
+    /// most of them are not agreed upon yet.
     /// Default 64 MiB.
     pub max_log_bytes: u64,
 }

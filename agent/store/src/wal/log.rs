@@ -164,13 +164,12 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     /// As with `append`.
     pub fn announce(&mut self, persist: &Persist) -> Result<(), WriteError> {
-        let Some(term) = persist.hard.map(|hard| hard.term).filter(|term| *term > self.hard.term) else {
-            return Ok(());
-        };
-        // Its vote is told to nobody before all of it is stored. Who has not begun has not begun by this either.
-        let is_fresh = self.hard == HardState::default() || self.hard.vote == FRESH;
+        let Some(next) = persist.hard.filter(|next| next.term > self.hard.term) else { return Ok(()) };
+        // Its vote is told to nobody before all of it is stored. Who has not begun has not begun by this either: neither who
+        // joins, nor a founder, whose term is 1.
+        let is_fresh = next.vote == FRESH || self.hard.vote == FRESH || (self.hard.term <= 1 && self.hard.vote == 0);
         let vote = if is_fresh { FRESH } else { 0 };
-        let hard = Some(HardState { term, vote, commit: self.hard.commit });
+        let hard = Some(HardState { term: next.term, vote, commit: self.hard.commit });
         self.append(&[Persist { number: 0, snapshot: None, entries: Vec::new(), hard }])
     }
 

@@ -12,14 +12,17 @@ const TURN: Duration = Duration::from_millis(50);
 
 #[test]
 fn nothing_agreed_is_lost_and_all_agree_again() {
-    let (mut writes, mut answers) = (0, 0);
+    let (mut writes, mut answers, mut limits) = (0, 0, [0; 3]);
     let first = number("RINGMESH_FIRST_SEED", 0);
     for seed in first..first + number("RINGMESH_SEEDS", 200) {
         let cluster = run(seed, false);
         writes += cluster.checks.writes;
         answers += cluster.checks.answers;
+        let met = [cluster.checks.full, cluster.checks.busy, cluster.checks.disk_failures];
+        limits.iter_mut().zip(met).for_each(|(limit, met)| *limit += met);
     }
     assert!(writes > 2000 && answers > 2000, "{writes} writes and {answers} reads prove little");
+    assert!(limits.iter().all(|met| *met > 20), "full, busy and failing disks were met {limits:?} times");
 }
 
 #[test]
@@ -60,7 +63,7 @@ struct Chaos {
     next_id: u64,
     command: u64,
     wipes: bool,
-    /// All have stored something: before, nobody can tell a wiped disk from a new one.
+    /// All have begun and stored something: before, nobody can tell a wiped disk from a new one.
     is_founded: bool,
 }
 
@@ -95,13 +98,18 @@ impl Chaos {
     }
 
     fn harm(&mut self, cluster: &mut Cluster) {
-        let stored = |node: &Node| node.running.as_ref().is_some_and(|node| node.consensus.status().persisted > 1);
-        self.is_founded |= cluster.nodes.values().all(stored);
+        let has_begun = |node: &Node| {
+            let consensus = node.running.as_ref().map(|node| &node.consensus);
+            consensus.is_some_and(|consensus| {
+                !consensus.is_fresh && consensus.is_settled() && consensus.status().persisted > 1
+            })
+        };
+        self.is_founded |= cluster.nodes.values().all(has_begun);
         let ids: Vec<u64> = cluster.nodes.keys().copied().collect();
         let id = *ids.choose(&mut cluster.rng).unwrap();
         let other = *ids.choose(&mut cluster.rng).unwrap();
         let time = Duration::from_millis(cluster.rng.random_range(1..2500));
-        match cluster.rng.random_range(0..16) {
+        match cluster.rng.random_range(0..19) {
             // After its disk it does not lose its memory, too, before it has what it had.
             0..=3 if !cluster.wiped.is_empty() => {
                 if !cluster.wiped.contains(&id) {
@@ -135,7 +143,13 @@ impl Chaos {
             9 => cluster.network.duplication = cluster.rng.random_range(0..30),
             10..=13 if self.wipes && cluster.wiped.is_empty() => self.wipe(cluster, id),
             13 if self.wipes => {}
-            10 => cluster.disk_delay = Duration::from_millis(cluster.rng.random_range(1..800)),
+            10 => {
+                // Now and then it stalls: longer than any election. Elections then take as long, and in the middle of one no
+                // disk is to be wiped.
+                let stalls = cluster.rng.random_ratio(1, 4) && !self.wipes;
+                let most = if stalls { 5000 } else { 800 };
+                cluster.disk_delay = Duration::from_millis(cluster.rng.random_range(1..most));
+            }
             11 => cluster.pause(id, time),
             12 => cluster.nodes.get_mut(&id).unwrap().skew += time.as_nanos() as u64 * 2,
             13 => self.change(cluster),
@@ -143,9 +157,20 @@ impl Chaos {
                 let leader = cluster.leader().unwrap_or(id);
                 cluster.with(leader, |consensus, _| consensus.transfer_leader(other));
             }
-            _ => {
+            15 => {
                 cluster.with(id, |consensus, _| consensus.campaign());
             }
+            16 if !cluster.wiped.contains(&id) => cluster.break_disk(id),
+            _ => self.flood(cluster),
+        }
+    }
+
+    /// More than the leader, or who follows with a slow disk, takes at once.
+    fn flood(&mut self, cluster: &mut Cluster) {
+        let Some(leader) = cluster.leader() else { return };
+        for _ in 0..cluster.rng.random_range(20..300) {
+            let command = self.command(cluster);
+            cluster.propose(leader, command);
         }
     }
 

@@ -20,6 +20,10 @@ pub(super) struct Checks {
     known: u64,
     pub(super) writes: u64,
     pub(super) answers: u64,
+    /// Proposals and messages for which there was no room, and disks that failed.
+    pub(super) full: u64,
+    pub(super) busy: u64,
+    pub(super) disk_failures: u64,
 }
 
 struct Read {

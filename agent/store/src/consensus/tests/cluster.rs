@@ -13,7 +13,7 @@ use super::{
     checks::Checks,
     node::{Keys, Node},
 };
-use crate::consensus::{NotAccepted, Output};
+use crate::consensus::{NotAccepted, Output, Refused};
 
 pub(super) struct Cluster {
     pub(super) seed: u64,
@@ -34,6 +34,8 @@ pub(super) struct Cluster {
     pub(super) trace: u64,
     /// Members of which it is known that their disks lost data.
     pub(super) wiped: BTreeSet<u64>,
+    /// Members whose disk is about to fail.
+    broken: BTreeSet<u64>,
 }
 
 /// What the network does to messages.
@@ -86,6 +88,7 @@ impl Cluster {
             is_lazy: false,
             trace: 0,
             wiped: BTreeSet::new(),
+            broken: BTreeSet::new(),
         };
         for id in founders {
             cluster.start(id);
@@ -102,6 +105,7 @@ impl Cluster {
     pub(super) fn start(&mut self, id: u64) {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.running.is_none()) else { return };
         node.start(self.now, &mut self.rng);
+        self.broken.remove(&id);
         self.drain(id);
     }
 
@@ -120,6 +124,14 @@ impl Cluster {
             (node.disk, node.durable) = <_>::default();
         }
         self.start(id);
+    }
+
+    /// Its disk fails soon, in the middle of whatever it does then, and its process ends with that.
+    pub(super) fn break_disk(&mut self, id: u64) {
+        if let Some(node) = self.nodes.get(&id).filter(|node| node.running.is_some()) {
+            node.disk.fail_after(Some(self.rng.random_range(0..8)));
+            self.broken.insert(id);
+        }
     }
 
     pub(super) fn start_after(&mut self, id: u64, delay: Duration) {
@@ -168,8 +180,9 @@ impl Cluster {
         let clock = self.nodes[&id].clock(self.now);
         let Some(consensus) = self.consensus(id) else { return false };
         let proposed = consensus.propose(clock, command);
-        if let Ok(position) = proposed {
-            self.checks.proposed(id, position);
+        match proposed {
+            Ok(position) => self.checks.proposed(id, position),
+            Err(refused) => self.checks.full += u64::from(refused == Refused::Full),
         }
         self.drain_soon(id);
         proposed.is_ok()
@@ -278,7 +291,8 @@ impl Cluster {
         let Some(clock) = self.nodes.get(&to).map(|node| node.clock(self.now)) else { return };
         let Some(consensus) = self.consensus(to) else { return };
         match consensus.handle_message(clock, bytes) {
-            Ok(()) | Err(NotAccepted::Busy) => {}
+            Ok(()) => {}
+            Err(NotAccepted::Busy) => self.checks.busy += 1,
             Err(NotAccepted::Diverged(_)) if self.wiped.contains(&to) => {}
             Err(error) => panic!("seed {}: member {to}: {error}", self.seed),
         }
@@ -299,7 +313,13 @@ impl Cluster {
         if node.running.is_none() {
             return;
         }
-        assert!(node.store(), "the disk failed though nobody broke it");
+        if !node.store() {
+            assert!(self.broken.contains(&id), "the disk failed though nobody broke it");
+            self.checks.disk_failures += 1;
+            let loses_power = self.rng.random();
+            self.stop(id, loses_power);
+            return self.start_after(id, Duration::from_millis(100));
+        }
         let Some(running) = &mut node.running else { return };
         let number = std::mem::take(&mut running.writing).last().map_or(0, |last| last.number);
         running.consensus.handle_persisted(number);

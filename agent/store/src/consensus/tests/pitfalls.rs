@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
 use ringmesh_proto::Instant;
 
 use super::{
@@ -813,4 +813,28 @@ fn a_peer_that_answers_is_heard_at_each_moment_and_one_that_does_not_is_soon_sil
     let stopped = cluster.nodes.keys().copied().find(|id| *id != leader).unwrap();
     cluster.stop(stopped, true);
     assert!(cluster.run_until(2 * SECOND, |cluster| silent(cluster) == [stopped]));
+}
+
+#[test]
+fn a_log_that_is_full_of_what_is_not_agreed_upon_takes_what_decides_it() {
+    // As several leaders in a row left it, each of which proposed more and fell.
+    let append = |commit| {
+        let entry = |index| Entry {
+            position: Position { term: 2, index },
+            kind: EntryKind::Command,
+            data: Bytes::from(vec![1; 400]),
+        };
+        let entries = [origin(&Conf::of_voters([1, 2, 3]))].into_iter().chain((2..=60).map(entry)).collect();
+        let hard = HardState { term: 2, vote: 1, commit };
+        let recovered = Recovered { hard, entries, ..Recovered::default() };
+        let mut follower = Consensus::new(settings_of(3), recovered, 1, Instant::ZERO).unwrap();
+        drain(&mut follower);
+        let entries = vec![RaftEntry { term: 3, index: 61, ..RaftEntry::default() }];
+        let message =
+            Message { to: 3, from: 1, term: 3, log_term: 2, index: 60, entries, commit, ..Message::default() };
+        let taken = follower.handle_message(Instant::ZERO, &bytes(MessageType::MsgAppend, message));
+        taken.map(|()| follower.status().term)
+    };
+    assert_eq!(append(1), Ok(3));
+    assert_eq!(append(60), Err(NotAccepted::Busy), "a checkpoint frees it");
 }

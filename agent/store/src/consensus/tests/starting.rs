@@ -27,8 +27,8 @@ fn after_keys_without_their_snapshot(hard: Option<HardState>) -> Consensus {
 
 #[test]
 fn keys_of_a_later_term_than_the_log_had_do_not_look_like_a_lost_log() {
-    for term in [None, Some(1)] {
-        let hard = term.map(|term| HardState { term, vote: FRESH, commit: 0 });
+    let hard = |(term, vote)| HardState { term, vote, commit: 0 };
+    for hard in [None, Some((1, FRESH)), Some((1, 0))].map(|stored| stored.map(hard)) {
         let mut joiner = after_keys_without_their_snapshot(hard);
         assert_eq!((joiner.status().term, joiner.status().applied), (3, 9));
         assert!(joiner.is_fresh, "that it knows a term does not make it one that had part in an election");
